@@ -1,0 +1,1 @@
+"""Adversarial evaluation of equilibrium networks; imports jiio, and is imported by tasks."""

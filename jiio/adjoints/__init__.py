@@ -1,0 +1,8 @@
+"""How gradients flow through a solve: one object per call, never a flag, never train or eval mode."""
+
+from .base import AbstractAdjoint, Detached
+from .implicit import Envelope, Implicit
+from .kkt import KKT
+from .truncated import Phantom, Unrolled
+
+__all__ = ["KKT", "AbstractAdjoint", "Detached", "Envelope", "Implicit", "Phantom", "Unrolled"]

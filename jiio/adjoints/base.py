@@ -1,0 +1,98 @@
+"""The interface of an adjoint, the guard against silently wrong second derivatives, and ``Detached``."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..checks import GradientError, SecondDerivativeError
+from ..layout import Tree, leaves, map_tree
+from ..problem import Cell, Problem
+from ..solution import Solution
+
+
+@dataclass(frozen=True)
+class AbstractAdjoint(ABC):
+    """Takes a finished solve and attaches gradients to some of its fields."""
+
+    taped = False  # the solve itself is recorded by autograd
+
+    @abstractmethod
+    def attach(self, problem: Problem, solution: Solution) -> Solution:
+        """Gradients for a joint solve; ``problem.cell`` is called once with a tape."""
+
+    def attach_equilibrium(self, cell: Cell, x: Tree, solution: Solution) -> Solution:
+        """Gradients for a plain equilibrium z = f(z, x), also with respect to x."""
+        raise GradientError(
+            f"adjoint: {type(self).__name__} belongs to jiio.solve; a plain equilibrium has no objective. "
+            f"Use Implicit(), Phantom(), Unrolled() or Detached()."
+        )
+
+
+@dataclass(frozen=True)
+class Detached(AbstractAdjoint):
+    """No gradients: every field is a constant."""
+
+    def attach(self, problem: Problem, solution: Solution) -> Solution:
+        return solution
+
+    def attach_equilibrium(self, cell: Cell, x: Tree, solution: Solution) -> Solution:
+        return solution
+
+
+class _FirstOrderOnly(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, name: str) -> Tensor:
+        ctx.name = name
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        refuse_second_order(ctx.name)
+        return grads[0], None
+
+
+def refuse_second_order(name: str) -> None:
+    """Raise inside a backward pass that is itself being recorded."""
+    if torch.is_grad_enabled():
+        raise SecondDerivativeError(
+            f"{name}: expected a first derivative, got a backward pass with create_graph=True. Second derivatives through this adjoint "
+            f"would be silently wrong; use Unrolled(), whose second derivatives are those of the iterates."
+        )
+
+
+def first_order_only(tree: Tree, name: str) -> Tree:
+    """The same tree; a second derivative through it raises."""
+    return map_tree(lambda leaf: _FirstOrderOnly.apply(leaf, name) if leaf.requires_grad else leaf, tree)
+
+
+def reaches_beyond(output: Tensor, own: set[int]) -> bool:
+    """Whether the graph of ``output`` ends in a tensor other than those whose ids are in ``own``."""
+    seen: set[Any] = set()
+    stack: list[Any] = [output.grad_fn]
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        variable = getattr(node, "variable", None)
+        if variable is not None and id(variable) not in own:
+            return True
+        stack.extend(parent for parent, _ in node.next_functions)
+    return False
+
+
+def sanitised(tree: Tree, bad: Tensor) -> Tree:
+    """The same tree with the rows of failed samples (B,) replaced by zeros, so that 0 * NaN does not reach the parameters."""
+    if not bool(bad.any()):
+        return tree
+    return map_tree(lambda leaf: leaf.masked_fill(bad.view(-1, *([1] * (leaf.dim() - 1))), 0.0), tree)
+
+
+def any_requires_grad(tree: Tree) -> bool:
+    """Whether some leaf requires grad."""
+    return any(leaf.requires_grad for leaf in leaves(tree))

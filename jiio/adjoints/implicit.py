@@ -1,0 +1,125 @@
+"""Implicit differentiation of the equilibrium, and the envelope gradient of the joint solve."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..checks import check_integer
+from ..iterate import Recorder, iterate
+from ..layout import Spec, Tree, detach
+from ..operators import EquilibriumMap
+from ..problem import Cell, Problem
+from ..solution import Evaluations, Solution, Status, Tolerance
+from ..solvers import AbstractSolver, Anderson
+from .base import AbstractAdjoint, any_requires_grad, first_order_only, reaches_beyond, refuse_second_order, sanitised
+
+
+class _ImplicitFunction(torch.autograd.Function):
+    """Identity onto z*; backward turns a cotangent g into u = (I - J_z^T)^{-1} g, which autograd then pulls through the taped f."""
+
+    @staticmethod
+    def forward(ctx: Any, image: Tensor, z: Tensor, leaf: Tensor, adjoint: Implicit, counts: Evaluations, bad: Tensor) -> Tensor:
+        ctx.save_for_backward(image, leaf, bad)
+        ctx.adjoint, ctx.counts = adjoint, counts
+        return z.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        refuse_second_order(type(ctx.adjoint).__name__)
+        image, leaf, bad = ctx.saved_tensors
+        g = grads[0].masked_fill(bad[:, None], 0.0)
+
+        def transposed(u: Tensor) -> Tensor:
+            ctx.counts.adjoint_vjp += 1
+            return torch.autograd.grad(image, leaf, u, retain_graph=True, allow_unused=True)[0]
+
+        return ctx.adjoint.solve_transposed(transposed, g), None, None, None, None, None
+
+
+@dataclass(frozen=True)
+class Implicit(AbstractAdjoint):
+    """The implicit function theorem at z*: solves u = J_z^T u + g, then one VJP with respect to parameters and x.
+
+    Exact for :func:`jiio.equilibrium`. In :func:`jiio.solve` it is the papers' first-order gradient: z is differentiated with x held
+    constant, so ``value`` is exact (envelope theorem) and any other loss on z is an approximation; use :class:`KKT` for the exact one.
+
+    solver, tolerance, max_steps: for the adjoint solve. The cotangent is scaled to RMS 1 per sample first, so atol is relative.
+    """
+
+    solver: AbstractSolver = field(default_factory=Anderson)
+    tolerance: Tolerance = Tolerance(atol=1e-6, rtol=1e-5)
+    max_steps: int = 100
+
+    def __post_init__(self) -> None:
+        check_integer("Implicit.max_steps", self.max_steps, 1)
+
+    def attach(self, problem: Problem, solution: Solution) -> Solution:
+        attached = self.attach_equilibrium(problem.cell, detach(solution.x), solution)
+        if not any_requires_grad(attached.z):
+            return _with_value(problem, attached, frozenset())
+        return _with_value(problem, attached, attached.differentiable)
+
+    def attach_equilibrium(self, cell: Cell, x: Tree, solution: Solution) -> Solution:
+        spec = Spec.of(solution.z)
+        bad = solution.status == Status.NONFINITE
+        z = spec.pack(solution.z).detach()
+        leaf = sanitised(z, bad).clone().requires_grad_()
+        image = spec.pack(cell(spec.unpack(leaf), sanitised(x, bad)))
+        solution.evaluations.cell += 1
+        if not image.requires_grad or not reaches_beyond(image, {id(leaf)}):
+            return solution
+        packed = _ImplicitFunction.apply(image, z, leaf, self, solution.evaluations, bad)
+        return dataclasses.replace(solution, z=spec.unpack(packed), differentiable=frozenset({"z"}))
+
+    def solve_transposed(self, transposed: Any, g: Tensor) -> Tensor:
+        """u with u = transposed(u) + g, all (B, D)."""
+        size = g.square().mean(1, keepdim=True).sqrt()
+        unit = g / torch.where(size > 0, size, torch.ones_like(size))
+
+        def linear(u: Tensor, right: Tensor) -> Tensor:
+            with torch.enable_grad():
+                pulled = transposed(u)
+            return right if pulled is None else pulled.detach() + right
+
+        operator = EquilibriumMap(linear, unit, unit, self.solver.damping)
+        outcome = iterate(operator, self.solver, unit, self.tolerance, self.max_steps, Recorder(False, False))
+        return outcome.v * size
+
+
+@dataclass(frozen=True)
+class Envelope(AbstractAdjoint):
+    """The envelope (Danskin) gradient: only ``value`` is differentiable, and exactly so at an optimum.
+
+    value = l(z*, x*) + <mu*, f(z*, x*) - z*> with z*, mu*, x* constant. Right for an outer loss that *is* the inner objective
+    (reconstruction, adversarial training); costs one taped evaluation and no adjoint solve.
+    """
+
+    def attach(self, problem: Problem, solution: Solution) -> Solution:
+        assert solution.multiplier is not None
+        bad = solution.status == Status.NONFINITE
+        z, mu, x = (sanitised(detach(t), bad) for t in (solution.z, solution.multiplier, solution.x))
+        spec = Spec.of(z)
+        image = spec.pack(problem.cell(z, x))
+        solution.evaluations.cell += 1
+        batch = solution.value.shape[0]
+        lagrangian = problem.value(z, x, batch) + (spec.pack(mu) * (image - spec.pack(z))).sum(1)
+        if not lagrangian.requires_grad:
+            return solution
+        # The constraint term is a zero of the value but not of its derivative: show the measured objective, keep the slope.
+        value = solution.value.detach() + torch.where(bad, torch.zeros_like(lagrangian), lagrangian - lagrangian.detach())
+        return dataclasses.replace(solution, value=first_order_only(value, "Envelope"), differentiable=frozenset({"value"}))
+
+
+def _with_value(problem: Problem, solution: Solution, differentiable: frozenset[str]) -> Solution:
+    """``value`` recomputed from the attached z and x, so that it carries their gradients."""
+    value = problem.total(solution.z, solution.x, solution.value.shape[0])
+    if not value.requires_grad:
+        return dataclasses.replace(solution, differentiable=differentiable)
+    bad = solution.status == Status.NONFINITE
+    value = torch.where(bad, solution.value.detach(), value)
+    return dataclasses.replace(solution, value=value, differentiable=differentiable | {"value"})

@@ -1,0 +1,201 @@
+"""The sets and priors: boxes, balls, soft threshold, quadratic prior."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .checks import check_number, fail
+from .layout import Tree, leaves
+from .prox import AbstractProx, Active, check_radius
+
+
+def rounding(x: Tensor) -> float:
+    """What counts as touching a constraint: wide enough for what an iterated projection leaves, far below any tolerance."""
+    return torch.finfo(x.dtype).eps ** 0.75
+
+
+def _pinned(x: Tensor, gradient: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
+    """Coordinates at a bound with the gradient pushing outward. A point within rounding of the bound counts as on it."""
+    slack = rounding(x) * (1 + x.abs())
+    return ((x <= low + slack) & (gradient > 0)) | ((x >= high - slack) & (gradient < 0))
+
+
+@dataclass(frozen=True)
+class Box(AbstractProx):
+    """low <= x <= high, coordinate by coordinate. Bounds: numbers, or anything that broadcasts to x."""
+
+    low: Tree
+    high: Tree
+
+    separable = True
+
+    def __post_init__(self) -> None:
+        for name, value in (("Box.low", self.low), ("Box.high", self.high)):
+            if not leaves(value) or not isinstance(leaves(value)[0], Tensor):
+                if isinstance(value, (int, float)) and value in (float("inf"), float("-inf")):
+                    continue
+                check_number(name, value)
+        pairs = [(self.low, self.high)] if not isinstance(self.low, (tuple, list, dict)) else []
+        for low, high in pairs:
+            if not isinstance(high, (tuple, list, dict)) and bool(torch.any(torch.as_tensor(low > high))):
+                fail("Box", "low at most high", f"low {self.low}, high {self.high}"[:120])
+
+    def apply(self, x: Tensor, step: Tensor | float) -> Tensor:
+        return _clip(x, self.low, self.high)
+
+    def excess(self, x: Tensor) -> Tensor:
+        return (x - _clip(x, self.low, self.high)).abs().amax(1)
+
+    def active(self, x: Tensor, gradient: Tensor) -> Active:
+        return Active(~_pinned(x, gradient, self.low, self.high))
+
+
+def _clip(x: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
+    low = low if isinstance(low, Tensor) else x.new_tensor(low)
+    high = high if isinstance(high, Tensor) else x.new_tensor(high)
+    return torch.minimum(torch.maximum(x, low), high)
+
+
+@dataclass(frozen=True)
+class _Ball(AbstractProx):
+    radius: Tensor | float
+    center: Tree | None = None
+
+    def __post_init__(self) -> None:
+        check_radius(f"{type(self).__name__}.radius", self.radius)
+
+    def _offset(self, x: Tensor) -> Tensor:
+        return x if self.center is None else x - self.center
+
+    def _place(self, d: Tensor) -> Tensor:
+        return d if self.center is None else d + self.center
+
+    def _slack(self, x: Tensor) -> Tensor:
+        return rounding(x) * (1 + x.abs().amax(1, keepdim=True))
+
+
+@dataclass(frozen=True)
+class L2Ball(_Ball):
+    """|x - center|_2 <= radius; radius a number or (B,)."""
+
+    def apply(self, x: Tensor, step: Tensor | float) -> Tensor:
+        d = self._offset(x)
+        length = d.norm(dim=1, keepdim=True)
+        tiny = torch.finfo(x.dtype).tiny
+        return self._place(d * torch.clamp(self.radius / length.clamp_min(tiny), max=1.0))
+
+    def excess(self, x: Tensor) -> Tensor:
+        return (self._offset(x).norm(dim=1, keepdim=True) - self.radius).clamp_min(0.0)[:, 0]
+
+    def active(self, x: Tensor, gradient: Tensor) -> Active:
+        d = self._offset(x)
+        length = d.norm(dim=1, keepdim=True)
+        binds = (length >= self.radius - self._slack(x) * (1 + length)) & ((d * gradient).sum(1, keepdim=True) <= 0)
+        fixed = binds & (length <= self._slack(x))  # radius zero: nothing may move
+        return Active((~fixed).expand_as(x), (torch.where(binds, d, torch.zeros_like(d)),), (1.0,))
+
+
+@dataclass(frozen=True)
+class LinfBall(_Ball):
+    """max |x - center| <= radius; radius a number or (B,)."""
+
+    separable = True
+
+    def apply(self, x: Tensor, step: Tensor | float) -> Tensor:
+        radius = self.radius if isinstance(self.radius, Tensor) else x.new_tensor(self.radius)
+        return self._place(torch.minimum(torch.maximum(self._offset(x), -radius), radius))
+
+    def excess(self, x: Tensor) -> Tensor:
+        return (self._offset(x).abs().amax(1, keepdim=True) - self.radius).clamp_min(0.0)[:, 0]
+
+    def active(self, x: Tensor, gradient: Tensor) -> Active:
+        return Active(~_pinned(self._offset(x), gradient, -self.radius, self.radius))
+
+
+@dataclass(frozen=True)
+class L1Ball(_Ball):
+    """sum |x - center| <= radius, by sorting (Duchi et al. 2008); radius a number or (B,)."""
+
+    def apply(self, x: Tensor, step: Tensor | float) -> Tensor:
+        d = self._offset(x)
+        size = d.abs()
+        ordered = size.sort(dim=1, descending=True).values
+        rank = torch.arange(1, x.shape[1] + 1, device=x.device, dtype=x.dtype)
+        excess = (ordered.cumsum(1) - self.radius) / rank
+        count = (ordered > excess).sum(1, keepdim=True).clamp_min(1)
+        level = excess.gather(1, count - 1).clamp_min(0.0)
+        inside = size.sum(1, keepdim=True) <= self.radius
+        return self._place(torch.where(inside, d, d.sign() * (size - level).clamp_min(0.0)))
+
+    def excess(self, x: Tensor) -> Tensor:
+        return (self._offset(x).abs().sum(1, keepdim=True) - self.radius).clamp_min(0.0)[:, 0]
+
+    def active(self, x: Tensor, gradient: Tensor) -> Active:
+        d = self._offset(x)
+        binds = (d.abs().sum(1, keepdim=True) >= self.radius - self._slack(x) * x.shape[1]) & ((d * gradient).sum(1, keepdim=True) <= 0)
+        zero = d.abs() <= torch.finfo(x.dtype).eps
+        return Active(~(binds & zero), (torch.where(binds, d.sign() * ~zero, torch.zeros_like(d)),), (0.0,))
+
+
+@dataclass(frozen=True)
+class SoftThreshold(AbstractProx):
+    """g(x) = weight * |x|_1 (a sparse prior). weight: a number, or anything that broadcasts to x."""
+
+    weight: Tree
+
+    separable = True
+    is_set = False
+
+    def __post_init__(self) -> None:
+        _check_weight("SoftThreshold.weight", self.weight)
+
+    def apply(self, x: Tensor, step: Tensor | float) -> Tensor:
+        return x.sign() * (x.abs() - step * self.weight).clamp_min(0.0)
+
+    def excess(self, x: Tensor) -> Tensor:
+        return x.new_zeros(x.shape[0])
+
+    def penalty(self, x: Tensor) -> Tensor:
+        return (self.weight * x.abs()).sum(1)
+
+    def active(self, x: Tensor, gradient: Tensor) -> Active:
+        return Active(x != 0)
+
+
+@dataclass(frozen=True)
+class QuadraticPrior(AbstractProx):
+    """g(x) = weight / 2 * |x - center|^2 (a Gaussian prior)."""
+
+    weight: Tree
+    center: Tree | None = None
+
+    separable = True
+    is_set = False
+
+    def __post_init__(self) -> None:
+        _check_weight("QuadraticPrior.weight", self.weight)
+
+    def apply(self, x: Tensor, step: Tensor | float) -> Tensor:
+        pull = step * self.weight
+        return (x + (0.0 if self.center is None else pull * self.center)) / (1 + pull)
+
+    def excess(self, x: Tensor) -> Tensor:
+        return x.new_zeros(x.shape[0])
+
+    def penalty(self, x: Tensor) -> Tensor:
+        d = x if self.center is None else x - self.center
+        return (0.5 * self.weight * d * d).sum(1)
+
+    def active(self, x: Tensor, gradient: Tensor) -> Active:
+        return Active(torch.ones_like(x, dtype=torch.bool), diagonal=self.weight)
+
+
+def _check_weight(name: str, weight: Tree) -> None:
+    if isinstance(weight, Tensor):
+        if not bool((weight >= 0).all()):
+            fail(name, "weights of at least 0", f"a smallest weight of {float(weight.min()):g}")
+    elif not isinstance(weight, (tuple, list, dict)):
+        check_number(name, weight, 0.0)

@@ -1,0 +1,233 @@
+"""Measurements at an equilibrium: how hard the cell contracts, how good a gradient is, whether the start matters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .adjoints import AbstractAdjoint, Detached, Implicit
+from .checks import ArgumentTypeError, GradientError, check_callable, check_instance, check_integer, check_number, fail
+from .layout import Spec, Tree, check_tree, detach, leaves, map_tree
+from .problem import Cell, held_fixed, initial_state
+from .solution import Tolerance
+from .solve import equilibrium
+from .solvers import AbstractSolver, Anderson
+
+
+class AdjointError(NamedTuple):
+    """cosine: of the angle between gradient and exact gradient. length: |gradient| / |exact gradient|.
+
+    Both are 1 where the two agree, and NaN where one of the gradients is zero.
+    """
+
+    cosine: Tensor
+    length: Tensor
+
+
+def spectral_radius(
+    cell: Cell, z: Tree, x: Tree, *, steps: int = 60, memory: int = 20, generator: torch.Generator | None = None
+) -> Tensor:
+    """(B,) largest modulus among the eigenvalues of J_z = df/dz at (z, x); below 1, plain iteration converges nearby.
+
+    Power iteration on J_z^T from a random start, and the method of Arnoldi (1951) for its last ``memory`` steps, which
+    also sees complex pairs, on which the growth of a power iteration never settles. One VJP per step, ``steps`` in all.
+    Exact where ``memory`` reaches the size of z; for a strongly non-normal J a short one can give too much. NaN where J
+    is not finite.
+    """
+    check_callable("cell", cell, "(z, x) -> z")
+    check_integer("steps", steps, 1)
+    check_integer("memory", memory, 1)
+    with held_fixed(cell):
+        pull, v = _transposed_jacobian(cell, z, x)
+        v = _unit(_normal(v, generator))
+        m = min(memory, steps, v.shape[1])
+        for _ in range(steps - m):
+            v = _unit(pull(v))
+        basis = [v]
+        h = v.new_zeros(v.shape[0], m, m)
+        for j in range(m):
+            w = pull(basis[j])
+            size = w.norm(dim=1, keepdim=True)
+            q = torch.stack(basis, dim=1)  # (B, j + 1, D)
+            for _ in range(2):  # Gram-Schmidt twice keeps the basis orthogonal to rounding
+                part = torch.bmm(q, w.unsqueeze(2))
+                h[:, : j + 1, j] += part[:, :, 0]
+                w = w - torch.bmm(part.transpose(1, 2), q)[:, 0]
+            if j + 1 < m:
+                length = w.norm(dim=1, keepdim=True)
+                ended = length <= 10 * torch.finfo(v.dtype).eps * size  # invariant subspace, exact eigenvalues
+                h[:, j + 1, j] = torch.where(ended, torch.zeros_like(length), length)[:, 0]
+                basis.append(torch.where(ended, torch.zeros_like(w), _unit(w)))
+    sane = torch.isfinite(h).flatten(1).all(1)
+    h = torch.where(sane[:, None, None], h, torch.zeros_like(h))
+    radius = torch.linalg.eigvals(h.double()).abs().amax(1).to(h.dtype)
+    return torch.where(sane, radius, radius.new_full((), float("nan")))
+
+
+def jacobian_penalty(
+    cell: Cell, z: Tree, x: Tree, *, probes: int = 1, generator: torch.Generator | None = None
+) -> Tensor:
+    """(B,) mean over ``probes`` Gaussian e of |e^T J_z|^2 / d, an estimate of |J_z|_F^2 / d (Bai, Koltun, Kolter 2021).
+
+    Differentiable with respect to the parameters of the cell and to x. Where ``z`` carries a graph (it does when it
+    comes from :func:`jiio.equilibrium`) the movement of the equilibrium is differentiated as well; the paper holds it
+    constant: pass ``z`` detached. One VJP per probe.
+    """
+    check_callable("cell", cell, "(z, x) -> z")
+    check_integer("probes", probes, 1)
+    taped = torch.is_grad_enabled()
+    with torch.enable_grad(), held_fixed(cell):
+        spec, flat = _packed(z, x)
+        flat = flat if flat.requires_grad and taped else flat.detach().requires_grad_()
+        image = spec.pack(cell(spec.unpack(flat), x))
+        if not image.requires_grad:
+            return flat.new_zeros(flat.shape[0])
+        total = flat.new_zeros(flat.shape[0])
+        for _ in range(probes):
+            probe = _normal(flat.detach(), generator)
+            (pulled,) = torch.autograd.grad(
+                image, flat, probe, create_graph=taped, retain_graph=True, allow_unused=True
+            )
+            total = total if pulled is None else total + pulled.square().sum(1)
+    return total / (probes * spec.size)
+
+
+def adjoint_error(
+    cell: Cell,
+    x: Tree,
+    adjoint: AbstractAdjoint,
+    z0: Tree | None = None,
+    *,
+    parameters: Sequence[Tensor] | None = None,
+    cotangent: Tree | None = None,
+    solver: AbstractSolver = Anderson(),  # noqa: B008
+    max_steps: int = 500,
+    generator: torch.Generator | None = None,
+) -> AdjointError:
+    """The gradient of <cotangent, z*> by ``adjoint`` against the converged implicit one, at one tightly solved z*.
+
+    parameters: None for the gradient with respect to x, sample by sample: both fields are (B,); else the tensors to
+    differentiate with respect to, and both fields are scalars. cotangent: a tree like z (default: Gaussian).
+    """
+    check_callable("cell", cell, "(z, x) -> z")
+    if isinstance(check_instance("adjoint", adjoint, AbstractAdjoint), Detached):
+        fail("adjoint", "one that defines a gradient", "Detached()", error=GradientError)
+    like = leaves(check_tree("x", x))[0]
+    z0 = initial_state(cell, x, z0, like)
+    spec = Spec.of(z0)
+    if cotangent is None:
+        cotangent = spec.unpack(_normal(spec.pack(z0), generator))
+    elif Spec.of(check_tree("cotangent", cotangent, like.shape[0], like)) != spec:
+        fail("cotangent", "the same tree and shapes as z", cotangent)
+    tight, weight = _tight(like), spec.pack(detach(cotangent))
+
+    def gradient(method: AbstractAdjoint) -> Tensor:
+        with torch.enable_grad():
+            inputs = map_tree(lambda leaf: leaf.detach().clone().requires_grad_(), x)
+            solution = equilibrium(
+                cell, inputs, z0, solver=solver, adjoint=method, tolerance=tight, max_steps=max_steps
+            )
+            total = (spec.pack(solution.z) * weight).sum()
+            wanted = leaves(inputs) if parameters is None else list(parameters)
+            if not total.requires_grad:
+                fail("cell", "an equilibrium that depends on what it is differentiated by", "a constant")
+            grads = torch.autograd.grad(total, wanted, allow_unused=True)
+        found = [torch.zeros_like(w) if g is None else g for g, w in zip(grads, wanted, strict=True)]
+        return torch.cat([g.flatten(1) if parameters is None else g.flatten()[None] for g in found], dim=1)
+
+    exact = gradient(Implicit(solver=solver, tolerance=tight, max_steps=max_steps))
+    given = gradient(adjoint)
+    length = exact.norm(dim=1)
+    cosine = (exact * given).sum(1) / (length * given.norm(dim=1))
+    ratio = torch.where(cosine.isnan(), cosine, given.norm(dim=1) / length)
+    return AdjointError(cosine, ratio) if parameters is None else AdjointError(cosine[0], ratio[0])
+
+
+def dependence_on_z0(
+    cell: Cell,
+    x: Tree,
+    z0: Tree | None = None,
+    *,
+    starts: int = 4,
+    scale: float = 1.0,
+    generator: torch.Generator | None = None,
+    solver: AbstractSolver = Anderson(),  # noqa: B008
+    tolerance: Tolerance | None = None,
+    max_steps: int = 200,
+) -> Tensor:
+    """(B,) largest relative distance between equilibria reached from ``starts`` starts; near 0 where there is but one.
+
+    The first start is z0 (or the cell's own), the others add Gaussian noise of standard deviation ``scale``. tolerance:
+    of each solve (default: a hundred times the rounding error). NaN where a solve did not converge: nothing was
+    measured there.
+    """
+    check_callable("cell", cell, "(z, x) -> z")
+    check_integer("starts", starts, 2)
+    check_number("scale", scale, 0.0, open_low=True)
+    like = leaves(check_tree("x", x))[0]
+    with torch.no_grad():
+        first = initial_state(cell, x, z0, like)
+        spec = Spec.of(first)
+        packed = spec.pack(first)
+        found: list[Tensor] = []
+        settled = torch.ones(packed.shape[0], dtype=torch.bool, device=packed.device)
+        for k in range(starts):
+            start = packed if k == 0 else packed + scale * _normal(packed, generator)
+            solution = equilibrium(
+                cell,
+                x,
+                spec.unpack(start),
+                solver=solver,
+                adjoint=Detached(),
+                tolerance=_tight(like) if tolerance is None else tolerance,
+                max_steps=max_steps,
+                on_failure="ignore",
+            )
+            settled &= solution.converged
+            found.append(spec.pack(solution.z))
+        z = torch.stack(found)  # (starts, B, D)
+        size = z.norm(dim=2).amax(0).clamp_min(torch.finfo(z.dtype).tiny)
+        apart = torch.stack([(z - other).norm(dim=2).amax(0) for other in z]).amax(0)
+        return torch.where(settled, apart / size, apart.new_full((), float("nan")))
+
+
+def _packed(z: Tree, x: Tree) -> tuple[Spec, Tensor]:
+    like = leaves(check_tree("x", x))[0]
+    spec = Spec.of(check_tree("z", z, like.shape[0], like))
+    return spec, spec.pack(z)
+
+
+def _transposed_jacobian(cell: Cell, z: Tree, x: Tree) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    """v -> J_z^T v on packed (B, D), and the packed z."""
+    with torch.enable_grad():
+        spec, flat = _packed(detach(z), detach(x))
+        leaf = flat.clone().requires_grad_()
+        out = spec.check(cell(spec.unpack(leaf), detach(x)), flat.shape[0], flat.dtype, "cell", "z'")
+        image = spec.pack(out)
+
+    def pull(v: Tensor) -> Tensor:
+        if not image.requires_grad:
+            return torch.zeros_like(v)
+        pulled = torch.autograd.grad(image, leaf, v, retain_graph=True, allow_unused=True)[0]
+        return torch.zeros_like(v) if pulled is None else pulled
+
+    return pull, flat
+
+
+def _normal(like: Tensor, generator: torch.Generator | None) -> Tensor:
+    if generator is not None and not isinstance(generator, torch.Generator):
+        fail("generator", "a torch.Generator or None", generator, error=ArgumentTypeError)
+    return torch.randn(like.shape, dtype=like.dtype, device=like.device, generator=generator)
+
+
+def _unit(v: Tensor) -> Tensor:
+    size = v.norm(dim=1, keepdim=True)
+    return v / torch.where(size == 0, torch.ones_like(size), size)
+
+
+def _tight(like: Tensor) -> Tolerance:
+    eps = torch.finfo(like.dtype).eps
+    return Tolerance(atol=100 * eps, rtol=100 * eps)

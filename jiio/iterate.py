@@ -1,0 +1,149 @@
+"""The one loop: evaluate, judge every sample for itself, freeze, go back where it went wrong, step.
+
+A sample is CONVERGED when its residual meets the tolerance at a point and again at the image of that point: after the first
+success the next point is the plain image F(v), so that what is returned is a value of the map (exactly feasible, exactly sparse), and its residual
+was measured there. Frozen samples stay in the batch (the cell is a closed function of the whole batch) but never move again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .operators import EquilibriumMap, JointMap, Point
+from .solution import Status, Tolerance
+from .solvers.base import AbstractSolver
+
+GROWTH = 1e2  # residual over the best so far at which a sample goes back to its best point
+RETRIES = 8  # times a sample may go back before it is given up
+
+
+@dataclass
+class Outcome:
+    """What the loop hands to ``solve``: the returned point per sample and what was measured there."""
+
+    v: Tensor  # (B, D)
+    residual: Tensor  # (B, K)
+    value: Tensor  # (B,)
+    gradient: Tensor | None  # (B, n)
+    status: Tensor  # (B,) int8
+    steps: Tensor  # (B,)
+    residuals: list[Tensor]  # T x (B, K), when traced
+    values: list[Tensor]  # T x (B,)
+    points: list[Tensor]  # T x (B, D), when asked for
+
+
+class Recorder:
+    """Collects the trace; NaN where a sample was not running."""
+
+    def __init__(self, residuals: bool, points: bool) -> None:
+        self.keep, self.keep_points = residuals, points
+        self.residuals: list[Tensor] = []
+        self.values: list[Tensor] = []
+        self.points: list[Tensor] = []
+
+    def __call__(self, v: Tensor, point: Point, running: Tensor) -> None:
+        if not self.keep:
+            return
+        nan = point.residual.new_full((), float("nan"))
+        self.residuals.append(torch.where(running[:, None], point.residual, nan))
+        value = nan.expand(running.shape) if point.value is None else point.value.detach()
+        self.values.append(torch.where(running, value, nan))
+        if self.keep_points:
+            self.points.append(v.detach().clone())
+
+
+def select(mask: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    """Rows of ``new`` where ``mask`` (B,), else rows of ``old``."""
+    return torch.where(mask.view(-1, *([1] * (new.dim() - 1))), new, old)
+
+
+@torch.no_grad()
+def _merit(point: Point, tolerance: Tolerance) -> Tensor:
+    """(B,) largest residual over its tolerance; at most 1 means converged; NaN and infinity stay what they are."""
+    allowed = tolerance.atol + tolerance.rtol * point.scale
+    return (point.residual / allowed.clamp_min(torch.finfo(allowed.dtype).tiny)).amax(1)
+
+
+def iterate(
+    operator: EquilibriumMap | JointMap,
+    solver: AbstractSolver,
+    v: Tensor,
+    tolerance: Tolerance,
+    max_steps: int,
+    recorder: Recorder,
+) -> Outcome:
+    """Run ``solver`` on ``operator`` from ``v`` (B, D) until every sample has ended or ``max_steps`` evaluations were spent."""
+    batch = v.shape[0]
+    state: Any = solver.init(v)
+    status = torch.full((batch,), int(Status.RUNNING), dtype=torch.int8, device=v.device)
+    steps = torch.zeros(batch, dtype=torch.int64, device=v.device)
+    retries = torch.zeros_like(steps)
+    met = torch.zeros(batch, dtype=torch.bool, device=v.device)
+    best_merit = torch.full((batch,), float("inf"), dtype=v.dtype, device=v.device)
+    best_v, best_image = v, v
+    best: Point | None = None
+    for k in range(max_steps):
+        point = operator(v)
+        running = status == Status.RUNNING
+        recorder(v, point, running)
+        steps = steps + running
+        merit = _merit(point, tolerance)
+        finite = torch.isfinite(merit) & torch.isfinite(point.image.detach().sum(1))
+        merit = torch.where(finite, merit, torch.full_like(merit, float("inf")))
+        if best is None:
+            best_merit, best_v, best_image, best = merit, v, torch.where(finite[:, None], point.image, v), point
+            better = torch.ones_like(met)
+            status = select(~finite, torch.full_like(status, int(Status.NONFINITE)), status)
+            running = status == Status.RUNNING
+        else:
+            # At convergence the confirmed image is wanted even where its residual is a hair above the point before it.
+            better = running & ((merit < best_merit) | (met & (merit <= 1)))
+            best = _keep(better, point, best)
+            best_merit = select(better, merit, best_merit)
+            best_v = select(better, v, best_v)
+            best_image = select(better, point.image, best_image)
+        ok = running & (merit <= 1)
+        status = select(ok & met, torch.full_like(status, int(Status.CONVERGED)), status)
+        lost = running & (~finite | (merit > GROWTH * best_merit.clamp_min(1.0)))
+        retries = retries + lost
+        spent = lost & (retries > RETRIES)
+        verdict = torch.where(finite, int(Status.DIVERGED), int(Status.NONFINITE)).to(status.dtype)
+        status = select(spent, verdict, status)
+        met = ok
+        last = k == max_steps - 1
+        if last or (k % tolerance.check_every == 0 and not bool((status == Status.RUNNING).any())):
+            break
+        safe = torch.where(finite[:, None], point.image, best_image)
+        following, state = solver.step(torch.where(finite[:, None], v, best_v), safe, state)
+        if k == max_steps - 2:
+            following = best_image  # spend the last evaluation on a value of the map, so that what is returned is one
+        following = select(ok, safe, following)
+        if isinstance(operator, JointMap):
+            following = operator.descend(v, following, point)
+        following = select(lost, best_image, following)
+        if bool(lost.any()):
+            operator.slower(lost)
+            state = solver.restart(state, lost)
+        following = operator.project(following)
+        following = torch.where(torch.isfinite(following.detach()).all(1, keepdim=True), following, best_image)
+        v = select(status == Status.RUNNING, following, best_v)
+    assert best is not None
+    status = select(status == Status.RUNNING, torch.full_like(status, int(Status.MAX_STEPS)), status)
+    value = best.residual.new_full((batch,), float("nan")) if best.value is None else best.value
+    return Outcome(
+        best_v, best.residual, value, best.gradient, status, steps, recorder.residuals, recorder.values, recorder.points
+    )
+
+
+def _keep(better: Tensor, new: Point, old: Point) -> Point:
+    return Point(
+        image=new.image,
+        residual=select(better, new.residual, old.residual),
+        scale=old.scale,
+        value=None if new.value is None or old.value is None else select(better, new.value, old.value),
+        gradient=None if new.gradient is None or old.gradient is None else select(better, new.gradient, old.gradient),
+    )

@@ -1,0 +1,131 @@
+"""EquilibriumModel: an injection, a cell and a head; the network is the fixed point of the cell."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..adjoints import AbstractAdjoint, Implicit
+from ..checks import ArgumentTypeError, check_callable, check_choice, check_instance, check_integer, fail
+from ..layout import Tree, leaves
+from ..problem import Problem
+from ..prox import AbstractProx, Identity
+from ..solution import Solution, Tolerance
+from ..solve import equilibrium
+from ..solvers import AbstractSolver, Anderson
+
+PredictionObjective = Callable[[Tensor, Any], Tensor]
+OPTIONS = ("solver", "adjoint", "tolerance", "max_steps", "on_failure")
+
+
+class BoundCell:
+    """(z, x) -> cell(z, inject(x)), with everything bound that may not change during a solve: the dropout masks.
+
+    ``module`` is the module that the engine holds fixed; ``inject`` None means that x is the injection's output
+    already. Masks are a pure function of a seed drawn here and of the shapes of z, so that they exist before any z is
+    known and cost nothing where there is no dropout; they live and die with this object.
+    """
+
+    def __init__(self, module: nn.Module, cell: nn.Module, inject: nn.Module | None) -> None:
+        self.module, self.cell, self.inject = module, cell, inject
+        active = cell.training and getattr(cell, "dropout", 0.0) > 0
+        self.seed = int(torch.randint(2**62, ())) if active else None
+        self._masks: dict[Any, Tree] = {}
+
+    def __call__(self, z: Tree, x: Tree) -> Tree:
+        u = x if self.inject is None else self.inject(x)
+        return self.cell(z, u) if self.seed is None else self.cell(z, u, self.masks(z))
+
+    def initial_state(self, x: Tree) -> Tree:
+        """z0 for inputs x: zeros in the shapes, dtype and on the device that the cell wants."""
+        with torch.no_grad():
+            return self.cell.initial_state(x if self.inject is None else self.inject(x))  # type: ignore[operator]
+
+    def masks(self, z: Tree) -> Tree | None:
+        """The dropout masks for states like z; the same at every call. None where nothing is dropped."""
+        if self.seed is None:
+            return None
+        flat = leaves(z)
+        key = (tuple(tuple(leaf.shape) for leaf in flat), flat[0].dtype, flat[0].device)
+        if key not in self._masks:
+            generator = torch.Generator(flat[0].device).manual_seed(self.seed)
+            with torch.no_grad():
+                self._masks[key] = self.cell.draw_masks(z, generator)  # type: ignore[operator]
+        return self._masks[key]
+
+
+class EquilibriumModel(nn.Module):
+    """prediction = head(z*), where z* = cell(z*, inject(x)).
+
+    inject: x -> u. cell: (z, u) -> z with ``initial_state(u)``, see :class:`jiio.models.AbstractCell`. head: z ->
+    prediction, a tensor (B, ...). The settings of the solve are attributes and may be set at any time: solver,
+    adjoint, tolerance, max_steps, on_failure, with the meaning they have in :func:`jiio.equilibrium`. Gradients exist
+    whenever grad mode is on, in train and eval alike; the two modes differ in dropout only. ``config`` is what
+    :func:`jiio.models.build` made the model from (None for one made by hand).
+    """
+
+    def __init__(
+        self,
+        inject: nn.Module,
+        cell: nn.Module,
+        head: nn.Module,
+        *,
+        solver: AbstractSolver | None = None,
+        adjoint: AbstractAdjoint | None = None,
+        tolerance: Tolerance | None = None,
+        max_steps: int = 100,
+        on_failure: str = "warn",
+        config: Any = None,
+    ) -> None:
+        super().__init__()
+        for name, part in (("inject", inject), ("cell", cell), ("head", head)):
+            check_instance(name, part, nn.Module)
+        if not callable(getattr(cell, "initial_state", None)):
+            fail("cell", "a module with a method initial_state(u) -> z0", cell, error=ArgumentTypeError)
+        self.inject, self.cell, self.head = inject, cell, head
+        self.solver = check_instance("solver", Anderson() if solver is None else solver, AbstractSolver)
+        self.adjoint = check_instance("adjoint", Implicit() if adjoint is None else adjoint, AbstractAdjoint)
+        self.tolerance = check_instance("tolerance", Tolerance() if tolerance is None else tolerance, Tolerance)
+        self.max_steps = check_integer("max_steps", max_steps, 2)
+        self.on_failure = check_choice("on_failure", on_failure, ("warn", "raise", "ignore"))
+        self.config = config
+
+    def forward(self, x: Tree) -> Tensor:
+        """The prediction at the equilibrium for x (B, ...)."""
+        return self.head(self.solve(x).z)
+
+    def solve(self, x: Tree, **overrides: Any) -> Solution:
+        """The equilibrium for x as a :class:`jiio.Solution`; ``z`` carries gradients to the parameters and to x.
+
+        overrides: settings for this call alone, among solver, adjoint, tolerance, max_steps, on_failure, z0 and trace.
+        The injection is evaluated once.
+        """
+        unknown = sorted(set(overrides) - {*OPTIONS, "z0", "trace"})
+        if unknown:
+            fail(
+                "solve",
+                "the options " + ", ".join((*OPTIONS, "z0", "trace")),
+                ", ".join(unknown),
+                error=ArgumentTypeError,
+            )
+        settings = {name: getattr(self, name) for name in OPTIONS} | overrides
+        solution = equilibrium(BoundCell(self.cell, self.cell, None), self.inject(x), **settings)
+        return dataclasses.replace(solution, x=x)
+
+    def problem(self, objective: PredictionObjective, prox: AbstractProx = Identity()) -> Problem:  # noqa: B008
+        """For :func:`jiio.solve`: minimise objective(head(z), x) over x, subject to z = cell(z, inject(x)).
+
+        objective: (prediction, x) -> (B,), one number per sample. prox: the constraint or prior on x (default: none).
+        Dropout masks, where the model is in train mode and has any, are drawn here, once, and belong to the returned
+        problem.
+        """
+        check_callable("objective", objective, "(prediction, x) -> tensor of shape (B,)")
+        return Problem(
+            cell=BoundCell(self, self.cell, self.inject),
+            objective=lambda z, x: objective(self.head(z), x),
+            prox=prox,
+        )

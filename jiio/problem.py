@@ -1,0 +1,100 @@
+"""Problem: the cell f(z, x), the objective l(z, x) and the prox on x; and the contract that a cell keeps during a solve."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from .checks import ArgumentError, CellError, check_callable, check_instance, fail
+from .prox import AbstractProx, Identity
+from .layout import Spec, Tree, check_tree
+
+Cell = Callable[[Any, Any], Any]
+Objective = Callable[[Any, Any], Tensor]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Minimise objective(z, x) + prox over x, where z = cell(z, x); every sample of the batch is its own problem.
+
+    cell: (z, x) -> z, a tree like z. If it offers ``initial_state(x)``, z0 may be left out. objective: (z, x) -> (B,), one number per
+    sample (a *sum* over the sample, not a mean over the batch). prox: an :class:`jiio.AbstractProx`.
+    """
+
+    cell: Cell
+    objective: Objective
+    prox: AbstractProx = field(default_factory=Identity)
+
+    def __post_init__(self) -> None:
+        check_callable("Problem.cell", self.cell, "(z, x) -> z")
+        check_callable("Problem.objective", self.objective, "(z, x) -> tensor of shape (B,)")
+        check_instance("Problem.prox", self.prox, AbstractProx)
+
+    def value(self, z: Tree, x: Tree, batch: int) -> Tensor:
+        """objective(z, x), checked to be (B,)."""
+        value = self.objective(z, x)
+        if not isinstance(value, Tensor) or value.shape != (batch,):
+            remedy = "Sum over each sample, not over the batch."
+            fail("objective", f"one number per sample, a tensor of shape ({batch},)", value, remedy, CellError)
+        if not value.is_floating_point():
+            fail("objective", "floating-point values", value, error=CellError)
+        return value
+
+    def total(self, z: Tree, x: Tree, batch: int) -> Tensor:
+        """What a solve minimises: objective plus the prior of the prox, (B,)."""
+        value = self.value(z, x, batch)
+        return value if self.prox.is_set else value + self.prox.bind(x).penalty(Spec.of(x).pack(x))
+
+
+def initial_state(cell: Cell, x: Tree, z0: Tree | None, like: Tensor) -> Tree:
+    """``z0`` if given, else what the cell offers; checked against x's batch, dtype and device."""
+    if z0 is None:
+        offer = getattr(cell, "initial_state", None)
+        if offer is None:
+            remedy = "Pass z0, for example torch.zeros(B, n), or give the cell an initial_state(x) method."
+            fail("z0", "an initial state", "None, and the cell has no initial_state", remedy, ArgumentError)
+        z0 = offer(x)
+    return check_tree("z0", z0, like.shape[0], like)
+
+
+def module_of(cell: Any) -> nn.Module | None:
+    """The module behind a cell, if it is one or names one as ``module``."""
+    if isinstance(cell, nn.Module):
+        return cell
+    module = getattr(cell, "module", None)
+    return module if isinstance(module, nn.Module) else None
+
+
+@contextlib.contextmanager
+def held_fixed(cell: Any) -> Iterator[None]:
+    """Hold the map fixed for one solve and its taped application.
+
+    Parametrised weights (weight norm, spectral norm) are computed once, under grad mode, so that every evaluation uses the same weights and the
+    taped one still reaches their parameters. Layers that change the map between two evaluations are refused.
+    """
+    module = module_of(cell)
+    if module is None:
+        yield
+        return
+    for name, part in module.named_modules():
+        if not part.training:
+            continue
+        if isinstance(part, nn.modules.batchnorm._BatchNorm):
+            remedy = "Use GroupNorm, or call .eval() on it."
+            fail(f"cell.{name}", "a map that stays fixed during a solve", "BatchNorm in training mode", remedy, CellError)
+        if isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0:
+            remedy = "Draw one mask per solve (jiio.models does), or set p=0."
+            fail(f"cell.{name}", "a map that stays fixed during a solve", f"Dropout(p={part.p}) in training mode", remedy, CellError)
+    with parametrize.cached():
+        if torch.is_grad_enabled():
+            for part in module.modules():
+                if parametrize.is_parametrized(part):
+                    for weight in part.parametrizations:  # type: ignore[union-attr]
+                        getattr(part, weight)
+        yield

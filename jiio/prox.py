@@ -1,0 +1,224 @@
+"""Proximal maps: the constraint or the non-smooth prior on the input.
+
+``prox(x, step) = argmin_u  g(u) + |u - x|^2 / (2 step)`` for a convex g; for a set it is the projection. Each prox knows its *active set*
+at a solution, which is what the exact outer gradient (:class:`jiio.KKT`) needs: the tangent space of the active
+constraints and the curvature they add.
+
+Norms run over the whole sample: a tree of tensors is packed to (B, n) first, and all mathematics below is on (B, n).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .checks import ArgumentError, ArgumentTypeError, GradientError, check_number, fail
+from .layout import Spec, Tree, leaves, map_tree
+
+
+@dataclass(frozen=True)
+class Active:
+    """The active set of one prox at one point.
+
+    free: (B, n) bool, coordinates that may move. normals: directions (B, n) orthogonal to the tangent space. weights: for each normal, the
+    curvature of its surface (1 for a sphere, 0 for a flat face). diagonal: (B, n) or a number, curvature of a smooth prior.
+    """
+
+    free: Tensor
+    normals: tuple[Tensor, ...] = ()
+    weights: tuple[float, ...] = ()
+    diagonal: Tensor | float = 0.0
+
+    def project(self, w: Tensor) -> Tensor:
+        """Orthogonal projection of (B, n) onto the tangent space."""
+        w = w * self.free
+        for normal in self._basis():
+            w = w - normal * (normal * w).sum(1, keepdim=True)
+        return w
+
+    def curvature(self, gradient: Tensor) -> Tensor:
+        """(B, n) diagonal that the active constraints add to the Hessian, from the multipliers of ``gradient`` (B, n)."""
+        total = torch.zeros_like(gradient) + self.diagonal
+        residue = gradient * self.free
+        for normal, weight in zip(self.normals, self.weights, strict=True):
+            restricted = normal * self.free
+            square = (restricted * restricted).sum(1, keepdim=True)
+            force = -(residue * restricted).sum(1, keepdim=True) / square.clamp_min(torch.finfo(square.dtype).tiny)
+            total = total + weight * force.clamp_min(0.0)
+        return total
+
+    def _basis(self) -> list[Tensor]:
+        basis: list[Tensor] = []
+        for normal in self.normals:
+            direction = normal * self.free
+            for other in basis:
+                direction = direction - other * (other * direction).sum(1, keepdim=True)
+            length = direction.norm(dim=1, keepdim=True)
+            tiny = torch.finfo(length.dtype).eps
+            basis.append(torch.where(length > tiny, direction / length.clamp_min(tiny), torch.zeros_like(direction)))
+        return basis
+
+
+class AbstractProx(ABC):
+    """Base of every prox. Subclasses are frozen dataclasses that implement the (B, n) methods."""
+
+    separable = False  # acts coordinate by coordinate, so that a diagonal metric (Adam, sign) keeps its fixed points
+    is_set = True  # the indicator of a set: the step does not matter
+
+    @abstractmethod
+    def apply(self, x: Tensor, step: Tensor | float) -> Tensor:
+        """prox of packed x (B, n); step: a number or (B, 1)."""
+
+    @abstractmethod
+    def excess(self, x: Tensor) -> Tensor:
+        """(B,) distance-like violation of packed x; 0 when feasible."""
+
+    @abstractmethod
+    def active(self, x: Tensor, gradient: Tensor) -> Active:
+        """Active set at packed x, given the gradient (B, n) of the smooth part there."""
+
+    def project(self, x: Tensor) -> Tensor:
+        """The nearest feasible point (the identity for a prior without a constraint)."""
+        return self.apply(x, 1.0) if self.is_set else x
+
+    def penalty(self, x: Tensor) -> Tensor:
+        """(B,) value of g on packed x, where g is finite."""
+        return x.new_zeros(x.shape[0])
+
+    def bind(self, x: Tree) -> AbstractProx:
+        """The same prox with every tensor parameter packed to the shape of ``x``; raises where that cannot be."""
+        changes: dict[str, Any] = {}
+        for entry in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, entry.name)
+            if isinstance(value, (Tensor, tuple, list, dict)):
+                changes[entry.name] = _fit(f"{type(self).__name__}.{entry.name}", value, x, per_sample=entry.name == "radius")
+        return dataclasses.replace(self, **changes) if changes else self  # type: ignore[type-var]
+
+    def __call__(self, x: Tree, step: float = 1.0) -> Tree:
+        """prox of a tree of tensors."""
+        spec = Spec.of(x)
+        return spec.unpack(self.bind(x).apply(spec.pack(x), step))
+
+    def violation(self, x: Tree) -> Tensor:
+        """(B,) by how much a tree of tensors breaks the constraint."""
+        return self.bind(x).excess(Spec.of(x).pack(x))
+
+
+def _fit(argument: str, value: Tree, x: Tree, per_sample: bool) -> Tensor:
+    for leaf in leaves(value):
+        if not isinstance(leaf, Tensor):
+            fail(argument, "a number or tensors", leaf, error=ArgumentTypeError)
+        if leaf.requires_grad:
+            remedy = "Detach it; gradients with respect to a constraint are not defined here."
+            fail(argument, "tensors that do not require grad", "one that does", remedy, GradientError)
+        if not bool(torch.isfinite(leaf).all()) and per_sample:
+            fail(argument, "finite values", leaf)
+        if bool(torch.isnan(leaf).any()):
+            fail(argument, "values without NaN", leaf)
+    first = leaves(x)[0]
+    batch = first.shape[0]
+    if per_sample:
+        if not isinstance(value, Tensor) or value.numel() not in (1, batch):
+            fail(argument, f"a number or a tensor of {batch} radii, one per sample", value)
+        return value.to(first).reshape(-1, 1).expand(batch, 1)
+    if isinstance(value, Tensor):
+        value = map_tree(lambda _: value, x)
+    try:
+        wide = map_tree(lambda leaf, v: v.to(leaf).expand_as(leaf), x, value)
+    except (RuntimeError, ValueError) as error:
+        shapes = [tuple(leaf.shape) for leaf in leaves(x)]
+        came = ", ".join(str(tuple(leaf.shape)) for leaf in leaves(value))
+        raise ArgumentError(f"{argument}: expected something that broadcasts to {shapes}, got {came}.") from error
+    return Spec.of(x).pack(wide)
+
+
+def check_radius(name: str, radius: Any) -> None:
+    """A non-negative number, or a tensor of them (one per sample)."""
+    if isinstance(radius, Tensor):
+        if not bool((radius >= 0).all()):
+            fail(name, "radii of at least 0", f"a smallest radius of {float(radius.min()):g}")
+    else:
+        check_number(name, radius, 0.0)
+
+
+@dataclass(frozen=True)
+class Identity(AbstractProx):
+    """No constraint and no prior."""
+
+    separable = True
+
+    def apply(self, x: Tensor, step: Tensor | float) -> Tensor:
+        return x
+
+    def excess(self, x: Tensor) -> Tensor:
+        return x.new_zeros(x.shape[0])
+
+    def active(self, x: Tensor, gradient: Tensor) -> Active:
+        return Active(torch.ones_like(x, dtype=torch.bool))
+
+
+@dataclass(frozen=True)
+class Intersection(AbstractProx):
+    """The intersection of several sets, by Dykstra's algorithm (Boyle and Dykstra 1986), which returns the nearest feasible point.
+
+    ``rounds`` bounds the sweeps. Dykstra is only feasible in the limit, so plain alternating projections follow until the point is in
+    every set to rounding.
+    """
+
+    parts: tuple[AbstractProx, ...]
+    rounds: int = 200
+
+    def __init__(self, *parts: AbstractProx, rounds: int = 200) -> None:
+        for part in parts:
+            if not isinstance(part, AbstractProx):
+                fail("Intersection", "sets such as Box(0, 1) and L2Ball(1.0)", part, error=ArgumentTypeError)
+            if not part.is_set:
+                fail("Intersection", "constraint sets only", type(part).__name__, "Put the prior into the objective.")
+        if len(parts) < 2:
+            fail("Intersection", "at least two sets", f"{len(parts)}")
+        object.__setattr__(self, "parts", tuple(parts))
+        object.__setattr__(self, "rounds", rounds)
+
+    @property
+    def separable(self) -> bool:  # type: ignore[override]
+        return all(part.separable for part in self.parts)
+
+    def bind(self, x: Tree) -> AbstractProx:
+        return Intersection(*(part.bind(x) for part in self.parts), rounds=self.rounds)
+
+    def apply(self, x: Tensor, step: Tensor | float) -> Tensor:
+        increments = [torch.zeros_like(x) for _ in self.parts]
+        tiny = 4 * torch.finfo(x.dtype).eps * (1 + x.detach().abs().amax(1, keepdim=True))
+        for _ in range(self.rounds):
+            before = x
+            for i, part in enumerate(self.parts):
+                moved = x + increments[i]
+                x = part.apply(moved, step)
+                increments[i] = moved - x
+            if bool(((x - before).abs() <= tiny).all()):
+                break
+        for _ in range(self.rounds):
+            if bool((self.excess(x) <= tiny[:, 0]).all()):
+                break
+            for part in self.parts:
+                x = part.apply(x, step)
+        if bool((self.excess(x) > 1e3 * tiny[:, 0]).any()):
+            worst = f"a violation of {float(self.excess(x).max()):.1e}"
+            fail("Intersection", "sets that meet", worst, "Is the centre of the ball inside the box?")
+        return x
+
+    def excess(self, x: Tensor) -> Tensor:
+        return torch.stack([part.excess(x) for part in self.parts]).amax(0)
+
+    def active(self, x: Tensor, gradient: Tensor) -> Active:
+        parts = [part.active(x, gradient) for part in self.parts]
+        free = parts[0].free
+        for part in parts[1:]:
+            free = free & part.free
+        normals = sum((part.normals for part in parts), ())
+        return Active(free, normals, sum((part.weights for part in parts), ()), sum(part.diagonal for part in parts))

@@ -1,0 +1,141 @@
+"""What a solve returns: Solution, Status, Tolerance, and their words."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+from .checks import ConvergenceError, ConvergenceWarning, check_integer, check_number, fail
+from .layout import Tree
+
+
+class Status(IntEnum):
+    """Per-sample outcome, stored as int8."""
+
+    RUNNING = 0
+    CONVERGED = 1
+    MAX_STEPS = 2
+    DIVERGED = 3
+    NONFINITE = 4
+
+    @property
+    def words(self) -> str:
+        return _WORDS[self]
+
+
+_WORDS = {
+    Status.RUNNING: "still running",
+    Status.CONVERGED: "converged: every block met the tolerance at two successive points",
+    Status.MAX_STEPS: "stopped at max_steps before every block met the tolerance",
+    Status.DIVERGED: "diverged: the residual kept growing however often the solver went back to its best point",
+    Status.NONFINITE: "the cell, the objective or a derivative returned NaN or infinity",
+}
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """A sample has converged when RMS(F(v) - v) <= atol + rtol * RMS(v) in every block.
+
+    ``check_every``: look every so many steps (on a GPU a look synchronises; on a CPU leave it at 1).
+    """
+
+    atol: float = 1e-6
+    rtol: float = 1e-4
+    check_every: int = 1
+
+    def __post_init__(self) -> None:
+        check_number("Tolerance.atol", self.atol, 0.0)
+        check_number("Tolerance.rtol", self.rtol, 0.0)
+        check_integer("Tolerance.check_every", self.check_every, 1)
+        if self.atol == 0 and self.rtol == 0:
+            fail("Tolerance", "atol or rtol above zero", "both zero", "No finite number of steps reaches an exact zero.")
+
+
+@dataclass
+class Evaluations:
+    """Calls per batch: what a solve costs, whatever the machine.
+
+    ``cell`` counts calls of the cell, ``vjp`` vector-Jacobian products of it; ``adjoint_vjp`` and ``adjoint_hvp`` (Hessian-vector
+    products of the Lagrangian) are added when a backward pass runs.
+    """
+
+    cell: int = 0
+    vjp: int = 0
+    adjoint_vjp: int = 0
+    adjoint_hvp: int = 0
+
+    @property
+    def total(self) -> int:
+        """Cell calls and VJPs of the solve itself."""
+        return self.cell + self.vjp
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What every step measured; NaN where nothing was measured.
+
+    residual: (T, B, K), in the order of ``Solution.blocks``. value: (T, B), the objective. x, z: lists of T trees, kept only on request.
+    """
+
+    residual: Tensor
+    value: Tensor
+    x: list[Tree] = field(default_factory=list)
+    z: list[Tree] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The returned point and everything that was measured there.
+
+    z, x, multiplier: trees (multiplier is None for ``equilibrium``). value: (B,), what was minimised, objective plus the
+    prior of the prox, at (z, x); NaN for ``equilibrium``.
+    status: (B,) int8 of :class:`Status`. steps: (B,) int64. residual: (B, K), RMS of F(v) - v per block in the order of ``blocks``,
+    in the scaled units that the tolerance is compared with, measured at the returned point itself. differentiable: the names
+    of the fields that carry gradients.
+    """
+
+    z: Tree
+    x: Tree
+    multiplier: Tree | None
+    value: Tensor
+    status: Tensor
+    steps: Tensor
+    residual: Tensor
+    blocks: tuple[str, ...]
+    evaluations: Evaluations
+    trace: Trace | None = None
+    differentiable: frozenset[str] = frozenset()
+    scaling: tuple[Tensor, Tensor] | None = None  # curvature of the objective in z and squared gain of the cell in x, each (B, 1)
+    gradient: Tensor | None = None  # (B, n) Lagrangian gradient in x at the returned point, packed
+
+    @property
+    def converged(self) -> Tensor:
+        """(B,) bool."""
+        return self.status == Status.CONVERGED
+
+    def summary(self) -> str:
+        """One line a person can read."""
+        counts = [f"{int((self.status == s).sum())} {s.name}" for s in Status if bool((self.status == s).any())]
+        worst = ", ".join(f"{n} {r:.1e}" for n, r in zip(self.blocks, self.residual.amax(0).tolist(), strict=True))
+        calls = f"{self.evaluations.cell} evaluations, {self.evaluations.vjp} VJPs"
+        return f"{', '.join(counts)}; worst residual {worst}; {calls}, {int(self.steps.max())} steps"
+
+    def report(self, on_failure: str) -> Solution:
+        """Warn or raise where a sample did not converge."""
+        if on_failure == "ignore" or bool(self.converged.all()):
+            return self
+        failed = sorted({int(s) for s in self.status.tolist()} - {int(Status.CONVERGED)})
+        reasons = "; ".join(f"{int((self.status == s).sum())} sample(s) {Status(s).words}" for s in failed)
+        text = (
+            f"{int((~self.converged).sum())} of {self.status.numel()} samples did not converge ({reasons}). {self.summary()}. "
+            f"Raise max_steps, loosen the tolerance, or pass on_failure='ignore' and read Solution.status."
+        )
+        if on_failure == "raise":
+            raise ConvergenceError(text)
+        with torch.no_grad():
+            warnings.warn(text, ConvergenceWarning, stacklevel=4)
+        return self

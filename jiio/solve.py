@@ -1,0 +1,168 @@
+"""``solve`` and ``equilibrium``: validate, build, iterate, attach."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+
+import torch
+
+from .adjoints import AbstractAdjoint, Envelope, Implicit
+from .checks import ArgumentError, check_callable, check_choice, check_finite, check_instance, check_integer, fail
+from .iterate import Outcome, Recorder, iterate
+from .layout import Spec, Tree, check_tree, detach, leaves
+from .operators import EquilibriumMap, JointMap
+from .problem import Cell, Problem, held_fixed, initial_state
+from .rules import AbstractRule, GradientStep
+from .solution import Solution, Tolerance, Trace
+from .solvers import AbstractSolver, Anderson
+
+
+def _check_settings(solver, adjoint, tolerance, max_steps, on_failure, trace) -> None:
+    check_instance("solver", solver, AbstractSolver)
+    check_instance("adjoint", adjoint, AbstractAdjoint)
+    check_instance("tolerance", tolerance, Tolerance)
+    check_integer("max_steps", max_steps, 2)
+    check_choice("on_failure", on_failure, ("warn", "raise", "ignore"))
+    if trace not in (True, False, "points"):
+        fail("trace", "True, False or 'points' (which keeps every iterate)", trace)
+
+
+def _traced(outcome: Outcome, trace: bool | str, split) -> Trace | None:
+    if not trace:
+        return None
+    z, x = split(outcome.points) if trace == "points" else ([], [])
+    return Trace(torch.stack(outcome.residuals), torch.stack(outcome.values), x=x, z=z)
+
+
+def _recording(taped: bool):
+    return contextlib.nullcontext() if taped else torch.no_grad()
+
+
+def solve(
+    problem: Problem,
+    x0: Tree,
+    z0: Tree | None = None,
+    *,
+    multiplier: Tree | None = None,
+    solver: AbstractSolver = Anderson(),  # noqa: B008 (frozen records)
+    rule: AbstractRule = GradientStep(),  # noqa: B008
+    adjoint: AbstractAdjoint = Envelope(),  # noqa: B008
+    tolerance: Tolerance = Tolerance(),  # noqa: B008
+    max_steps: int = 200,
+    on_failure: str = "warn",
+    trace: bool | str = False,
+) -> Solution:
+    """Minimise the objective over the input while the equilibrium is being solved (JIIO, Gurumurthy et al. 2021).
+
+    x0: tree of tensors (B, ...), the start. z0: the state to start from; may be left out where the cell has ``initial_state(x)``.
+    multiplier: a warm start for mu, a tree like z0. max_steps: evaluations after the two that measure the scale. trace: True keeps
+    residuals and objective of every step, "points" also every z and x.
+
+    One step costs one evaluation of the cell and one VJP. Every sample is its own problem: its status, residuals and step count are its own,
+    and it never touches its neighbours. The returned x satisfies the constraint to rounding whatever the status.
+
+    Raises ArgumentError / ArgumentTypeError for unusable arguments, CellError where the cell or objective breaks its contract,
+    ConvergenceError where ``on_failure="raise"`` and a sample did not converge (the default warns).
+    """
+    check_instance("problem", problem, Problem)
+    check_instance("rule", rule, AbstractRule)
+    _check_settings(solver, adjoint, tolerance, max_steps, on_failure, trace)
+    like = leaves(check_tree("x0", x0))[0]
+    if not rule.exact_step and not problem.prox.is_set:
+        remedy = "Use GradientStep(), or put the prior into the objective."
+        fail("rule", f"a plain gradient step with the prior {type(problem.prox).__name__}", type(rule).__name__, remedy)
+    if rule.diagonal and not problem.prox.separable:
+        remedy = "Its fixed points would not be optimal; use GradientStep() or NormalizedStep()."
+        came = f"{type(rule).__name__} with {type(problem.prox).__name__}"
+        fail("rule", "a rule without a per-coordinate scale where the constraint couples coordinates", came, remedy)
+    with held_fixed(problem.cell):
+        z0 = initial_state(problem.cell, x0, z0, like)
+        for leaf in leaves(z0):
+            check_finite("z0", leaf)
+        if multiplier is not None:
+            check_tree("multiplier", multiplier, like.shape[0], like)
+            if Spec.of(multiplier) != Spec.of(z0):
+                fail("multiplier", "the same tree and shapes as z0", multiplier)
+        taped = adjoint.taped and torch.is_grad_enabled()
+        with _recording(taped):
+            operator = JointMap(problem, rule, x0, z0, solver.damping, taped)
+            v = operator.start(z0, multiplier, x0)
+            recorder = Recorder(bool(trace), trace == "points")
+            outcome = iterate(operator, solver, v, tolerance, max_steps, recorder)
+            z, mu, x, _ = operator.parts(outcome.v)
+            # Dividing by sqrt(kappa) can cost the last bit of feasibility; the prox gives it back.
+            x = operator.prox.project(x)
+        zspec, xspec = operator.zspec, operator.xspec
+        solution = Solution(
+            z=zspec.unpack(z),
+            x=xspec.unpack(x),
+            multiplier=zspec.unpack(mu),
+            value=outcome.value,
+            status=outcome.status,
+            steps=outcome.steps,
+            residual=outcome.residual,
+            blocks=operator.blocks,
+            evaluations=operator.evaluations,
+            trace=_traced(outcome, trace, lambda points: _split(operator, points)),
+            scaling=(operator.sigma, operator.kappa),
+            gradient=outcome.gradient,
+        )
+        if torch.is_grad_enabled():
+            solution = adjoint.attach(problem, solution)
+    return solution.report(on_failure)
+
+
+def _split(operator: JointMap, points: list) -> tuple[list[Tree], list[Tree]]:
+    parts = [operator.parts(v) for v in points]
+    return [operator.zspec.unpack(p[0]) for p in parts], [operator.xspec.unpack(p[2]) for p in parts]
+
+
+def equilibrium(
+    cell: Cell,
+    x: Tree,
+    z0: Tree | None = None,
+    *,
+    solver: AbstractSolver = Anderson(),  # noqa: B008
+    adjoint: AbstractAdjoint = Implicit(),  # noqa: B008
+    tolerance: Tolerance = Tolerance(),  # noqa: B008
+    max_steps: int = 100,
+    on_failure: str = "warn",
+    trace: bool | str = False,
+) -> Solution:
+    """Solve z = cell(z, x) for z (Bai et al. 2019), differentiable with respect to parameters and x.
+
+    x: tree of tensors (B, ...). z0: the state to start from; may be left out where the cell has ``initial_state(x)``. Gradients exist whenever grad
+    mode is on, in train and eval alike. ``value`` is NaN and ``multiplier`` None: there is no objective. Raises as :func:`solve` does.
+    """
+    check_callable("cell", cell, "(z, x) -> z")
+    _check_settings(solver, adjoint, tolerance, max_steps, on_failure, trace)
+    like = leaves(check_tree("x", x))[0]
+    with held_fixed(cell):
+        z0 = initial_state(cell, x, z0, like)
+        for leaf in leaves(z0):
+            check_finite("z0", leaf)
+        taped = adjoint.taped and torch.is_grad_enabled()
+        with _recording(taped):
+            operator = EquilibriumMap(cell, x if taped else detach(x), z0, solver.damping)
+            recorder = Recorder(bool(trace), trace == "points")
+            outcome = iterate(operator, solver, operator.start(z0), tolerance, max_steps, recorder)
+        spec = operator.layout.specs[0]
+        solution = Solution(
+            z=spec.unpack(outcome.v),
+            x=x,
+            multiplier=None,
+            value=outcome.value,
+            status=outcome.status,
+            steps=outcome.steps,
+            residual=outcome.residual,
+            blocks=operator.blocks,
+            evaluations=operator.evaluations,
+            trace=_traced(outcome, trace, lambda points: ([spec.unpack(p) for p in points], [])),
+        )
+        if torch.is_grad_enabled():
+            solution = adjoint.attach_equilibrium(cell, x, solution)
+    return solution.report(on_failure)
+
+
+__all__ = ["ArgumentError", "equilibrium", "solve"]

@@ -1,0 +1,110 @@
+"""Anderson acceleration, type I and type II, per sample.
+
+With differences s_i = v_{i+1} - v_i and y_i = g_{i+1} - g_i of the points and of the residuals g = F(v) - v, a step is
+
+    v + beta g - sum_i gamma_i (s_i + beta y_i)
+
+where gamma makes the extrapolated residual orthogonal to the y_i (type II: least squares; Walker and Ni 2011) or to the s_i (type I:
+Galerkin; Fang and Saad 2009). Differences, not the points themselves, keep the small system well scaled in single precision.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..checks import check_choice, check_integer, check_number
+from .base import AbstractSolver, write
+
+
+class AndersonState(NamedTuple):
+    """s, y: (B, m, D) differences. gram: (B, m, m) of their products. valid: (B, m) bool. last_v, last_g: (B, D). fresh: (B,) no last point."""
+
+    s: Tensor
+    y: Tensor
+    gram: Tensor
+    valid: Tensor
+    last_v: Tensor
+    last_g: Tensor
+    fresh: Tensor
+    count: int
+
+
+@dataclass(frozen=True)
+class Anderson(AbstractSolver):
+    """Anderson acceleration with a bounded memory.
+
+    memory: how many differences are kept (10 to 12 serves joint solves; fewer than 8 is too few). kind: "I" or "II". ridge: relative to the diagonal of the small system, which is scaled to 1. mixing: beta.
+    limit: a sample whose coefficients exceed this (or whose small system fails) takes the plain step and starts a new history.
+    """
+
+    memory: int = 10
+    kind: str = "II"
+    ridge: float = 1e-8
+    mixing: float = 1.0
+    limit: float = 1e4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_integer("Anderson.memory", self.memory, 1)
+        check_choice("Anderson.kind", self.kind, ("I", "II"))
+        check_number("Anderson.ridge", self.ridge, 0.0)
+        check_number("Anderson.mixing", self.mixing, 0.0, 1.0, open_low=True)
+        check_number("Anderson.limit", self.limit, 1.0)
+
+    def init(self, v: Tensor) -> AndersonState:
+        batch, size = v.shape
+        m = self.memory
+        history = v.new_zeros(2, batch, m, size)
+        return AndersonState(
+            s=history[0],
+            y=history[1],
+            gram=v.new_zeros(batch, m, m),
+            valid=torch.zeros(batch, m, dtype=torch.bool, device=v.device),
+            last_v=v,
+            last_g=torch.zeros_like(v),
+            fresh=torch.ones(batch, dtype=torch.bool, device=v.device),
+            count=0,
+        )
+
+    def restart(self, state: AndersonState, mask: Tensor) -> AndersonState:
+        return state._replace(valid=state.valid & ~mask[:, None], fresh=state.fresh | mask)
+
+    def step(self, v: Tensor, fv: Tensor, state: AndersonState) -> tuple[Tensor, AndersonState]:
+        g = fv - v
+        if state.count == 0:
+            return v + self.mixing * g, state._replace(last_v=v, last_g=g, fresh=torch.zeros_like(state.fresh), count=1)
+        slot = (state.count - 1) % self.memory
+        s, y = v - state.last_v, g - state.last_g
+        all_s, all_y = write(state.s, slot, s), write(state.y, slot, y)
+        alive = ~state.fresh & (y.abs().amax(1) > 0)
+        valid = write(state.valid, slot, alive)
+        left, row = (all_s, s) if self.kind == "I" else (all_y, y)
+        # One pass over each history: left^T [y, g] gives the new column and the right-hand side, row y^T the new row.
+        both = torch.bmm(left, torch.stack([y, g], dim=2))  # (B, m, 2)
+        gram = write(state.gram, slot, both[:, :, 0], dim=2)
+        gram = write(gram, slot, torch.bmm(all_y, row.unsqueeze(2))[:, :, 0], dim=1)
+        gamma, failed = self._coefficients(gram, both[:, :, 1], valid)
+        weights = gamma.unsqueeze(1)
+        mixed = v + self.mixing * g - torch.bmm(weights, all_s)[:, 0] - self.mixing * torch.bmm(weights, all_y)[:, 0]
+        state = AndersonState(all_s, all_y, gram, valid & ~failed[:, None], v, g, torch.zeros_like(state.fresh), state.count + 1)
+        return mixed, state
+
+    def _coefficients(self, gram: Tensor, right: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """gamma (B, m), zero for the samples whose system failed (B,)."""
+        pair = valid[:, :, None] & valid[:, None, :]
+        a = torch.where(pair, gram, torch.zeros_like(gram)).double()
+        b = torch.where(valid, right, torch.zeros_like(right)).double()
+        rows = a.abs().amax(2).clamp_min(torch.finfo(a.dtype).tiny)
+        a, b = a / rows[:, :, None], b / rows[:, :]
+        columns = a.abs().amax(1).clamp_min(torch.finfo(a.dtype).tiny)
+        a = a / columns[:, None, :]
+        diagonal = a.diagonal(dim1=1, dim2=2)
+        shift = torch.where(valid, self.ridge * torch.where(diagonal < 0, -1.0, 1.0).to(a), torch.ones_like(diagonal))
+        gamma, info = torch.linalg.solve_ex(a + torch.diag_embed(shift), b)
+        gamma = gamma / columns
+        sane = (info == 0) & torch.isfinite(gamma).all(1) & (gamma.abs().sum(1) <= self.limit)
+        return torch.where(sane[:, None], gamma, torch.zeros_like(gamma)).to(gram.dtype), ~sane

@@ -1,0 +1,48 @@
+"""The interface of a fixed-point solver, and the history buffer that the accelerated ones share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..operators import Damping, check_damping
+
+
+@dataclass(frozen=True)
+class AbstractSolver(ABC):
+    """A frozen record of settings; what changes during a solve lives in the state that ``step`` is given and returns.
+
+    damping: how far the map itself moves each block, a number in (0, 1] or a mapping such as ``{"z": 0.8, "mu": 0.6}`` (the paper's).
+    """
+
+    damping: Damping = 1.0
+
+    def __post_init__(self) -> None:
+        check_damping(f"{type(self).__name__}.damping", self.damping)
+
+    @abstractmethod
+    def init(self, v: Tensor) -> Any:
+        """State before the first step; v: (B, D)."""
+
+    @abstractmethod
+    def step(self, v: Tensor, fv: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """The next point (B, D) from this one and its image, sample by sample."""
+
+    def restart(self, state: Any, mask: Tensor) -> Any:
+        """Forget the history of the samples in ``mask`` (B,)."""
+        return state
+
+
+def write(buffer: Tensor, slot: int, column: Tensor, dim: int = 1) -> Tensor:
+    """buffer[:, slot] = column; in place while no graph is recorded, else as a new tensor."""
+    if not torch.is_grad_enabled():
+        buffer.select(dim, slot).copy_(column)
+        return buffer
+    index = torch.arange(buffer.shape[dim], device=buffer.device) == slot
+    shape = [1] * buffer.dim()
+    shape[dim] = -1
+    return torch.where(index.view(shape), column.unsqueeze(dim), buffer)

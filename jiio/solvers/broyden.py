@@ -1,0 +1,75 @@
+"""Broyden's first ("good") method with limited memory, per sample.
+
+The inverse Jacobian of g(v) = F(v) - v is kept as -I + sum_i u_i w_i^T (Broyden 1965; the low-rank form of Bai et al. 2019).
+When the memory is full it starts again from -I, which is one plain step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..checks import check_integer, check_number
+from .base import AbstractSolver, write
+
+
+class BroydenState(NamedTuple):
+    """u, w: (B, m, D) factors of the inverse Jacobian. last_v, last_g: (B, D). fresh: (B,) no last point."""
+
+    u: Tensor
+    w: Tensor
+    last_v: Tensor
+    last_g: Tensor
+    fresh: Tensor
+    count: int
+
+
+@dataclass(frozen=True)
+class Broyden(AbstractSolver):
+    """Limited-memory good Broyden.
+
+    memory: rank-one factors kept before it starts again. limit: a sample whose update is longer than ``limit`` residuals takes the plain step.
+    """
+
+    memory: int = 20
+    limit: float = 1e3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_integer("Broyden.memory", self.memory, 1)
+        check_number("Broyden.limit", self.limit, 1.0)
+
+    def init(self, v: Tensor) -> BroydenState:
+        factors = v.new_zeros(2, v.shape[0], self.memory, v.shape[1])
+        fresh = torch.ones(v.shape[0], dtype=torch.bool, device=v.device)
+        return BroydenState(factors[0], factors[1], v, torch.zeros_like(v), fresh, 0)
+
+    def restart(self, state: BroydenState, mask: Tensor) -> BroydenState:
+        keep = (~mask).to(state.u.dtype)[:, None, None]
+        return state._replace(u=state.u * keep, w=state.w * keep, fresh=state.fresh | mask)
+
+    def step(self, v: Tensor, fv: Tensor, state: BroydenState) -> tuple[Tensor, BroydenState]:
+        g = fv - v
+        if state.count == 0:
+            return fv, state._replace(last_v=v, last_g=g, fresh=torch.zeros_like(state.fresh), count=1)
+        u, w = state.u, state.w
+        slot = (state.count - 1) % self.memory
+        if slot == 0 and state.count > 1:
+            u, w = torch.zeros_like(u), torch.zeros_like(w)
+        s, y = v - state.last_v, g - state.last_g
+        by = torch.bmm((w @ y.unsqueeze(2)).transpose(1, 2), u)[:, 0] - y  # B y
+        sb = torch.bmm((u @ s.unsqueeze(2)).transpose(1, 2), w)[:, 0] - s  # s^T B
+        bottom = (s * by).sum(1, keepdim=True)
+        tiny = torch.finfo(v.dtype).eps * s.norm(dim=1, keepdim=True) * by.norm(dim=1, keepdim=True)
+        usable = (bottom.abs() > tiny) & ~state.fresh[:, None]
+        factor = torch.where(usable, (s - by) / torch.where(usable, bottom, torch.ones_like(bottom)), torch.zeros_like(s))
+        u, w = write(u, slot, factor), write(w, slot, sb)
+        move = g - torch.bmm((w @ g.unsqueeze(2)).transpose(1, 2), u)[:, 0]  # -B g
+        size, plain = move.norm(dim=1, keepdim=True), g.norm(dim=1, keepdim=True)
+        sane = torch.isfinite(size) & (size <= self.limit * plain)
+        following = torch.where(sane, v + move, fv)
+        state = BroydenState(u, w, v, g, torch.zeros_like(state.fresh), state.count + 1)
+        return following, self.restart(state, ~sane[:, 0])._replace(fresh=torch.zeros_like(state.fresh))

@@ -1,0 +1,36 @@
+"""Measure a trained model: the task of its configuration, its weights, one table of figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from tasks.checkpoint import Checkpoint
+from tasks.config import TrainConfig
+from tasks.loop import Task, build_task, check_device
+from tasks.seeds import derive
+
+
+def evaluate(
+    checkpoint: Checkpoint,
+    *,
+    config: TrainConfig | None = None,
+    data_root: Path | None = None,
+    task: Task | None = None,
+) -> list[dict[str, str | float]]:
+    """The rows of ``task.evaluate``.
+
+    config: other data, corruption or solve settings than the training's; the model must stay the same. task: instead of
+    the one the configuration names.
+
+    Errors: JiioError where data are missing or the weights do not fit.
+    """
+    config = config or checkpoint.config
+    device = check_device(config.device)
+    task = task or build_task(config, data_root=data_root)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(derive(config.seed, "evaluate"))
+        model = task.model()
+        checkpoint.restore_model(model)
+        return task.evaluate(model.to(device).eval())

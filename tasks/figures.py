@@ -1,0 +1,108 @@
+"""Pictures: contact sheets, a moving picture of an iteration, and residual plots. Matplotlib and Pillow are imported when used."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+INK, SOFT, PAPER = "#1b1f24", "#6a737d", "#ffffff"
+COLOURS = {"z": "#0b6e99", "mu": "#c2571a", "x": "#3a7d44"}
+
+
+def to_uint8(images: Tensor) -> np.ndarray:
+    """(B, C, H, W) in [0, 1] -> (B, H, W, 3) uint8."""
+    images = images.detach().cpu().float().clamp(0, 1)
+    images = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
+    return (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+
+
+def sheet(rows: dict[str, Tensor], scale: int = 4) -> bytes:
+    """A PNG with one labelled row of images per entry; pixels enlarged without smoothing."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    font = ImageFont.load_default(size=14)
+    blocks = {name: to_uint8(images) for name, images in rows.items()}
+    first = next(iter(blocks.values()))
+    count, height, width = first.shape[:3]
+    left = 10 + int(max(font.getlength(name) for name in rows)) + 10
+    gap = 4
+    canvas = Image.new("RGB", (left + count * (width * scale + gap), len(rows) * (height * scale + gap)), PAPER)
+    draw = ImageDraw.Draw(canvas)
+    for r, (name, images) in enumerate(blocks.items()):
+        top = r * (height * scale + gap)
+        draw.text((10, top + height * scale // 2), name, fill=INK, font=font, anchor="lm")
+        for c, image in enumerate(images):
+            big = Image.fromarray(image).resize((width * scale, height * scale), Image.Resampling.NEAREST)
+            canvas.paste(big, (left + c * (width * scale + gap), top))
+    return _png(canvas)
+
+
+def moving(frames: Sequence[Tensor], captions: Sequence[str], scale: int = 5, milliseconds: int = 140) -> bytes:
+    """A GIF: each frame a row of images (B, C, H, W) with a caption below; the last frame stays for two seconds."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    font = ImageFont.load_default(size=15)
+    pictures = []
+    for images, caption in zip(frames, captions, strict=True):
+        array = to_uint8(images)
+        count, height, width = array.shape[:3]
+        canvas = Image.new("RGB", (count * (width * scale + 4), height * scale + 30), PAPER)
+        for c, image in enumerate(array):
+            big = Image.fromarray(image).resize((width * scale, height * scale), Image.Resampling.NEAREST)
+            canvas.paste(big, (c * (width * scale + 4), 0))
+        ImageDraw.Draw(canvas).text((4, height * scale + 7), caption, fill=INK, font=font)
+        pictures.append(canvas.quantize(64))
+    buffer = io.BytesIO()
+    durations = [milliseconds] * (len(pictures) - 1) + [2000]
+    pictures[0].save(buffer, "GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0)
+    return buffer.getvalue()
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line of a plot; NaN breaks nothing, it is skipped."""
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    colour: str
+    dashed: bool = False
+
+
+def plot(panels: Sequence[tuple[str, str, Sequence[Curve]]], xlabel: str, *, log: bool = True) -> bytes:
+    """A PNG with panels side by side, each (title, y label, curves)."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    with pyplot.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": SOFT}):
+        figure, axes = pyplot.subplots(1, len(panels), figsize=(4.6 * len(panels), 3.3), squeeze=False, layout="constrained")
+        for axis, (title, ylabel, curves) in zip(axes[0], panels, strict=True):
+            for curve in curves:
+                points = [(a, b) for a, b in zip(curve.x, curve.y, strict=True) if np.isfinite(b) and (b > 0 or not log)]
+                if points:
+                    style = {"linestyle": "--" if curve.dashed else "-", "linewidth": 1.6, "color": curve.colour}
+                    axis.plot(*zip(*points, strict=True), label=curve.label, **style)
+            axis.set_title(title, loc="left", fontsize=10, color=INK)
+            axis.set_ylabel(ylabel)
+            axis.set_xlabel(xlabel)
+            if log:
+                axis.set_yscale("log")
+            axis.grid(True, which="major", linewidth=0.4, alpha=0.6)
+            axis.legend(frameon=False, fontsize=8)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=130)
+        pyplot.close(figure)
+    return buffer.getvalue()
+
+
+def _png(image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()

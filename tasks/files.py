@@ -1,0 +1,167 @@
+"""Files: outputs that appear whole or not at all, inputs that are read with limits.
+
+Everything wrong with a file is one sentence in an :class:`InputError`, never a traceback from a decoder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import struct
+import warnings
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jiio.checks import JiioError, fail
+
+if TYPE_CHECKING:
+    import numpy as np
+
+MAX_TEXT_BYTES = 1 << 20
+MAX_IMAGE_BYTES = 256 << 20
+MAX_IMAGE_PIXELS = 50_000_000
+
+
+class InputError(JiioError, ValueError):
+    """A file or a folder that cannot be used."""
+
+
+def atomic_write(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path`` so that a reader, or a machine that dies, sees the old file or the new one.
+
+    The bytes go to a temporary name in the same folder, are flushed to the disk (fsync), and take the final name in one
+    rename; then the folder is flushed too, so that the rename itself survives a power cut.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise
+    flush_folder(path.parent)
+
+
+def flush_folder(folder: Path) -> None:
+    """Flush the names in a folder to the disk, where the system can (Windows cannot open a folder)."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove the temporary files that a killed process left behind."""
+    for part in folder.glob(".*.part"):
+        with contextlib.suppress(OSError):
+            part.unlink()
+
+
+def check_output_folder(argument: str, folder: Path) -> Path:
+    """A folder that exists and is writable, or that can be made; nothing is written to find out."""
+    remedy = "Name a folder that you may write to."
+    try:
+        existing = folder
+        while not existing.exists():
+            if existing == existing.parent:
+                break
+            existing = existing.parent
+        if not existing.is_dir():
+            fail(argument, "a folder", f"{folder}, where {existing} is a file", remedy, InputError)
+        if not os.access(existing, os.W_OK | os.X_OK):
+            fail(argument, "a writable folder", f"{folder}, where {existing} is not writable", remedy, InputError)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{argument}: cannot use {str(folder)!r} ({reason(error)}). {remedy}") from error
+    return folder
+
+
+def check_output_file(argument: str, path: Path) -> Path:
+    """A file that can be written, or written anew."""
+    check_output_folder(argument, path.parent)
+    if path.is_dir():
+        fail(argument, "the name of a file", f"the folder {path}", error=InputError)
+    return path
+
+
+def check_file(argument: str, path: Path, what: str, max_bytes: int) -> Path:
+    """An ordinary, readable, non-empty file of at most ``max_bytes``; pipes and devices could block for ever."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError) as error:
+        fail(argument, what, f"{path}, which cannot be opened ({reason(error)})", "Check the path.", InputError)
+    if stat.S_ISDIR(status.st_mode):
+        fail(argument, what, f"the folder {path}", error=InputError)
+    if not stat.S_ISREG(status.st_mode):
+        fail(argument, what, f"{path}, which is not an ordinary file", error=InputError)
+    if status.st_size == 0:
+        fail(argument, what, f"{path}, which is empty (zero bytes)", error=InputError)
+    if status.st_size > max_bytes:
+        fail(argument, f"{what} of at most {max_bytes:,} bytes", f"{path} with {status.st_size:,}", error=InputError)
+    return path
+
+
+def read_bytes(argument: str, path: Path, what: str, max_bytes: int) -> bytes:
+    """The bytes of an ordinary file, with a limit."""
+    check_file(argument, path, what, max_bytes)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        fail(argument, what, f"{path}, which cannot be read ({reason(error)})", error=InputError)
+
+
+def read_text(argument: str, path: Path, what: str) -> str:
+    """The text of a small UTF-8 file."""
+    try:
+        return read_bytes(argument, path, what, MAX_TEXT_BYTES).decode("utf-8")
+    except UnicodeDecodeError:
+        fail(argument, f"{what} in UTF-8", f"{path}, which is not text", error=InputError)
+
+
+def read_image(argument: str, path: Path, *, channels: int, max_pixels: int = MAX_IMAGE_PIXELS) -> np.ndarray:
+    """An image file as float32 values in [0, 1], of shape (height, width, channels); 1 channel is grey, 3 are colour.
+
+    The number of pixels is read from the header and limited before anything is decoded, so that a small file that
+    unfolds to gigabytes is refused and not opened.
+    """
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    check_file(argument, path, "an image file", MAX_IMAGE_BYTES)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                if image.width * image.height > max_pixels:
+                    came = f"{path} with {image.width} x {image.height}"
+                    fail(argument, f"an image of at most {max_pixels:,} pixels", came, "Shrink it first.", InputError)
+                image.load()
+                image = ImageOps.exif_transpose(image)
+                depth = 65535.0 if image.mode.startswith("I") else 255.0
+                if depth == 255.0:
+                    image = image.convert("L" if channels == 1 else "RGB")
+                pixels = np.asarray(image, dtype=np.float32) / depth
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{argument}: {path} unfolds to too many pixels for an image. Shrink it first.") from error
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, OverflowError, MemoryError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{argument}: {path} is not an image that can be read ({reason(error)}).") from error
+    pixels = np.clip(pixels, 0.0, 1.0)
+    if pixels.ndim == 2:
+        pixels = np.repeat(pixels[:, :, None], channels, axis=2)
+    return pixels
+
+
+def reason(error: BaseException) -> str:
+    """Why, in a few words on one line."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.split())[:200] or type(error).__name__

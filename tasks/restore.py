@@ -1,0 +1,162 @@
+"""Denoising and inpainting by joint optimisation over the latent code of an equilibrium decoder.
+
+The paper's inverse problems (Gurumurthy et al. 2021): for a measurement y = A(image) + noise, minimise over the code x
+
+    |A(decode(x)) - y|^2 + prior |x|^2,    decode(x) = head(z*) + mean image,  z* = cell(z*, x),
+
+with state, multiplier and code solved together. The decoder is trained *through* that solve: the outer loss is the error of the
+restored image against the clean one, everywhere, also where nothing was measured.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+import jiio
+from jiio.diagnostics import jacobian_penalty
+from jiio.layout import detach
+from jiio.models import EquilibriumModel, build
+from tasks import baselines
+from tasks.config import TrainConfig
+from tasks.corruption import Inpaint, LinearMap
+from tasks.data import load_images, training_batch
+from tasks.metrics import psnr, ssim
+from tasks.seeds import generator
+
+Row = dict[str, str | float]
+
+
+class LatentRestorer(nn.Module):
+    """An equilibrium decoder around a mean image.
+
+    decoder: x (B, latent) -> (B, C, H, W). mean: (C, H, W), of the training images. prior: weight of |x|^2.
+    """
+
+    mean: Tensor
+
+    def __init__(self, decoder: EquilibriumModel, mean: Tensor, *, prior: float) -> None:
+        super().__init__()
+        self.decoder, self.prior = decoder, prior
+        self.register_buffer("mean", mean)
+
+    def decode(self, z: jiio.layout.Tree) -> Tensor:
+        """The image (B, C, H, W) of a state."""
+        return self.decoder.head(z) + self.mean
+
+    def problem(self, y: Tensor, operator: LinearMap) -> jiio.Problem:
+        """The joint problem for measurements y (B, ...)."""
+
+        def objective(prediction: Tensor, x: Tensor) -> Tensor:
+            error = operator.A(prediction + self.mean) - y
+            return error.square().flatten(1).sum(1) + self.prior * x.square().sum(1)
+
+        return self.decoder.problem(objective)
+
+    def start(self, y: Tensor) -> Tensor:
+        """The code to start from: zero, the mean of the prior."""
+        config = self.decoder.config
+        return self.mean.new_zeros(y.shape[0], config.input[0])
+
+    def restore(self, y: Tensor, operator: LinearMap, **settings) -> tuple[Tensor, jiio.Solution]:
+        """The restored images (B, C, H, W) and the solution; ``settings`` as in :func:`jiio.solve`."""
+        solution = jiio.solve(self.problem(y, operator), self.start(y), **settings)
+        return self.decode(solution.z), solution
+
+
+class Restore:
+    """The task ``restore`` of a training configuration."""
+
+    def __init__(self, config: TrainConfig, *, data_root: Path | None = None) -> None:
+        self.config = config
+        self.device = torch.device(config.device)
+        self.corruption = config.corruption.make("corruption", "corruption")
+        self.settings = config.joint.arguments()
+        self.images = load_images(config.data, data_root=data_root)
+        self.draw(1, "check", 0)  # a hole larger than the image ends here, before anything is written
+
+    def draw(self, batch: int, purpose: str, step: int) -> LinearMap:
+        """The corruption of one batch, a pure function of (seed, purpose, step)."""
+        size = self.config.data.size
+        source = generator(self.config.seed, "corruption", purpose, step)
+        return self.corruption.draw(batch, size, size, generator=source)
+
+    def model(self) -> LatentRestorer:
+        decoder = build(self.config.model.plan(self.config.data))
+        shape = (self.config.data.channels, self.config.data.size, self.config.data.size)
+        mean = self.images.train.mean(0) if len(self.images.train) else torch.full(shape, 0.5)
+        return LatentRestorer(decoder, mean, prior=self.config.model.prior)
+
+    def loss(self, model: nn.Module, step: int) -> tuple[Tensor, dict[str, float]]:
+        """Outer loss: squared error against the clean image through an adjoint that reaches z, else the inner objective itself."""
+        assert isinstance(model, LatentRestorer)
+        seed = self.config.seed
+        clean = training_batch(self.images.train, self.config.data, seed=seed, step=step)
+        operator = self.draw(len(clean), "train", step)
+        y = operator.measure(clean, generator(seed, "noise", "train", step)).to(self.device)
+        clean = clean.to(self.device)
+        restored, solution = model.restore(y, operator, on_failure="ignore", **self.settings)
+        error = (restored - clean).square().flatten(1).sum(1)
+        outer = error if "z" in solution.differentiable else solution.value
+        good = solution.status != jiio.Status.NONFINITE
+        loss = torch.where(good, outer, torch.zeros_like(outer)).sum() / good.sum().clamp_min(1)
+        problem = model.problem(y, operator)
+        source = generator(seed, "probe", step)
+        penalty = jacobian_penalty(problem.cell, detach(solution.z), detach(solution.x), generator=source).mean()
+        figures = {
+            "error": float(error.detach().mean()),
+            "psnr": float(psnr(restored.detach(), clean).mean()),
+            "jacobian": float(penalty.detach()),
+            "converged": float(solution.converged.float().mean()),
+            "evaluations": float(solution.evaluations.cell),
+        }
+        return loss + self.config.model.jacobian * penalty, figures
+
+    def evaluate(self, model: nn.Module) -> list[Row]:
+        """Ours beside the classical restorers on the test images: PSNR (dB), in the hole as well where there is one, SSIM."""
+        assert isinstance(model, LatentRestorer)
+        clean = self.images.test
+        operator = self.draw(len(clean), "test", 0)
+        y = operator.measure(clean, generator(self.config.seed, "noise", "test", 0))
+        rows = []
+        with torch.no_grad():
+            for name, restored in self.classical(y, operator).items():
+                rows.append(figures(name, restored, clean, operator))
+            begin = time.perf_counter()
+            settings = self.settings | {"adjoint": jiio.Detached(), "max_steps": max(200, self.config.joint.max_steps)}
+            restored, solution = model.restore(y.to(self.device), operator, on_failure="ignore", **settings)
+            seconds = time.perf_counter() - begin
+        ours = figures("joint (jiio)", restored.cpu().clamp(0, 1), clean, operator)
+        ours |= {
+            "evaluations": float(solution.evaluations.cell),
+            "VJPs": float(solution.evaluations.vjp),
+            "converged": float(solution.converged.float().mean()),
+            "seconds": seconds,
+        }
+        return [*rows, ours]
+
+    def classical(self, y: Tensor, operator: LinearMap) -> dict[str, Tensor]:
+        """The baselines by name; the weight of total variation is tuned on training images."""
+        size = min(10, len(self.images.train))
+        tune = self.draw(size, "tune", 0)
+        some = self.images.train[:size]
+        noisy = tune.measure(some, generator(self.config.seed, "noise", "tune", 0))
+        weight = baselines.tuned_tv_weight(some, noisy, tune) if size else 0.05
+        named = {"corrupted": y, "mean image": self.images.train.mean(0).expand_as(y)}
+        if isinstance(operator, Inpaint):
+            named["mean fill"] = baselines.mean_fill(y, operator)
+            named["biharmonic (scikit-image)"] = baselines.biharmonic(y, operator)
+        named["total variation (scikit-image)"] = baselines.total_variation(y, operator, weight=weight)
+        return named
+
+
+def figures(name: str, restored: Tensor, clean: Tensor, operator: LinearMap) -> Row:
+    """One row of the table: means over the images."""
+    row: Row = {"method": name, "PSNR": float(psnr(restored, clean).mean())}
+    if isinstance(operator, Inpaint):
+        row["PSNR in the hole"] = float(psnr(restored, clean, mask=1 - operator.mask).mean())
+    row["SSIM"] = float(ssim(restored, clean).mean())
+    return row

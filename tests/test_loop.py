@@ -1,0 +1,403 @@
+"""The training loop: exact resume after anything, whole files, refusals in a sentence."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import tasks.files
+import toy
+from jiio import CheckpointError, JiioError
+from tasks.checkpoint import checkpoints, load
+from tasks.config import OptimiserConfig, TrainConfig
+from tasks.evaluate import evaluate
+from tasks.interrupt import TrainingInterrupted
+from tasks.load import build, read_yaml
+from tasks.loop import TrainingError, learning_rate, train
+
+
+@pytest.fixture(autouse=True)
+def with_toy(monkeypatch, tmp_path):
+    monkeypatch.setitem(toy.TABLE["task"], "toy", "toy:ToyTask")
+    monkeypatch.chdir(tmp_path)
+
+
+def config_of(output: str, **changes) -> TrainConfig:
+    path = Path("toy.yaml")
+    path.write_text(toy.YAML)
+    return build(TrainConfig, {**read_yaml("config", path), "output": output, **changes})
+
+
+def silent(line: str) -> None:
+    pass
+
+
+def run(config: TrainConfig, **options):
+    return train(config, report=silent, **options)
+
+
+def assert_same_training(folder: str | Path, other: str | Path) -> None:
+    """Weights, optimiser state and log are equal bit for bit."""
+    for name in ("weights.safetensors", "step-00000040.safetensors"):
+        a, b = load(Path(folder) / name), load(Path(other) / name)
+        assert a.step == b.step == 40 and a.tensors.keys() == b.tensors.keys()
+        for key, tensor in a.tensors.items():
+            assert torch.equal(tensor, b.tensors[key]), key
+    assert (Path(folder) / "log.jsonl").read_bytes() == (Path(other) / "log.jsonl").read_bytes()
+
+
+class InterruptedToy(toy.ToyTask):
+    """Ctrl-C is pressed in the middle of a step."""
+
+    def __init__(self, config, at: int, times: int = 1) -> None:
+        super().__init__(config)
+        self.at, self.times = at, times
+
+    def loss(self, model, step):
+        if step == self.at:
+            for _ in range(self.times):
+                signal.raise_signal(signal.SIGINT)
+        return super().loss(model, step)
+
+
+class BrokenToy(toy.ToyTask):
+    """The loss is not a number from some step on."""
+
+    def loss(self, model, step):
+        loss, figures = super().loss(model, step)
+        return loss * (float("nan") if step >= 12 else 1.0), figures
+
+
+def test_a_training_learns_and_leaves_whole_files():
+    done = run(config_of("a"))
+    assert done.step == 40 and done.path == Path("a/step-00000040.safetensors")
+    assert sorted(p.name for p in Path("a").iterdir()) == [
+        "log.jsonl",
+        "step-00000035.safetensors",
+        "step-00000040.safetensors",
+        "weights.safetensors",
+    ]
+    lines = [json.loads(line) for line in Path("a/log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(40))
+    assert set(lines[0]) == {"step", "loss", "gradient_norm", "rate", "brightness"}
+    assert sum(line["loss"] for line in lines[-5:]) < 0.5 * sum(line["loss"] for line in lines[:5])
+    rows = evaluate(load(Path("a/weights.safetensors")))
+    assert rows[0]["squared error"] == evaluate(load(Path("a")))[0]["squared error"]
+
+
+def test_the_seed_decides_everything_and_the_global_random_state_nothing():
+    torch.manual_seed(1)
+    run(config_of("a"))
+    after = torch.rand(3)
+    torch.manual_seed(2)
+    run(config_of("b"))
+    assert_same_training("a", "b")
+    torch.manual_seed(1)
+    assert torch.equal(after, torch.rand(3))  # and the caller's random state is left alone
+    other = run(config_of("c", seed=1))
+    assert not torch.equal(other.tensors["model.4.bias"], load(Path("a")).tensors["model.4.bias"])
+
+
+@pytest.mark.parametrize("at", [0, 6, 38])
+def test_ctrl_c_leaves_a_checkpoint_and_resume_is_exact(at):
+    run(config_of("whole"))
+    config = config_of("cut")
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(TrainingInterrupted, match=f"after step {at + 1} of 40.*Press play") as stop:
+        run(config, task=InterruptedToy(config, at), resume_hint="Press play.")
+    assert stop.value.code == 130
+    assert signal.getsignal(signal.SIGINT) is before
+    assert load(Path("cut")).step == at + 1
+    run(config, resume=True)
+    assert_same_training("whole", "cut")
+
+
+def test_a_second_ctrl_c_stops_at_once_and_loses_nothing():
+    run(config_of("whole"))
+    config = config_of("cut")
+    with pytest.raises(TrainingInterrupted, match="at once"):
+        run(config, task=InterruptedToy(config, at=17, times=2))
+    assert load(Path("cut")).step == 15
+    run(config, resume=True)
+    assert_same_training("whole", "cut")
+
+
+def test_ctrl_c_in_the_last_step_ends_the_training_well():
+    config = config_of("a")
+    assert run(config, task=InterruptedToy(config, at=39)).step == 40
+
+
+def test_resume_of_a_finished_training_changes_nothing():
+    run(config_of("a"))
+    before = {p.name: p.read_bytes() for p in Path("a").iterdir()}
+    assert run(config_of("a"), resume=True).step == 40
+    assert before == {p.name: p.read_bytes() for p in Path("a").iterdir()}
+
+
+def test_resume_where_nothing_is_begins():
+    said = []
+    train(config_of("a"), resume=True, report=said.append)
+    assert any("begins at step 0" in line for line in said)
+    run(config_of("b"))
+    assert_same_training("a", "b")
+
+
+def test_a_damaged_newest_checkpoint_is_reported_and_passed_over():
+    run(config_of("whole"))
+    config = config_of("cut")
+    with pytest.raises(TrainingInterrupted):
+        run(config, task=InterruptedToy(config, at=22))
+    newest = checkpoints(Path("cut"))[-1]
+    newest.write_bytes(newest.read_bytes()[:-100])
+    said = []
+    train(config, resume=True, report=said.append)
+    assert any(newest.name in line and "damaged" in line for line in said)
+    assert_same_training("whole", "cut")
+
+
+def test_no_whole_checkpoint_is_an_error_and_not_a_new_beginning():
+    config = config_of("a")
+    run(config)
+    for path in checkpoints(Path("a")):
+        path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(CheckpointError, match="damaged"):
+        run(config, resume=True)
+
+
+def test_a_torn_log_line_is_repaired():
+    run(config_of("whole"))
+    config = config_of("cut")
+    with pytest.raises(TrainingInterrupted):
+        run(config, task=InterruptedToy(config, at=20))
+    with Path("cut/log.jsonl").open("ab") as file:
+        file.write(b'{"step": 21, "loss": 0.5}\n{"step": 22, "lo')
+    run(config, resume=True)
+    assert_same_training("whole", "cut")
+
+
+def test_stale_temporary_files_are_removed():
+    Path("a").mkdir()
+    Path("a/.step-00000005.safetensors.123.part").write_bytes(b"half a checkpoint")
+    run(config_of("a"))
+    assert not list(Path("a").glob(".*"))
+
+
+def test_a_training_is_not_written_over():
+    run(config_of("a"))
+    for _ in range(2):
+        with pytest.raises(JiioError, match=r"output: .*--resume"):
+            run(config_of("a"))
+        for path in checkpoints(Path("a")):  # weights alone are worth as much
+            path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"seed": 1}, "seed"),
+        ({"steps": 50}, "steps"),
+        ({"data": {"size": 8, "batch_size": 5}}, "data.batch_size"),
+        ({"corruption": {"name": "BoxHole", "options": {"side": 4}}}, "corruption.options.side"),
+        ({"optimiser": {"rate": 1e-3, "warmup": 3}}, "optimiser.rate"),
+    ],
+)
+def test_another_configuration_is_not_continued(changes, key):
+    run(config_of("a"))
+    with pytest.raises(CheckpointError, match=f"another configuration, {key} is .* there and .* here"):
+        run(config_of("a", **changes), resume=True)
+
+
+def test_what_the_weights_do_not_depend_on_may_change():
+    run(config_of("whole"))
+    config = config_of("cut")
+    with pytest.raises(TrainingInterrupted):
+        run(config, task=InterruptedToy(config, at=20))
+    Path("cut").rename("moved")
+    run(dataclasses.replace(config, output="moved", checkpoint_every=7, keep=1), resume=True)
+    assert_same_training("whole", "moved")
+
+
+def test_other_versions_are_said(monkeypatch):
+    config = config_of("a")
+    with pytest.raises(TrainingInterrupted):
+        run(config, task=InterruptedToy(config, at=20))
+    monkeypatch.setattr(torch, "__version__", "9.9.9")
+    said = []
+    train(config, resume=True, report=said.append)
+    assert any("9.9.9" in line and "bit for bit" in line for line in said)
+
+
+def test_a_loss_that_is_not_a_number_ends_the_training():
+    config = config_of("a")
+    with pytest.raises(TrainingError, match="step 12: the loss is nan"):
+        run(config, task=BrokenToy(config))
+    assert load(Path("a")).step == 10
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(monkeypatch):
+    whole, real = [], os.fsync
+
+    def full(handle):
+        whole.append(handle)
+        if len(whole) > 12:
+            raise OSError(28, "No space left on device")
+        real(handle)
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="No space"):
+        patched.setattr(tasks.files.os, "fsync", full)
+        run(config_of("a"))
+    assert not list(Path("a").glob(".*"))
+    left = load(Path("a"))
+    assert 5 <= left.step < 40 and left.step % 5 == 0
+
+
+def test_the_schedule():
+    config = OptimiserConfig(rate=0.2, final_rate=0.1, warmup=4)
+    rates = [learning_rate(config, step, 24) for step in range(25)]
+    assert rates[:5] == pytest.approx([0.05, 0.1, 0.15, 0.2, 0.2])
+    assert rates[14] == pytest.approx(0.15) and rates[24] == pytest.approx(0.1)
+    assert rates[4:] == sorted(rates[4:], reverse=True)
+
+
+def test_tensorboard_without_its_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # as if it were not installed
+    with pytest.raises(JiioError, match=r"extra 'log'.*pip install 'jiio\[log\]'"):
+        run(config_of("a", loggers=[{"name": "Tensorboard"}]))
+    assert not Path("a").exists()
+
+
+def test_tensorboard_gets_every_figure_of_every_step(monkeypatch):
+    written = []
+
+    class Writer:
+        def __init__(self, folder, purge_step):
+            written.append((folder, purge_step))
+
+        def add_scalar(self, name, value, step):
+            written.append((name, step))
+
+        def flush(self):
+            pass
+
+        close = flush
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", types.SimpleNamespace(SummaryWriter=Writer))
+    run(config_of("a", loggers=[{"name": "Tensorboard"}]))
+    assert written[0] == (str(Path("a/tensorboard")), 0)
+    assert written[1:] == [(n, s) for s in range(40) for n in ("loss", "gradient_norm", "rate", "brightness")]
+
+
+class Stateful(nn.Module):
+    """Buffers, an integer, an unused parameter and two names for one tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(64, 64).t())  # not contiguous
+        self.tied = self.weight
+        self.unused = nn.Parameter(torch.ones(2))
+        self.register_buffer("count", torch.tensor(0))
+
+    def forward(self, x):
+        self.count += 1
+        return x @ self.weight @ self.tied
+
+
+class StatefulToy(toy.ToyTask):
+    def model(self):
+        return Stateful()
+
+    def loss(self, model, step):
+        return super().loss(model, step)[0], {}
+
+
+class InterruptedStateful(InterruptedToy, StatefulToy):
+    pass
+
+
+def test_every_kind_of_state_survives():
+    config = config_of("whole")
+    flat = nn.Flatten()
+
+    def adapt(task):
+        inner = task.loss
+        task.loss = lambda model, step: inner(nn.Sequential(flat, model), step)
+        return task
+
+    run(config, task=adapt(StatefulToy(config)))
+    cut = config_of("cut")
+    with pytest.raises(TrainingInterrupted):
+        run(cut, task=adapt(InterruptedStateful(cut, at=13)))
+    run(cut, resume=True, task=adapt(StatefulToy(cut)))
+    assert_same_training("whole", "cut")
+    assert int(load(Path("cut")).tensors["model.count"]) == 40
+
+
+def start(*arguments: str) -> subprocess.Popen:
+    root = Path(__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(root / "tests" / "toy.py"), *arguments]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_lines(path: Path, count: int, process: subprocess.Popen) -> None:
+    """Until the log holds so many lines, or the process has ended."""
+    while process.poll() is None and (not path.exists() or path.read_bytes().count(b"\n") < count):
+        time.sleep(0.001)
+
+
+def kill_again_and_again(times: int, chance: random.Random) -> int:
+    """Train in a process that is killed (kill -9) at random moments; returns how often that cut it off."""
+    log, cuts, lines = Path("cut/log.jsonl"), 0, 0
+    for _ in range(times):
+        process = start("train", "toy.yaml", "--output", "cut", "--resume")
+        # Anywhere between two steps of the rest, at any moment of a step, a log line or a checkpoint.
+        lines = min(39, lines + chance.randrange(1, 8))
+        wait_for_lines(log, lines, process)
+        time.sleep(chance.random() * 0.02)
+        process.kill()
+        process.communicate()
+        cuts += process.returncode == -signal.SIGKILL
+        assert process.returncode in (-signal.SIGKILL, 0)
+    process = start("train", "toy.yaml", "--output", "cut", "--resume")
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    return cuts
+
+
+def test_kill_9_and_resume_is_exact():
+    run(config_of("whole"))
+    assert kill_again_and_again(1, random.Random(0)) == 1
+    assert_same_training("whole", "cut")
+
+
+@pytest.mark.slow
+def test_kill_9_ten_times_and_resume_is_exact():
+    run(config_of("whole"))
+    seed = random.randrange(10**6)
+    print(f"moments of the kills: seed {seed}")
+    assert kill_again_and_again(10, random.Random(seed)) >= 5
+    assert_same_training("whole", "cut")
+
+
+def test_ctrl_c_on_the_command_line():
+    run(config_of("whole"))
+    process = start("train", "toy.yaml", "--output", "cut")
+    wait_for_lines(Path("cut/log.jsonl"), 3, process)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert errors.splitlines()[-1].endswith("Continue by: jiio train toy.yaml --output cut --resume")
+    run(config_of("cut"), resume=True)
+    assert_same_training("whole", "cut")
