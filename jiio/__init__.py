@@ -14,8 +14,10 @@ from .checks import (
 )
 from .constraints import Box, L1Ball, L2Ball, LinfBall, QuadraticPrior, SoftThreshold
 from .diagnostics import AdjointError, adjoint_error, dependence_on_z0, jacobian_penalty, spectral_radius
+from .intersection import Intersection
+from .models import EquilibriumModel
 from .problem import Problem
-from .prox import AbstractProx, Active, Identity, Intersection
+from .prox import AbstractProx, Active, Identity
 from .rules import AbstractRule, AdamStep, GradientStep, MomentumStep, NormalizedStep, SignStep
 from .solution import Evaluations, Solution, Status, Tolerance, Trace
 from .solve import equilibrium, solve
@@ -43,6 +45,7 @@ __all__ = [
     "ConvergenceWarning",
     "Detached",
     "Envelope",
+    "EquilibriumModel",
     "Evaluations",
     "GradientError",
     "GradientStep",

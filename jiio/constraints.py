@@ -46,6 +46,11 @@ class Box(AbstractProx):
     def apply(self, x: Tensor, step: Tensor | float) -> Tensor:
         return _clip(x, self.low, self.high)
 
+    def interval(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The bounds of every coordinate, each (B, n)."""
+        low, high = (torch.as_tensor(t, dtype=x.dtype, device=x.device) for t in (self.low, self.high))
+        return low.expand_as(x), high.expand_as(x)
+
     def excess(self, x: Tensor) -> Tensor:
         return (x - _clip(x, self.low, self.high)).abs().amax(1)
 
@@ -107,6 +112,11 @@ class LinfBall(_Ball):
     def apply(self, x: Tensor, step: Tensor | float) -> Tensor:
         radius = self.radius if isinstance(self.radius, Tensor) else x.new_tensor(self.radius)
         return self._place(torch.minimum(torch.maximum(self._offset(x), -radius), radius))
+
+    def interval(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The bounds of every coordinate, each (B, n)."""
+        zero = torch.zeros_like(x)
+        return self._place(zero - self.radius), self._place(zero + self.radius)
 
     def excess(self, x: Tensor) -> Tensor:
         return (self._offset(x).abs().amax(1, keepdim=True) - self.radius).clamp_min(0.0)[:, 0]

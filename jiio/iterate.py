@@ -18,6 +18,8 @@ from .solution import Status, Tolerance
 from .solvers.base import AbstractSolver
 
 GROWTH = 1e2  # residual over the best so far at which a sample goes back to its best point
+RUNAWAY = 1e3  # size of the state over that at the best point, likewise: relative residuals stay below 1 on the way to infinity
+PATIENCE = 15  # steps without a smaller residual or objective after which a sample takes shorter steps from where it is
 RETRIES = 8  # times a sample may go back before it is given up
 
 
@@ -86,6 +88,7 @@ def iterate(
     best_merit = torch.full((batch,), float("inf"), dtype=v.dtype, device=v.device)
     best_v, best_image = v, v
     best: Point | None = None
+    lowest, since = torch.full_like(best_merit, float("inf")), torch.zeros_like(steps)
     for k in range(max_steps):
         point = operator(v)
         running = status == Status.RUNNING
@@ -106,9 +109,16 @@ def iterate(
             best_merit = select(better, merit, best_merit)
             best_v = select(better, v, best_v)
             best_image = select(better, point.image, best_image)
+        # Neither measure alone tells a stall: a residual grows on the way out of a saddle, an objective falls while z still lags.
+        lower = torch.zeros_like(better) if point.value is None else point.value.detach() < lowest
+        lowest = lowest if point.value is None else select(lower, point.value.detach(), lowest)
+        since = torch.where(better | lower, torch.zeros_like(since), since + 1)
+        stalled = running & (since >= PATIENCE)
+        since = torch.where(stalled, torch.zeros_like(since), since)
         ok = running & (merit <= 1)
         status = select(ok & met, torch.full_like(status, int(Status.CONVERGED)), status)
-        lost = running & (~finite | (merit > GROWTH * best_merit.clamp_min(1.0)))
+        away = point.scale[:, 0] > RUNAWAY * (1 + best.scale[:, 0])
+        lost = running & (~finite | away | (merit > GROWTH * best_merit.clamp_min(1.0)))
         retries = retries + lost
         spent = lost & (retries > RETRIES)
         verdict = torch.where(finite, int(Status.DIVERGED), int(Status.NONFINITE)).to(status.dtype)
@@ -125,9 +135,9 @@ def iterate(
         if isinstance(operator, JointMap):
             following = operator.descend(v, following, point)
         following = select(lost, best_image, following)
-        if bool(lost.any()):
-            operator.slower(lost)
-            state = solver.restart(state, lost)
+        if bool((lost | stalled).any()):
+            operator.slower(lost | stalled)
+            state = solver.restart(state, lost | stalled)
         following = operator.project(following)
         following = torch.where(torch.isfinite(following.detach()).all(1, keepdim=True), following, best_image)
         v = select(status == Status.RUNNING, following, best_v)
@@ -143,7 +153,7 @@ def _keep(better: Tensor, new: Point, old: Point) -> Point:
     return Point(
         image=new.image,
         residual=select(better, new.residual, old.residual),
-        scale=old.scale,
+        scale=select(better, new.scale, old.scale),
         value=None if new.value is None or old.value is None else select(better, new.value, old.value),
         gradient=None if new.gradient is None or old.gradient is None else select(better, new.gradient, old.gradient),
     )

@@ -155,8 +155,8 @@ class JointMap:
         return torch.where(uphill[:, None], point.image, following)
 
     def slower(self, mask: Tensor) -> None:
-        """Halve the input step of these samples."""
-        self.factor = torch.where(mask[:, None], self.factor / 2, self.factor)
+        """Quarter the input step of these samples."""
+        self.factor = torch.where(mask[:, None], self.factor / 4, self.factor)
 
     # -- the one reverse pass
 

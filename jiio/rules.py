@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -29,7 +29,7 @@ class AbstractRule(ABC):
     """
 
     rate: Rate = 0.5
-    curvature: float | Tensor | None = None
+    curvature: float | Tensor | None = field(default=None, kw_only=True)
 
     diagonal = False  # rescales coordinate by coordinate: fixed points survive only under a separable prox
     exact_step = True  # moves by rate * gradient, so that a non-smooth prior sees the right threshold

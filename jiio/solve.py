@@ -8,7 +8,7 @@ import dataclasses
 import torch
 
 from .adjoints import AbstractAdjoint, Envelope, Implicit
-from .checks import ArgumentError, check_callable, check_choice, check_finite, check_instance, check_integer, fail
+from .checks import ArgumentError, GradientError, check_callable, check_choice, check_finite, check_instance, check_integer, fail
 from .iterate import Outcome, Recorder, iterate
 from .layout import Spec, Tree, check_tree, detach, leaves
 from .operators import EquilibriumMap, JointMap
@@ -67,6 +67,8 @@ def solve(
     """
     check_instance("problem", problem, Problem)
     check_instance("rule", rule, AbstractRule)
+    if torch.is_inference_mode_enabled():
+        fail("solve", "a mode in which gradients can be taken", "torch.inference_mode()", "Use torch.no_grad().", GradientError)
     _check_settings(solver, adjoint, tolerance, max_steps, on_failure, trace)
     like = leaves(check_tree("x0", x0))[0]
     if not rule.exact_step and not problem.prox.is_set:

@@ -80,6 +80,10 @@ class Inpaint(LinearMap):
     def measure(self, x: Tensor, generator: torch.Generator) -> Tensor:
         return self.A(super().measure(x, generator))
 
+    def keep(self, y: Tensor, x: Tensor) -> Tensor:
+        """x with its known pixels as measured; x itself where the measurement carries noise."""
+        return x if self.sigma > 0.0 else y + (1 - self.mask.to(x)) * x
+
 
 def box_mask(batch: int, height: int, width: int, *, side: int, generator: torch.Generator) -> Tensor:
     """Masks (B, 1, H, W) with one missing square of the given side, anywhere inside the image with equal chance."""

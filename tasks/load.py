@@ -66,8 +66,7 @@ def read_yaml(argument: str, path: Path) -> dict[str, Any]:
 def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
     """An instance of a frozen dataclass from a mapping, nested ones included; absent keys keep their default.
 
-    Keys of a nested one are laid on the default that stands in that place, unless they give a ``name``: a choice with a
-    name is complete.
+    Keys of a nested one are laid on the default that stands in that place, as :func:`merge` does.
     """
     hints = typing.get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
@@ -78,7 +77,7 @@ def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
             remedy = nearest(str(key), fields)
             raise ConfigError(f"{name}: no such key in {where.rstrip('.') or 'the configuration'}. {remedy}")
         default = fields[key].default
-        if dataclasses.is_dataclass(default) and isinstance(value, Mapping) and "name" not in value:
+        if dataclasses.is_dataclass(default) and isinstance(value, Mapping):
             value = merge(dataclasses.asdict(default), value)  # type: ignore[arg-type]
         arguments[key] = convert(hints[key], value, name)
     return cls(**arguments)
@@ -114,10 +113,10 @@ def convert(kind: Any, value: Any, name: str) -> Any:
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with ``over`` laid on it, key by key. A choice with another ``name`` has nothing of the old options."""
+    """``base`` with ``over`` laid on it, key by key; a choice with a ``name`` is complete and replaces the old one."""
+    if "name" in over:
+        return dict(over)
     merged = dict(base)
-    if "name" in over and over["name"] != base.get("name"):
-        merged.pop("options", None)
     for key, value in over.items():
         old = merged.get(key)
         merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value

@@ -1,21 +1,22 @@
 """The nested baseline: what input optimisation in an equilibrium network costs without the joint iteration.
 
-Every outer step solves z = f(z, x) to tolerance, solves the adjoint mu = J_z^T mu + l_z to tolerance, and moves x once along
-J_x^T mu + l_x. It takes the same problem and rules as :func:`jiio.solve`, measures the same scales, and counts the same calls, so that the two
-can be laid side by side (projected gradient descent, Adam on a latent code, warm or cold).
+Every outer step solves z = f(z, x) to tolerance, solves the adjoint mu = J_z^T mu + l_z to tolerance, and moves x once
+along J_x^T mu + l_x. It takes the same problem and rules as :func:`jiio.solve`, measures the same scales, and counts
+the same calls, so that the two can be laid side by side (projected gradient descent, Adam on a latent code, warm or
+cold).
 """
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 import jiio
 from jiio.checks import check_instance, check_integer, fail
-from jiio.layout import Spec, Tree, check_tree, leaves
+from jiio.layout import Tree, check_tree, leaves
 from jiio.operators import JointMap, rms
 from jiio.problem import held_fixed, initial_state
 from jiio.prox import Identity
@@ -27,22 +28,28 @@ BLOCKS = ("z", "mu", "x")
 class Visit:
     """An input that the run passed through, and what it had cost by then.
 
-    calls: of the batch, evaluations plus VJPs. own: (B,) the calls during which this sample itself was still being solved. seconds: since the
-    start. x: tree (B, ...).
+    cell, vjp: calls of the batch. own: (B,) the calls (evaluations plus VJPs) during which this sample itself was
+    still being solved. x: tree (B, ...).
     """
 
-    calls: int
+    cell: int
+    vjp: int
     own: Tensor
-    seconds: float
     x: Tree
+
+    @property
+    def calls(self) -> int:
+        """Evaluations plus VJPs."""
+        return self.cell + self.vjp
 
 
 @dataclass(frozen=True)
 class NestedTrace:
     """One row per evaluation or VJP; NaN where nothing was measured.
 
-    calls: (T,) evaluations plus VJPs so far. outer: (T,) the outer step. value: (T, B), the objective at the last equilibrium that met
-    the tolerance. residual: (T, B, 3) RMS, columns in the order of ``BLOCKS``; mu in units of its right-hand side.
+    calls: (T,) evaluations plus VJPs so far. outer: (T,) the outer step. value: (T, B), the objective at the last
+    equilibrium that met the tolerance. residual: (T, B, 3) RMS, columns in the order of ``BLOCKS``; mu in units of its
+    right-hand side, x in the scaled units of :func:`jiio.solve`.
     """
 
     calls: Tensor
@@ -55,7 +62,8 @@ class NestedTrace:
 class NestedRun:
     """The best input that was verified, and the way there.
 
-    x, z: trees at the smallest objective (to the tolerance) whose equilibrium was solved. value: (B,), NaN where none ever was.
+    x, z: trees at the smallest objective (to the tolerance) whose equilibrium was solved. value: (B,), NaN where none
+    ever was.
     converged: (B,) bool, whether x itself met the tolerance before the outer steps ran out.
     """
 
@@ -87,6 +95,9 @@ class _Ledger:
     @property
     def calls(self) -> int:
         return self.evaluations.cell + self.evaluations.vjp
+
+    def visit(self, x: Tree) -> Visit:
+        return Visit(self.evaluations.cell, self.evaluations.vjp, self.own.clone(), x)
 
     def row(self, column: int | None = None, residual: Tensor | None = None, *, calls: int | None = None) -> None:
         """One line of the trace; ``residual`` (B,) of one block."""
@@ -129,7 +140,9 @@ class _Taped:
             ztree, xtree = zspec.unpack(self.z), xspec.unpack(self.x)
             self.image = zspec.pack(problem.cell(ztree, xtree))
             value = problem.value(ztree, xtree, operator.batch)
-            grads = torch.autograd.grad(value.sum(), [self.z, self.x], allow_unused=True) if value.requires_grad else (None, None)
+            grads: tuple[Tensor | None, ...] = (None, None)
+            if value.requires_grad:
+                grads = torch.autograd.grad(value.sum(), [self.z, self.x], allow_unused=True)
         self.residual = rms(self.image.detach() - z)
         self.value = value.detach() if operator.prox.is_set else value.detach() + operator.prox.penalty(x)
         self.lz, self.lx = (torch.zeros_like(t) if g is None else g for g, t in zip(grads, (z, x), strict=True))
@@ -160,12 +173,14 @@ def nested(
 ) -> NestedRun:
     """Minimise the objective over the input, one full forward and adjoint solve per step.
 
-    x0, z0, rule, tolerance: as in :func:`jiio.solve`; a rule whose curvature is None measures it at the start, at the same price of two evaluations and
-    two VJPs. warm: start both inner solves at the answers of the step before, else at z0 and at l_z. solver: of the inner solves.
-    outer: accelerates the iteration of x (and the rule's memory) itself; Picard is the classical baseline. A sample whose x met the
-    tolerance stays put. The x of every visit satisfies the constraint.
+    x0, z0, rule, tolerance: as in :func:`jiio.solve`; a rule whose curvature is None measures it at the start, at the
+    same price of two evaluations and two VJPs. warm: start both inner solves at the answers of the step before, else
+    at z0 and at l_z. solver: of the inner solves. outer: accelerates the iteration of x (and the rule's memory) itself;
+    Picard is the classical baseline. A sample whose x met the tolerance stays put. The x of every visit satisfies the
+    constraint.
 
-    Raises ArgumentError / ArgumentTypeError for unusable arguments, CellError where the cell or objective breaks its contract.
+    Raises ArgumentError / ArgumentTypeError for unusable arguments, CellError where the cell or objective breaks its
+    contract.
     """
     check_instance("problem", problem, jiio.Problem)
     check_instance("rule", rule, jiio.AbstractRule)
@@ -178,7 +193,6 @@ def nested(
         came = f"{type(rule).__name__} with the prior {type(problem.prox).__name__}"
         fail("rule", "a plain gradient step with a prior", came, "Use GradientStep().")
     like = leaves(check_tree("x0", x0))[0]
-    begin = time.perf_counter()
     with held_fixed(problem.cell):
         z0 = initial_state(problem.cell, x0, z0, like)
         operator = JointMap(problem, rule, x0, z0, 1.0, differentiable=False)
@@ -188,11 +202,11 @@ def nested(
         cold = z
         if ledger.calls:
             ledger.row()
-        inner = {"solver": solver, "tolerance": tolerance, "max_steps": max_inner, "on_failure": "ignore", "trace": trace}
-        inner["adjoint"] = jiio.Detached()
+        inner = {"solver": solver, "adjoint": jiio.Detached(), "tolerance": tolerance, "max_steps": max_inner}
+        inner |= {"on_failure": "ignore", "trace": trace}
         value, lowest = ledger.value, torch.full_like(ledger.value, float("inf"))
         best_x, best_z = x, z
-        visits = [Visit(ledger.calls, ledger.own.clone(), time.perf_counter() - begin, operator.xspec.unpack(x))]
+        visits = [ledger.visit(operator.xspec.unpack(x))]
         state = outer.init(_outer(operator, x, memory))
         for k in range(outer_steps + 1):
             ledger.outer = k
@@ -204,7 +218,7 @@ def nested(
             verified = found.converged & torch.isfinite(taped.value)
             ledger.value = torch.where(verified, taped.value, ledger.value)
             ledger.single("cell", 0, taped.residual)
-            # An objective is known to the tolerance of its equilibrium only; among equals the later input is the better one.
+            # An objective is known to the tolerance of its equilibrium only; among equals the later input is better.
             slack = tolerance.atol + tolerance.rtol * taped.value.abs()
             better = verified & (taped.value <= lowest + slack)
             lowest = torch.where(better, torch.minimum(taped.value, lowest), lowest)
@@ -218,7 +232,7 @@ def nested(
             ledger.running &= ~met
             moving = ledger.running[:, None].to(x.device) & torch.isfinite(x_next).all(1, keepdim=True)
             x = torch.where(moving, x_next, x)
-            visits.append(Visit(ledger.calls, ledger.own.clone(), time.perf_counter() - begin, operator.xspec.unpack(x)))
+            visits.append(ledger.visit(operator.xspec.unpack(x)))
             if not bool(ledger.running.any()):
                 break
     unpacked = operator.xspec.unpack(best_x), operator.zspec.unpack(best_z)
@@ -241,7 +255,16 @@ def _outer(operator: JointMap, x: Tensor, memory: tuple[Tensor, ...]) -> Tensor:
     return torch.cat([x * operator.kappa.sqrt(), *memory], dim=1)
 
 
-def _move(operator, x, gx, memory, outer, state, tolerance, ledger):
+def _move(
+    operator: JointMap,
+    x: Tensor,
+    gx: Tensor,
+    memory: tuple[Tensor, ...],
+    outer: jiio.AbstractSolver,
+    state: Any,
+    tolerance: jiio.Tolerance,
+    ledger: _Ledger,
+) -> tuple[Tensor, tuple[Tensor, ...], Any, Tensor]:
     """One step of the input: the new x, the memory, the outer solver's state, and who met the tolerance (B,)."""
     curvature, root = operator.sigma * operator.kappa, operator.kappa.sqrt()
     gradient, rule = gx / curvature, operator.rule

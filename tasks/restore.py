@@ -91,7 +91,7 @@ class Restore:
         return LatentRestorer(decoder, mean, prior=self.config.model.prior)
 
     def loss(self, model: nn.Module, step: int) -> tuple[Tensor, dict[str, float]]:
-        """Outer loss: squared error against the clean image through an adjoint that reaches z, else the inner objective itself."""
+        """Squared error against the clean image where the adjoint reaches z, else the inner objective itself."""
         assert isinstance(model, LatentRestorer)
         seed = self.config.seed
         clean = training_batch(self.images.train, self.config.data, seed=seed, step=step)
@@ -116,7 +116,7 @@ class Restore:
         return loss + self.config.model.jacobian * penalty, figures
 
     def evaluate(self, model: nn.Module) -> list[Row]:
-        """Ours beside the classical restorers on the test images: PSNR (dB), in the hole as well where there is one, SSIM."""
+        """Ours beside the classical restorers on the test images; noiseless inpainting keeps the known pixels."""
         assert isinstance(model, LatentRestorer)
         clean = self.images.test
         operator = self.draw(len(clean), "test", 0)
@@ -129,7 +129,9 @@ class Restore:
             settings = self.settings | {"adjoint": jiio.Detached(), "max_steps": max(200, self.config.joint.max_steps)}
             restored, solution = model.restore(y.to(self.device), operator, on_failure="ignore", **settings)
             seconds = time.perf_counter() - begin
-        ours = figures("joint (jiio)", restored.cpu().clamp(0, 1), clean, operator)
+        restored = restored.cpu()
+        restored = operator.keep(y, restored) if isinstance(operator, Inpaint) else restored
+        ours = figures("joint (jiio)", restored.clamp(0, 1), clean, operator)
         ours |= {
             "evaluations": float(solution.evaluations.cell),
             "VJPs": float(solution.evaluations.vjp),

@@ -87,13 +87,15 @@ def constrained(
         if isinstance(s, jiio.L1Ball):
             origin = _center(s, sample, k)
     weight = next((_row(s.weight, sample) for s in sets if isinstance(s, jiio.SoftThreshold)), 0.0)
+    weight = np.broadcast_to(weight, (k,))
+    cost = np.concatenate([weight, weight]) if split else np.zeros(k)
     constraints = []
     for s in sets:
         constraints += _constraints(s, sample, k, fold, origin)
 
     def smooth(u: np.ndarray) -> tuple[float, np.ndarray]:
         value, gradient = function(origin + fold @ u)
-        return value + weight * u.sum(), fold.T @ gradient + weight * (np.ones_like(u) if split else 0.0)
+        return value + cost @ u, fold.T @ gradient + cost
 
     u = np.concatenate([np.maximum(start - origin, 0), np.maximum(origin - start, 0)]) if split else start
     found = scipy.optimize.minimize(
@@ -132,7 +134,9 @@ def _constraints(s: Any, sample: int, k: int, fold: np.ndarray, origin: np.ndarr
 
     if isinstance(s, jiio.Box):
         low, high = (np.broadcast_to(np.asarray(_row(v, sample), dtype=float), (k,)) for v in (s.low, s.high))
-        return [above(lambda x: x - low, lambda x: np.eye(k)), above(lambda x: high - x, lambda x: -np.eye(k))]
+        below, over = np.eye(k)[np.isfinite(low)], np.eye(k)[np.isfinite(high)]
+        low, high = low[np.isfinite(low)], high[np.isfinite(high)]
+        return [above(lambda x: below @ x - low, lambda x: below), above(lambda x: high - over @ x, lambda x: -over)]
     if isinstance(s, jiio.LinfBall):
         c, r = _center(s, sample, k), _radius(s, sample)
         return [above(lambda x: r - (x - c), lambda x: -np.eye(k)), above(lambda x: r + (x - c), lambda x: np.eye(k))]

@@ -151,9 +151,9 @@ def test_every_name_in_the_table_stands_for_a_class(kind, name):
 def test_laying_one_configuration_on_another():
     base = {"steps": 3, "data": {"size": 8, "family": "faces"}, "solver": {"name": "A", "options": {"memory": 4}}}
     assert merge(base, {"data": {"size": 9}})["data"] == {"size": 9, "family": "faces"}
-    assert merge(base, {"solver": {"name": "B"}})["solver"] == {"name": "B"}  # A's options are not B's
+    assert merge(base, {"solver": {"name": "B"}})["solver"] == {"name": "B"}
     assert merge(base, {"solver": {"name": "B", "options": {"x": 1}}})["solver"] == {"name": "B", "options": {"x": 1}}
-    assert merge(base, {"solver": {"name": "A"}})["solver"] == base["solver"]
+    assert merge(base, {"solver": {"name": "A"}})["solver"] == {"name": "A"}  # a choice with a name is complete
     assert merge(base, {"solver": {"options": {"kind": "I"}}})["solver"]["options"] == {"memory": 4, "kind": "I"}
     assert base["data"]["size"] == 8
 
@@ -178,8 +178,7 @@ def test_joint_settings_are_checked_where_they_are_written():
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
 def test_a_shipped_file_opens_with_its_command_its_figure_and_its_minutes(path):
     head = path.read_text().splitlines()[:6]
-    assert head[0] == f"# jiio train {path.stem}"
-    text = " ".join(head)
-    assert re.search(r"(?i)\bexpect", text) and re.search(r"\d.* dB", text)
-    assert re.search(r"\d+ minutes?", text)
+    assert head[0].split("  ")[0] == f"# jiio train {path.stem}"
+    text = " ".join(line for line in head if line.startswith("#"))
+    assert re.search(r"(?i)\bexpect\b.*\d", text) and re.search(r"\d minutes?\b", text)
     build(TrainConfig, read_yaml("CONFIG", path))

@@ -18,6 +18,7 @@ ORDER = [
     ("layout",),
     ("prox", "rules", "solution"),
     ("constraints",),
+    ("intersection",),
     ("problem",),
     ("operators",),
     ("solvers",),

@@ -383,7 +383,9 @@ def test_kill_9_and_resume_is_exact():
 
 
 @pytest.mark.slow
-def test_kill_9_ten_times_and_resume_is_exact():
+@pytest.mark.parametrize("text", [toy.YAML, toy.RESTORE], ids=["toy", "restore"])
+def test_kill_9_ten_times_and_resume_is_exact(text, monkeypatch):
+    monkeypatch.setattr(toy, "YAML", text)
     run(config_of("whole"))
     seed = random.randrange(10**6)
     print(f"moments of the kills: seed {seed}")

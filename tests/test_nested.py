@@ -1,4 +1,4 @@
-"""The nested baseline reaches the optimum that the joint solve reaches, counts what it calls, and never leaves the constraint."""
+"""The nested baseline: the optimum of the joint solve, honest counters, and inputs that stay feasible."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ PROXES = {
     "l1": jiio.L1Ball(0.6),
     "soft": jiio.SoftThreshold(0.3),
 }
+SETS = [jiio.L2Ball(0.5), jiio.Intersection(jiio.L2Ball(0.5), jiio.Box(-0.3, 0.3))]
+PRICED = [jiio.GradientStep(), jiio.GradientStep(rate=0.05, curvature=1.0)]
 
 
 class _Counted(torch.autograd.Function):
@@ -89,12 +91,13 @@ def test_every_rule_reaches_the_optimum(name: str) -> None:
 
 def test_the_normalised_step_reaches_the_optimum_on_a_ball() -> None:
     prox = jiio.L2Ball(0.5)
-    run = nested(PUSH.problem(prox), PUSH.x0, PUSH.z0, rule=jiio.NormalizedStep(rate=0.1), outer_steps=100, tolerance=TIGHT)
+    rule = jiio.NormalizedStep(rate=0.1)
+    run = nested(PUSH.problem(prox), PUSH.x0, PUSH.z0, rule=rule, outer_steps=100, tolerance=TIGHT)
     assert gap(run.x, oracle(PUSH, prox)) < 1e-5
 
 
 @pytest.mark.parametrize("outer", [jiio.Picard(), jiio.Anderson()], ids=["plain", "accelerated"])
-@pytest.mark.parametrize("prox", [jiio.L2Ball(0.5), jiio.Intersection(jiio.L2Ball(0.5), jiio.Box(-0.3, 0.3))], ids=["ball", "ball and box"])
+@pytest.mark.parametrize("prox", SETS, ids=["ball", "ball and box"])
 def test_every_visited_input_is_feasible(prox: jiio.AbstractProx, outer: jiio.AbstractSolver) -> None:
     outside = torch.ones(3, 4, dtype=DOUBLE)
     run = nested(PUSH.problem(prox), outside, PUSH.z0, rule=jiio.GradientStep(rate=5.0), outer_steps=12, outer=outer)
@@ -103,7 +106,7 @@ def test_every_visited_input_is_feasible(prox: jiio.AbstractProx, outer: jiio.Ab
         assert float(prox.violation(tree).max()) < 1e-12
 
 
-@pytest.mark.parametrize("rule", [jiio.GradientStep(), jiio.GradientStep(rate=0.05, curvature=1.0)], ids=["scaled", "raw"])
+@pytest.mark.parametrize("rule", PRICED, ids=["scaled", "raw"])
 @pytest.mark.parametrize("warm", [True, False], ids=["warm", "cold"])
 def test_the_counters_equal_the_calls(warm: bool, rule: jiio.AbstractRule) -> None:
     case = CASES["tanh"]
@@ -125,20 +128,22 @@ def test_the_trace_is_a_staircase() -> None:
     run = nested(case.problem(), case.x0, case.z0, rule=SLOW, outer_steps=5, trace=True)
     trace = run.trace
     assert trace is not None
-    assert trace.residual.shape == (len(trace.calls), case.batch, len(BLOCKS)) and trace.value.shape == (len(trace.calls), case.batch)
+    assert trace.value.shape == (len(trace.calls), case.batch)
+    assert trace.residual.shape == (*trace.value.shape, len(BLOCKS))
     measured = ~trace.residual.isnan()
     assert bool((measured.sum(2) <= 1).all()), "one call measures one block"
     assert bool(measured.any(1).any(0).all()), "every block is measured somewhere"
     for k in range(6):
         value = trace.value[trace.outer == k].nan_to_num(-1.0)
-        assert int((value[1:] != value[:-1]).any(1).sum()) <= 1, "the objective changes once per outer step: when its equilibrium is found"
+        changes = int((value[1:] != value[:-1]).any(1).sum())
+        assert changes <= 1, "the objective changes once per outer step: when its equilibrium is found"
     assert bool((trace.value[-1] < trace.value[trace.outer == 0][-1]).all())
 
 
 def test_warm_starts_save_calls() -> None:
     case = CASES["barely contracting"]
-    spent = {w: nested(case.problem(), case.x0, case.z0, rule=SLOW, warm=w, outer_steps=20).calls for w in (True, False)}
-    assert spent[True] < spent[False]
+    warm, cold = (nested(case.problem(), case.x0, case.z0, rule=SLOW, warm=w, outer_steps=20) for w in (True, False))
+    assert warm.calls < cold.calls
 
 
 def test_samples_do_not_meet() -> None:

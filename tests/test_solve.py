@@ -178,8 +178,9 @@ def test_equilibrium_equals_dense_newton(solver: jiio.AbstractSolver) -> None:
 
 def mixed(dtype: torch.dtype = DOUBLE) -> Case:
     """32 samples from trivial to hard: targets spread over four orders of magnitude."""
-    case = make(8, act="tanh", batch=32, ridge=0.2)
-    return case.with_(y=case.y * torch.logspace(-3, 0.5, 32, dtype=DOUBLE)[torch.randperm(32, generator=torch.Generator().manual_seed(1)), None]).to(dtype)
+    case = make(8, act="tanh", batch=32, ridge=0.4)
+    size = torch.logspace(-3, 1.2, 32, dtype=DOUBLE)[torch.randperm(32, generator=torch.Generator().manual_seed(1))]
+    return case.with_(y=case.y * size[:, None]).to(dtype)
 
 
 @pytest.mark.parametrize("prox", [jiio.Identity(), jiio.L2Ball(0.5), jiio.SoftThreshold(0.05)], ids=lambda p: type(p).__name__)
@@ -187,7 +188,7 @@ def mixed(dtype: torch.dtype = DOUBLE) -> Case:
 def test_solve_alone_and_in_company(dtype: torch.dtype, tolerance: jiio.Tolerance, prox: jiio.AbstractProx) -> None:
     case = mixed(dtype)
     whole = case.solve(prox, tolerance=tolerance, max_steps=600)
-    assert int(whole.steps.max()) > 2 * int(whole.steps.min())  # the batch is mixed indeed
+    assert int(whole.steps.max()) > 1.6 * int(whole.steps.min())  # the batch is mixed indeed
     for i in range(32) if dtype == DOUBLE and prox.is_set else range(0, 32, 5):
         alone = case.rows(slice(i, i + 1)).solve(prox, tolerance=tolerance, max_steps=600)
         for name in ("z", "x", "multiplier"):
@@ -395,7 +396,7 @@ def test_every_call_of_the_cell_is_counted(solver: jiio.AbstractSolver, adjoint:
     solution = jiio.solve(jiio.Problem(cell, case.objective), case.x0, case.z0, **options)
     assert solution.evaluations.cell == cell.calls
     assert int(solution.steps.max()) == 12
-    if not isinstance(adjoint, jiio.Envelope):
+    if not isinstance(adjoint, (jiio.Envelope, jiio.KKT)):
         cell.calls = 0
         solution = jiio.equilibrium(cell, case.x0, case.z0, **options)
         assert solution.evaluations.cell == cell.calls and solution.evaluations.vjp == 0
@@ -501,7 +502,7 @@ def test_a_zero_radius_and_a_zero_gradient_are_no_trouble() -> None:
 
 @pytest.mark.parametrize("memory", [1, 2, 60])
 def test_extreme_memories_run(memory: int) -> None:
-    for solver in (jiio.Anderson(memory), jiio.Anderson(memory, kind="I"), jiio.Broyden(memory)):
+    for solver in (jiio.Anderson(memory=memory), jiio.Anderson(memory=memory, kind="I"), jiio.Broyden(memory=memory)):
         solution = CASES["linear"].solve(solver=solver, max_steps=2000, tolerance=jiio.Tolerance(1e-6, 1e-6))
         assert gap(solution.x, nested("linear", "none")) < 1e-4
 
@@ -514,7 +515,10 @@ def test_a_warm_start_saves_steps(prox: jiio.AbstractProx) -> None:
     case = CASES["tanh"]
     cold = case.solve(prox, tolerance=CLOSE)
     warm = case.solve(prox, x0=cold.x, z0=cold.z, multiplier=cold.multiplier, tolerance=CLOSE)
-    assert int(warm.steps.max()) <= 4 < int(cold.steps.min())
+    assert int(warm.steps.sum()) < 0.5 * int(cold.steps.sum())
+    # The units of the tolerance are measured at the start, so "the same" tolerance differs a little; a wider one is met at once.
+    wide = case.solve(prox, x0=cold.x, z0=cold.z, multiplier=cold.multiplier, tolerance=jiio.Tolerance(1e-7, 1e-7))
+    assert int(wide.steps.max()) <= 2
     assert gap(warm.x, cold.x) < 1e-6
     near = case.with_(y=case.y + 1e-3)
     again = near.solve(prox, x0=cold.x, z0=cold.z, multiplier=cold.multiplier, tolerance=CLOSE)
@@ -599,12 +603,15 @@ def test_initial_state_may_come_from_the_cell() -> None:
     assert gap(jiio.equilibrium(Cell(), solution.x, tolerance=CLOSE).z, solution.z) < 1e-6
 
 
-@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_solves_run_without_grad_mode(mode: Callable[[], Any]) -> None:
+def test_solves_run_without_grad_mode() -> None:
     case = CASES["tanh"]
     expected = nested("tanh", "L2 ball")
-    with mode():
+    with torch.no_grad():
         solution = case.solve(jiio.L2Ball(0.5), tolerance=CLOSE)
         assert not solution.differentiable and not solution.value.requires_grad
         assert gap(solution.x, expected) < 1e-5
         assert not jiio.equilibrium(case.cell, case.x0, case.z0).z.requires_grad
+    with torch.inference_mode():
+        assert gap(jiio.equilibrium(case.cell, solution.x, case.z0, tolerance=CLOSE).z, solution.z) < 1e-6
+        with pytest.raises(jiio.GradientError, match=r"torch\.no_grad"):
+            case.solve()

@@ -23,6 +23,16 @@ corruption: {name: BoxHole, options: {side: 3}}
 optimiser: {rate: 1e-2, warmup: 3}
 """
 
+RESTORE = """\
+task: restore
+steps: 40
+checkpoint_every: 5
+data: {size: 8, batch_size: 4}
+corruption: {name: BoxHole, options: {side: 3}}
+model: {cell: {name: Dense, options: {features: 12}}, latent: 4, squash: none}
+joint: {max_steps: 20, adjoint: {name: KKT, options: {max_steps: 20}}}
+"""
+
 
 class ToyTask:
     """Denoise small faces by two layers; with dropout, so that the global random state matters."""

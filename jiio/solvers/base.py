@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ class AbstractSolver(ABC):
     damping: how far the map itself moves each block, a number in (0, 1] or a mapping such as ``{"z": 0.8, "mu": 0.6}`` (the paper's).
     """
 
-    damping: Damping = 1.0
+    damping: Damping = field(default=1.0, kw_only=True)
 
     def __post_init__(self) -> None:
         check_damping(f"{type(self).__name__}.damping", self.damping)

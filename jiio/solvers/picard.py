@@ -7,12 +7,15 @@ from typing import Any
 
 from torch import Tensor
 
+from ..operators import Damping
 from .base import AbstractSolver
 
 
 @dataclass(frozen=True)
 class Picard(AbstractSolver):
     """v <- F(v), with the damping inside F. Converges only where F contracts; the honest baseline."""
+
+    damping: Damping = 1.0
 
     def init(self, v: Tensor) -> Any:
         return None
