@@ -119,3 +119,8 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return str(value) if isinstance(value, Path) else value
+
+
+def show_line(name: str, text: str) -> None:
+    """One figure below a table."""
+    print(f"{name}: {text}", flush=True)

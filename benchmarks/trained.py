@@ -60,7 +60,7 @@ RECIPES = {
         rate=3e-3,
         joint_steps=25,
     ),
-    "dense classifier": Recipe("dense classifier", DenseConfig(64, gain=0.7), 14, steps=500, batch=128, rate=3e-3, radius=1.0),
+    "dense classifier": Recipe("dense classifier", DenseConfig(64, gain=0.7), 14, steps=500, batch=128, rate=3e-3, radius=0.5),
 }
 
 

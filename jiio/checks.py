@@ -1,12 +1,14 @@
 """Exceptions, warnings, and the validators that raise them.
 
 A message names the argument, what was expected, what came, and what to do. Every exception derives from
-:class:`JiioError` and from the built-in that a caller would reach for (``ValueError``, ``TypeError``, ``RuntimeError``).
+:class:`JiioError` and from the built-in that a caller would reach for (``ValueError``, ``TypeError``,
+``RuntimeError``).
 """
 
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Collection
 from typing import Any, NoReturn
 
@@ -54,7 +56,11 @@ def describe(value: Any) -> str:
     """A short word for what came, fit for a message."""
     if isinstance(value, Tensor):
         return f"a {str(value.dtype).removeprefix('torch.')} tensor of shape {tuple(value.shape)} on {value.device}"
-    text = repr(value)
+    if isinstance(value, (tuple, list)) and any(isinstance(part, Tensor) for part in value):
+        return f"a {type(value).__name__} of " + ", ".join(describe(part) for part in value[:4])
+    if isinstance(value, dict) and value:
+        return "a dict of " + ", ".join(f"{key!r}: {describe(part)}" for key, part in list(value.items())[:4])
+    text = " ".join(repr(value).split())
     return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
 
 
@@ -71,7 +77,7 @@ def check_number(
     bounds = f"a number {'above' if open_low else 'of at least'} {low:g}" if low > -math.inf else "a finite number"
     if high < math.inf:
         bounds += f" and at most {high:g}"
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         fail(argument, bounds, value, error=ArgumentTypeError)
     if not math.isfinite(value) or value < low or value > high or (open_low and value <= low):
         fail(argument, bounds, value)

@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from .checks import check_number, fail
+from .checks import ArgumentTypeError, check_number, fail
 from .layout import Tree, leaves
 from .prox import AbstractProx, Active, check_radius
 
 
+def check_parameter(name: str, value: Tree) -> None:
+    """A number, or a tensor or tree of tensors."""
+    if isinstance(value, (Tensor, tuple, list, dict)):
+        for leaf in leaves(value):
+            if not isinstance(leaf, Tensor):
+                fail(name, "a number, a tensor or a tree of tensors", leaf, error=ArgumentTypeError)
+    elif isinstance(value, numbers.Real) and not isinstance(value, bool):
+        check_number(name, value)
+    else:
+        fail(name, "a number, a tensor or a tree of tensors", value, error=ArgumentTypeError)
+
+
 def rounding(x: Tensor) -> float:
-    """What counts as touching a constraint: wide enough for what an iterated projection leaves, far below any tolerance."""
+    """What counts as touching a constraint: wide enough for what an iterated projection leaves, far below any
+    tolerance.
+    """
     return torch.finfo(x.dtype).eps ** 0.75
 
 
 def _pinned(x: Tensor, gradient: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
-    """Coordinates at a bound with the gradient pushing outward. A point within rounding of the bound counts as on it."""
+    """Coordinates at a bound, to rounding, with the gradient pushing outward."""
     slack = rounding(x) * (1 + x.abs())
     return ((x <= low + slack) & (gradient > 0)) | ((x >= high - slack) & (gradient < 0))
 
@@ -34,14 +50,20 @@ class Box(AbstractProx):
 
     def __post_init__(self) -> None:
         for name, value in (("Box.low", self.low), ("Box.high", self.high)):
-            if not leaves(value) or not isinstance(leaves(value)[0], Tensor):
-                if isinstance(value, (int, float)) and value in (float("inf"), float("-inf")):
-                    continue
-                check_number(name, value)
-        pairs = [(self.low, self.high)] if not isinstance(self.low, (tuple, list, dict)) else []
-        for low, high in pairs:
-            if not isinstance(high, (tuple, list, dict)) and bool(torch.any(torch.as_tensor(low > high))):
-                fail("Box", "low at most high", f"low {self.low}, high {self.high}"[:120])
+            if isinstance(value, float) and math.isinf(value):
+                continue
+            check_parameter(name, value)
+        if isinstance(self.low, (int, float)) and isinstance(self.high, (int, float)) and self.low > self.high:
+            fail("Box", "low at most high", f"low {self.low:g} and high {self.high:g}")
+
+    def bind(self, x: Tree) -> AbstractProx:
+        bound = super().bind(x)
+        low, high = bound.low, bound.high  # type: ignore[attr-defined]
+        if isinstance(low, Tensor) or isinstance(high, Tensor):
+            above = int(torch.as_tensor(low > high).sum())
+            if above:
+                fail("Box", "low at most high", f"low above high in {above} places")
+        return bound
 
     def apply(self, x: Tensor, step: Tensor | float) -> Tensor:
         return _clip(x, self.low, self.high)
@@ -71,6 +93,8 @@ class _Ball(AbstractProx):
 
     def __post_init__(self) -> None:
         check_radius(f"{type(self).__name__}.radius", self.radius)
+        if self.center is not None:
+            check_parameter(f"{type(self).__name__}.center", self.center)
 
     def _offset(self, x: Tensor) -> Tensor:
         return x if self.center is None else x - self.center
@@ -88,9 +112,10 @@ class L2Ball(_Ball):
 
     def apply(self, x: Tensor, step: Tensor | float) -> Tensor:
         d = self._offset(x)
-        length = d.norm(dim=1, keepdim=True)
-        tiny = torch.finfo(x.dtype).tiny
-        return self._place(d * torch.clamp(self.radius / length.clamp_min(tiny), max=1.0))
+        outside = d.detach().norm(dim=1, keepdim=True) > self.radius
+        # The norm has no second derivative at zero: where it is not wanted it must not be taken at all.
+        length = torch.where(outside, d, torch.ones_like(d)).norm(dim=1, keepdim=True)
+        return self._place(torch.where(outside, d * (self.radius / length), d))
 
     def excess(self, x: Tensor) -> Tensor:
         return (self._offset(x).norm(dim=1, keepdim=True) - self.radius).clamp_min(0.0)[:, 0]
@@ -145,7 +170,9 @@ class L1Ball(_Ball):
 
     def active(self, x: Tensor, gradient: Tensor) -> Active:
         d = self._offset(x)
-        binds = (d.abs().sum(1, keepdim=True) >= self.radius - self._slack(x) * x.shape[1]) & ((d * gradient).sum(1, keepdim=True) <= 0)
+        binds = (d.abs().sum(1, keepdim=True) >= self.radius - self._slack(x) * x.shape[1]) & (
+            (d * gradient).sum(1, keepdim=True) <= 0
+        )
         zero = d.abs() <= torch.finfo(x.dtype).eps
         return Active(~(binds & zero), (torch.where(binds, d.sign() * ~zero, torch.zeros_like(d)),), (0.0,))
 
@@ -187,6 +214,8 @@ class QuadraticPrior(AbstractProx):
 
     def __post_init__(self) -> None:
         _check_weight("QuadraticPrior.weight", self.weight)
+        if self.center is not None:
+            check_parameter("QuadraticPrior.center", self.center)
 
     def apply(self, x: Tensor, step: Tensor | float) -> Tensor:
         pull = step * self.weight
@@ -204,8 +233,9 @@ class QuadraticPrior(AbstractProx):
 
 
 def _check_weight(name: str, weight: Tree) -> None:
-    if isinstance(weight, Tensor):
-        if not bool((weight >= 0).all()):
-            fail(name, "weights of at least 0", f"a smallest weight of {float(weight.min()):g}")
-    elif not isinstance(weight, (tuple, list, dict)):
-        check_number(name, weight, 0.0)
+    check_parameter(name, weight)
+    for leaf in leaves(weight):
+        if not isinstance(leaf, Tensor):
+            check_number(name, leaf, 0.0)
+        elif not bool((leaf >= 0).all()):
+            fail(name, "weights of at least 0", f"a smallest weight of {float(leaf.min()):g}")

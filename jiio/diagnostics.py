@@ -82,7 +82,7 @@ def jacobian_penalty(
     with torch.enable_grad(), held_fixed(cell):
         spec, flat = _packed(z, x)
         flat = flat if flat.requires_grad and taped else flat.detach().requires_grad_()
-        image = spec.pack(cell(spec.unpack(flat), x))
+        image = spec.pack(spec.check(cell(spec.unpack(flat), x), flat, "cell", "z'"))
         if not image.requires_grad:
             return flat.new_zeros(flat.shape[0])
         total = flat.new_zeros(flat.shape[0])
@@ -189,7 +189,8 @@ def dependence_on_z0(
             settled &= solution.converged
             found.append(spec.pack(solution.z))
         z = torch.stack(found)  # (starts, B, D)
-        size = z.norm(dim=2).amax(0).clamp_min(torch.finfo(z.dtype).tiny)
+        # An equilibrium at zero has no size to compare with; the square root of the rounding error stands in for it.
+        size = z.norm(dim=2).amax(0).clamp_min((spec.size * torch.finfo(z.dtype).eps) ** 0.5)
         apart = torch.stack([(z - other).norm(dim=2).amax(0) for other in z]).amax(0)
         return torch.where(settled, apart / size, apart.new_full((), float("nan")))
 
@@ -205,8 +206,7 @@ def _transposed_jacobian(cell: Cell, z: Tree, x: Tree) -> tuple[Callable[[Tensor
     with torch.enable_grad():
         spec, flat = _packed(detach(z), detach(x))
         leaf = flat.clone().requires_grad_()
-        out = spec.check(cell(spec.unpack(leaf), detach(x)), flat.shape[0], flat.dtype, "cell", "z'")
-        image = spec.pack(out)
+        image = spec.pack(spec.check(cell(spec.unpack(leaf), detach(x)), flat, "cell", "z'"))
 
     def pull(v: Tensor) -> Tensor:
         if not image.requires_grad:

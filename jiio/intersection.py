@@ -16,6 +16,7 @@ from .prox import AbstractProx, Active
 
 Norm = Callable[[Tensor], tuple[Tensor, Tensor]]
 
+
 @dataclass(frozen=True)
 class Intersection(AbstractProx):
     """The nearest point that lies in every set, for example ``Intersection(L2Ball(0.5, center=image), Box(0, 1))``.
@@ -145,7 +146,8 @@ def _onto(ball: L1Ball | L2Ball, x: Tensor, low: Tensor, high: Tensor) -> Tensor
             _apart(reach - radius)
         inside = norm(top)[0] <= target
         s = _root(norm, target, bottom, top, inside)
-    # One more Newton step, with a graph where one is being recorded: the norm is linear in s between kinks, so this step
+    # One more Newton step, with a graph where one is being recorded: the norm is linear in s between kinks, so
+    # this step
     # carries the derivatives of the root, first and second, and moves nothing else.
     value, slope = norm(s)
     moves = slope > 0

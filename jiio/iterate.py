@@ -1,8 +1,9 @@
 """The one loop: evaluate, judge every sample for itself, freeze, go back where it went wrong, step.
 
-A sample is CONVERGED when its residual meets the tolerance at a point and again at the image of that point: after the first
-success the next point is the plain image F(v), so that what is returned is a value of the map (exactly feasible, exactly sparse), and its residual
-was measured there. Frozen samples stay in the batch (the cell is a closed function of the whole batch) but never move again.
+A sample is CONVERGED when its residual meets the tolerance at a point and again at the image of that point: after the
+first success the next point is the plain image F(v), so that what is returned is a value of the map (exactly
+feasible, exactly sparse), and its residual was measured there. Frozen samples stay in the batch (the cell is a closed
+function of the whole batch) but never move again.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from .solution import Status, Tolerance
 from .solvers.base import AbstractSolver
 
 GROWTH = 1e2  # residual over the best so far at which a sample goes back to its best point
-RUNAWAY = 1e3  # size of the state over that at the best point, likewise: relative residuals stay below 1 on the way to infinity
+RUNAWAY = 1e3  # size of the state over that at the best point, likewise: relative residuals hide a flight to infinity
 PATIENCE = 15  # steps without a smaller residual or objective after which a sample takes shorter steps from where it is
 RETRIES = 8  # times a sample may go back before it is given up
 
@@ -78,7 +79,9 @@ def iterate(
     max_steps: int,
     recorder: Recorder,
 ) -> Outcome:
-    """Run ``solver`` on ``operator`` from ``v`` (B, D) until every sample has ended or ``max_steps`` evaluations were spent."""
+    """Run ``solver`` on ``operator`` from ``v`` (B, D) until every sample has ended or ``max_steps`` evaluations were
+    spent.
+    """
     batch = v.shape[0]
     state: Any = solver.init(v)
     status = torch.full((batch,), int(Status.RUNNING), dtype=torch.int8, device=v.device)
@@ -109,7 +112,8 @@ def iterate(
             best_merit = select(better, merit, best_merit)
             best_v = select(better, v, best_v)
             best_image = select(better, point.image, best_image)
-        # Neither measure alone tells a stall: a residual grows on the way out of a saddle, an objective falls while z still lags.
+        # Neither measure alone tells a stall: a residual grows on the way out of a saddle, an objective falls
+        # while z still lags.
         lower = torch.zeros_like(better) if point.value is None else point.value.detach() < lowest
         lowest = lowest if point.value is None else select(lower, point.value.detach(), lowest)
         since = torch.where(better | lower, torch.zeros_like(since), since + 1)

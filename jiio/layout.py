@@ -1,7 +1,7 @@
 """Layout: named blocks of tensor trees <-> one packed (B, D) tensor.
 
-A *tree* is a tensor, or a tuple, list or dict of trees; every leaf has the batch as its first dimension. Solvers see only the
-packed tensor, users see only trees, and this file is the one place where the two meet.
+A *tree* is a tensor, or a tuple, list or dict of trees; every leaf has the batch as its first dimension. Solvers see
+only the packed tensor, users see only trees, and this file is the one place where the two meet.
 """
 
 from __future__ import annotations
@@ -26,6 +26,11 @@ def leaves(tree: Tree) -> list[Tensor]:
 def map_tree(function, tree: Tree, *rest: Tree) -> Tree:
     """Apply ``function`` leaf by leaf."""
     return _pytree.tree_map(function, tree, *rest)
+
+
+def same_tree(a: Tree, b: Tree) -> bool:
+    """Whether two trees have the same structure (whatever their tensors are like)."""
+    return _pytree.tree_structure(a) == _pytree.tree_structure(b)
 
 
 def detach(tree: Tree) -> Tree:
@@ -67,15 +72,16 @@ class Spec:
         shaped = [part.reshape(flat.shape[0], *shape) for part, shape in zip(parts, self.shapes, strict=True)]
         return _pytree.tree_unflatten(shaped, self.structure)
 
-    def check(self, tree: Tree, batch: int, dtype: torch.dtype, who: str, expected: str) -> Tree:
-        """Raise :class:`CellError` unless ``tree`` has this structure."""
+    def check(self, tree: Tree, like: Tensor, who: str, expected: str) -> Tree:
+        """Raise :class:`CellError` unless ``tree`` has this structure, and the batch, dtype and device of ``like``."""
         flat, structure = _pytree.tree_flatten(tree)
         if structure != self.structure or any(not isinstance(leaf, Tensor) for leaf in flat):
             fail(who, f"{expected} (the same tree as z0)", f"a {type(tree).__name__}", error=CellError)
         for leaf, shape in zip(flat, self.shapes, strict=True):
-            if tuple(leaf.shape) != (batch, *shape) or leaf.dtype != dtype:
-                want = f"{expected}: a {str(dtype).removeprefix('torch.')} tensor of shape {(batch, *shape)}"
-                fail(who, want, leaf, error=CellError)
+            wanted = (like.shape[0], *shape)
+            if tuple(leaf.shape) != wanted or leaf.dtype != like.dtype or leaf.device != like.device:
+                dtype = str(like.dtype).removeprefix("torch.")
+                fail(who, f"{expected}: a {dtype} tensor of shape {wanted} on device {like.device}", leaf, error=CellError)
         return tree
 
 
@@ -90,6 +96,10 @@ def check_tree(argument: str, tree: Tree, batch: int | None = None, like: Tensor
         if not leaf.is_floating_point():
             remedy = "Convert it, for example with .float()."
             fail(argument, "floating-point tensors", leaf, remedy, error=ArgumentTypeError)
+        if leaf.layout != torch.strided:
+            fail(argument, "dense tensors", leaf, "Convert it with .to_dense().", error=ArgumentTypeError)
+        if leaf.device.type == "meta":
+            fail(argument, "tensors on a device that holds their numbers", leaf)
         if leaf.dim() == 0:
             fail(argument, "tensors whose first dimension is the batch", leaf)
         if leaf.shape[0] == 0 or leaf.numel() == 0:
@@ -100,9 +110,9 @@ def check_tree(argument: str, tree: Tree, batch: int | None = None, like: Tensor
         if leaf.shape[0] != size:
             fail(argument, f"batch size {size} in every tensor", leaf)
         if leaf.dtype != first.dtype:
-            fail(argument, f"dtype {str(first.dtype).removeprefix('torch.')}, the same as x0", describe(leaf))
+            fail(argument, f"dtype {str(first.dtype).removeprefix('torch.')}, like the input", describe(leaf))
         if leaf.device != first.device:
-            fail(argument, f"device {first.device}, the same as x0", describe(leaf))
+            fail(argument, f"device {first.device}, like the input", describe(leaf))
     return tree
 
 

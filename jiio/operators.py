@@ -1,16 +1,16 @@
 """Packed maps whose fixed point is the answer; the only callers of a VJP.
 
-:class:`EquilibriumMap` is z -> f(z, x). :class:`JointMap` is the augmented map of JIIO (Gurumurthy et al. 2021, Eq. 11) over
-v = [z, mu, x, rule memory]:
+:class:`EquilibriumMap` is z -> f(z, x). :class:`JointMap` is the augmented map of JIIO (Gurumurthy et al. 2021, Eq.
+11) over v = [z, mu, x, rule memory]:
 
     z  <- z  + b_z  (f(z, x) - z)
     mu <- mu + b_mu (J_z^T mu + grad_z l(z, x) - mu)
     x  <- prox( rule( x, J_x^T mu + grad_x l(z, x) ) )
 
-Both transposed products and both gradients of l come from one reverse pass. Inside v, mu and x are *scaled* so that all blocks are in units of
-z: mu is divided by the curvature ``sigma`` of the objective in z, and x multiplied by the gain ``sqrt(kappa)`` of the equilibrium in x.
-Both are measured per sample at the start, which makes the iteration independent of batch size, of the scale of the objective and of
-the units of x.
+Both transposed products and both gradients of l come from one reverse pass. Inside v, mu and x are *scaled* so that
+all blocks are in units of z: mu is divided by the curvature ``sigma`` of the objective in z, and x multiplied by the
+gain ``sqrt(kappa)`` of the equilibrium in x. Both are measured per sample at the start, which makes the iteration
+independent of batch size, of the scale of the objective and of the units of x.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from .checks import CellError, check_number, fail
-from .layout import Layout, Spec, Tree, leaves
+from .layout import Layout, Spec, Tree
 from .problem import Cell, Problem
 from .prox import AbstractProx
 from .rules import AbstractRule
@@ -54,7 +54,9 @@ def rms(part: Tensor) -> Tensor:
 
 @dataclass
 class Point:
-    """What one evaluation gives: F(v), and the residual and scale of each block (B, K), and the objective (B,) where there is one."""
+    """What one evaluation gives: F(v), and the residual and scale of each block (B, K), and the objective (B,) where
+    there is one.
+    """
 
     image: Tensor
     residual: Tensor
@@ -82,9 +84,11 @@ class EquilibriumMap:
         z = spec.unpack(v)
         out = self.cell(z, self.x)
         if self.evaluations.cell == 0:
-            spec.check(out, v.shape[0], v.dtype, "cell", "z'")
+            spec.check(out, v, "cell", "z'")
         self.evaluations.cell += 1
         image = spec.pack(out)
+        if image.shape != v.shape:
+            spec.check(out, v, "cell", "z'")
         with torch.no_grad():
             residual = rms(image - v)[:, None]
             scale = rms(image)[:, None]
@@ -104,7 +108,9 @@ class JointMap:
 
     blocks = ("z", "mu", "x")
 
-    def __init__(self, problem: Problem, rule: AbstractRule, x0: Tree, z0: Tree, damping: Damping, differentiable: bool) -> None:
+    def __init__(
+        self, problem: Problem, rule: AbstractRule, x0: Tree, z0: Tree, damping: Damping, differentiable: bool
+    ) -> None:
         self.problem, self.rule = problem, rule
         self.prox: AbstractProx = problem.prox.bind(x0)
         self.zspec, self.xspec = Spec.of(z0), Spec.of(x0)
@@ -142,9 +148,9 @@ class JointMap:
     def descend(self, v: Tensor, following: Tensor, point: Point) -> Tensor:
         """Take the plain step where the accelerated one would move the input uphill (B, D).
 
-        Acceleration looks for *any* stationary point; along the wrong one (a saddle, a maximum: a correctly classified input is nearly one for an
-        attack) its input moves against the gradient. Measured on an attack, this is the difference between a
-        weak and a full-strength adversary (docs/design.md).
+        Acceleration looks for *any* stationary point; along the wrong one (a saddle, a maximum: a correctly
+        classified input is nearly one for an attack) its input moves against the gradient. Measured on an
+        attack, this is the difference between a weak and a full-strength adversary (docs/design.md).
         """
         assert point.gradient is not None
         start = 2 * self.sizes[0]
@@ -170,9 +176,11 @@ class JointMap:
             ztree, xtree = self.zspec.unpack(z), self.xspec.unpack(x)
             out = self.problem.cell(ztree, xtree)
             if self.evaluations.cell == 0:
-                self.zspec.check(out, self.batch, self.dtype, "cell", "z'")
+                self.zspec.check(out, z, "cell", "z'")
             value = self.problem.value(ztree, xtree, self.batch)
             image = self.zspec.pack(out)
+            if image.shape != z.shape:
+                self.zspec.check(out, z, "cell", "z'")
             outputs = [(image, mu), (value, torch.ones_like(value))]
             outputs = [(o, g) for o, g in outputs if o.requires_grad]
             if not outputs:
@@ -201,7 +209,8 @@ class JointMap:
         moved, memory_next = self.rule.update(x, gradient, memory, rate)
         moved = self.prox.apply(moved, rate / curvature)
         with torch.no_grad():
-            # How far one full curvature-scaled step would move the input: the same question for every rule and every rate.
+            # How far one full curvature-scaled step would move the input: the same question for every
+            # rule and every rate.
             unit = self.factor if not self.rule.exact_step else rate
             plain = self.prox.apply(x - unit * gradient, unit / curvature)
             root = self.kappa.sqrt()
@@ -238,9 +247,10 @@ class JointMap:
 
     def _measure(self, z: Tensor, mu: Tensor, x: Tensor, cold: bool) -> tuple[Tensor, Tensor]:
         eps = torch.finfo(x.dtype).eps
-        # First evaluation: with mu = 0 it gives f and the gradients of l; the second, at f, prices mu = l_z through the cell.
+        # First evaluation: with mu = 0 it gives f and the gradients of l; the second, at f, prices mu = l_z
+        # through the cell.
         zero = torch.zeros_like(mu)
-        image, _, lz, lx = self.pullback(z, zero, x)
+        image, *_ = self.pullback(z, zero, x)
         if not bool(torch.isfinite(image).all()):
             image = torch.where(torch.isfinite(image), image, z)
         lz1, lx1 = self._objective_gradient(image, x)
@@ -262,7 +272,9 @@ class JointMap:
         slope = torch.where(torch.isfinite(slope) & (slope > 0) & (size > 0), slope, torch.ones_like(slope))
         # A regulariser r(x) adds its own curvature, in the same units.
         step = gain / (self.sigma * slope).clamp_min(eps**2)
-        direction = torch.where(gain > 0, (through - lx1) / gain.clamp_min(eps**2), torch.ones_like(x) / x.shape[1] ** 0.5)
+        direction = torch.where(
+            gain > 0, (through - lx1) / gain.clamp_min(eps**2), torch.ones_like(x) / x.shape[1] ** 0.5
+        )
         stride = torch.where(step > 0, 0.1 * step, torch.full_like(step, 1e-3))
         _, lx2 = self._objective_gradient(image, x - stride * direction)
         own = (lx2 - lx1).norm(dim=1, keepdim=True) / stride

@@ -1,4 +1,6 @@
-"""Problem: the cell f(z, x), the objective l(z, x) and the prox on x; and the contract that a cell keeps during a solve."""
+"""Problem: the cell f(z, x), the objective l(z, x) and the prox on x; and the contract that a cell keeps during a
+solve.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from .checks import ArgumentError, CellError, check_callable, check_instance, fail
-from .prox import AbstractProx, Identity
 from .layout import Spec, Tree, check_tree
+from .prox import AbstractProx, Identity
 
 Cell = Callable[[Any, Any], Any]
 Objective = Callable[[Any, Any], Tensor]
@@ -23,8 +25,9 @@ Objective = Callable[[Any, Any], Tensor]
 class Problem:
     """Minimise objective(z, x) + prox over x, where z = cell(z, x); every sample of the batch is its own problem.
 
-    cell: (z, x) -> z, a tree like z. If it offers ``initial_state(x)``, z0 may be left out. objective: (z, x) -> (B,), one number per
-    sample (a *sum* over the sample, not a mean over the batch). prox: an :class:`jiio.AbstractProx`.
+    cell: (z, x) -> z, a tree like z. If it offers ``initial_state(x)``, z0 may be left out. objective: (z, x) ->
+    (B,), one number per sample (a *sum* over the sample, not a mean over the batch). prox: an
+    :class:`jiio.AbstractProx`.
     """
 
     cell: Cell
@@ -75,8 +78,9 @@ def module_of(cell: Any) -> nn.Module | None:
 def held_fixed(cell: Any) -> Iterator[None]:
     """Hold the map fixed for one solve and its taped application.
 
-    Parametrised weights (weight norm, spectral norm) are computed once, under grad mode, so that every evaluation uses the same weights and the
-    taped one still reaches their parameters. Layers that change the map between two evaluations are refused.
+    Parametrised weights (weight norm, spectral norm) are computed once, under grad mode, so that every evaluation
+    uses the same weights and the taped one still reaches their parameters. Layers that change the map between two
+    evaluations are refused.
     """
     module = module_of(cell)
     if module is None:
@@ -87,10 +91,18 @@ def held_fixed(cell: Any) -> Iterator[None]:
             continue
         if isinstance(part, nn.modules.batchnorm._BatchNorm):
             remedy = "Use GroupNorm, or call .eval() on it."
-            fail(f"cell.{name}", "a map that stays fixed during a solve", "BatchNorm in training mode", remedy, CellError)
+            fail(
+                f"cell.{name}", "a map that stays fixed during a solve", "BatchNorm in training mode", remedy, CellError
+            )
         if isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0:
             remedy = "Draw one mask per solve (jiio.models does), or set p=0."
-            fail(f"cell.{name}", "a map that stays fixed during a solve", f"Dropout(p={part.p}) in training mode", remedy, CellError)
+            fail(
+                f"cell.{name}",
+                "a map that stays fixed during a solve",
+                f"{type(part).__name__}(p={part.p}) in training mode",
+                remedy,
+                CellError,
+            )
     with parametrize.cached():
         if torch.is_grad_enabled():
             for part in module.modules():

@@ -1,8 +1,8 @@
 """Proximal maps: the constraint or the non-smooth prior on the input.
 
-``prox(x, step) = argmin_u  g(u) + |u - x|^2 / (2 step)`` for a convex g; for a set it is the projection. Each prox knows its *active set*
-at a solution, which is what the exact outer gradient (:class:`jiio.KKT`) needs: the tangent space of the active
-constraints and the curvature they add.
+``prox(x, step) = argmin_u  g(u) + |u - x|^2 / (2 step)`` for a convex g; for a set it is the projection. Each prox
+knows its *active set* at a solution, which is what the exact outer gradient (:class:`jiio.KKT`) needs: the tangent
+space of the active constraints and the curvature they add.
 
 Norms run over the whole sample: a tree of tensors is packed to (B, n) first, and all mathematics below is on (B, n).
 """
@@ -18,15 +18,16 @@ import torch
 from torch import Tensor
 
 from .checks import ArgumentError, ArgumentTypeError, GradientError, check_number, fail
-from .layout import Spec, Tree, leaves, map_tree
+from .layout import Spec, Tree, leaves, map_tree, same_tree
 
 
 @dataclass(frozen=True)
 class Active:
     """The active set of one prox at one point.
 
-    free: (B, n) bool, coordinates that may move. normals: directions (B, n) orthogonal to the tangent space. weights: for each normal, the
-    curvature of its surface (1 for a sphere, 0 for a flat face). diagonal: (B, n) or a number, curvature of a smooth prior.
+    free: (B, n) bool, coordinates that may move. normals: directions (B, n) orthogonal to the tangent space.
+    weights: for each normal, the curvature of its surface (1 for a sphere, 0 for a flat face). diagonal: (B, n)
+    or a number, curvature of a smooth prior.
     """
 
     free: Tensor
@@ -42,7 +43,9 @@ class Active:
         return w
 
     def curvature(self, gradient: Tensor) -> Tensor:
-        """(B, n) diagonal that the active constraints add to the Hessian, from the multipliers of ``gradient`` (B, n)."""
+        """(B, n) diagonal that the active constraints add to the Hessian, from the multipliers of ``gradient`` (B,
+        n).
+        """
         total = torch.zeros_like(gradient) + self.diagonal
         if not any(self.weights):
             return total
@@ -97,7 +100,9 @@ class AbstractProx(ABC):
         for entry in dataclasses.fields(self):  # type: ignore[arg-type]
             value = getattr(self, entry.name)
             if isinstance(value, (Tensor, tuple, list, dict)):
-                changes[entry.name] = _fit(f"{type(self).__name__}.{entry.name}", value, x, per_sample=entry.name == "radius")
+                changes[entry.name] = _fit(
+                    f"{type(self).__name__}.{entry.name}", value, x, per_sample=entry.name == "radius"
+                )
         return dataclasses.replace(self, **changes) if changes else self  # type: ignore[type-var]
 
     def __call__(self, x: Tree, step: float = 1.0) -> Tree:
@@ -130,6 +135,8 @@ def _fit(argument: str, value: Tree, x: Tree, per_sample: bool) -> Tensor:
     if isinstance(value, Tensor):
         value = map_tree(lambda _: value, x)
     try:
+        if not same_tree(value, x):
+            raise ValueError("another tree")
         wide = map_tree(lambda leaf, v: v.to(leaf).expand_as(leaf), x, value)
     except (RuntimeError, ValueError) as error:
         shapes = [tuple(leaf.shape) for leaf in leaves(x)]

@@ -1,8 +1,9 @@
 """How one step moves the input, given the gradient of the Lagrangian.
 
-A rule sees the packed input (B, n) and the packed gradient divided by the measured curvature of the problem, so that a rate of 1 is one
-Newton-like step whatever the batch size and the scale of the objective. Pass ``curvature=1.0`` for raw gradient units (the paper's
-settings). The memory of a rule is one more block of the vector that the solver accelerates: a tuple of packed tensors.
+A rule sees the packed input (B, n) and the packed gradient divided by the measured curvature of the problem, so that
+a rate of 1 is one Newton-like step whatever the batch size and the scale of the objective. Pass ``curvature=1.0`` for
+raw gradient units (the paper's settings). The memory of a rule is one more block of the vector that the solver
+accelerates: a tuple of packed tensors.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ Memory = tuple[Tensor, ...]
 class AbstractRule(ABC):
     """Base of every rule.
 
-    rate: a number above zero, or a schedule: a function of the step (0, 1, ...) that gives one. curvature: None to measure it at the start
-    of a solve, or a number or a tensor (B,) to divide the gradient by.
+    rate: a number above zero, or a schedule: a function of the step (0, 1, ...) that gives one. curvature: None
+    to measure it at the start of a solve, or a number or a tensor (B,) to divide the gradient by.
     """
 
     rate: Rate = 0.5
@@ -38,14 +39,24 @@ class AbstractRule(ABC):
         name = type(self).__name__
         if not callable(self.rate):
             check_number(f"{name}.rate", self.rate, 0.0, open_low=True)
-        if self.curvature is not None and not isinstance(self.curvature, Tensor):
+        if isinstance(self.curvature, Tensor):
+            if not bool((self.curvature > 0).all() & torch.isfinite(self.curvature).all()):
+                fail(f"{name}.curvature", "finite numbers above 0", f"a smallest of {float(self.curvature.min()):g}")
+        elif self.curvature is not None:
             check_number(f"{name}.curvature", self.curvature, 0.0, open_low=True)
 
     def at(self, step: int) -> float:
         """The rate at this step."""
         if not callable(self.rate):
             return self.rate
-        return check_number(f"{type(self).__name__}.rate({step})", float(self.rate(step)), 0.0, open_low=True)
+        rate = self.rate(step)
+        rate = rate.item() if isinstance(rate, Tensor) and rate.numel() == 1 else rate
+        return check_number(f"{type(self).__name__}.rate({step})", rate, 0.0, open_low=True)
+
+    def check(self, batch: int) -> None:
+        """Raise where the curvature is for another batch size."""
+        if isinstance(self.curvature, Tensor) and self.curvature.numel() not in (1, batch):
+            fail(f"{type(self).__name__}.curvature", f"a number or {batch} of them, one per sample", self.curvature)
 
     def init(self, x: Tensor) -> Memory:
         """Memory at the start for packed x (B, n)."""
@@ -125,8 +136,8 @@ class SignStep(AbstractRule):
 class AdamStep(AbstractRule):
     """Adam (Kingma and Ba 2015) with bias correction; rate in units of x.
 
-    The powers of beta that correct the bias are memory too (they decay to the fixed point 0), so that the map does not depend on a step
-    counter and can be accelerated.
+    The powers of beta that correct the bias are memory too (they decay to the fixed point 0), so that the map
+    does not depend on a step counter and can be accelerated.
     """
 
     rate: Rate = 0.05

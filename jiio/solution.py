@@ -52,21 +52,26 @@ class Tolerance:
         check_number("Tolerance.rtol", self.rtol, 0.0)
         check_integer("Tolerance.check_every", self.check_every, 1)
         if self.atol == 0 and self.rtol == 0:
-            fail("Tolerance", "atol or rtol above zero", "both zero", "No finite number of steps reaches an exact zero.")
+            fail(
+                "Tolerance", "atol or rtol above zero", "both zero", "No finite number of steps reaches an exact zero."
+            )
 
 
 @dataclass
 class Evaluations:
     """Calls per batch: what a solve costs, whatever the machine.
 
-    ``cell`` counts calls of the cell, ``vjp`` vector-Jacobian products of it; ``adjoint_vjp`` and ``adjoint_hvp`` (Hessian-vector
-    products of the Lagrangian) are added when a backward pass runs.
+    ``cell`` counts calls of the cell, ``vjp`` vector-Jacobian products of it; ``adjoint_vjp`` and ``adjoint_hvp``
+    (Hessian-vector products of the Lagrangian) are added when a backward pass runs, and ``adjoint_residual`` then
+    says how well the last one solved its linear system: (B,), relative to the right-hand side; None before a
+    backward pass of Implicit or KKT.
     """
 
     cell: int = 0
     vjp: int = 0
     adjoint_vjp: int = 0
     adjoint_hvp: int = 0
+    adjoint_residual: Tensor | None = None
 
     @property
     def total(self) -> int:
@@ -78,7 +83,8 @@ class Evaluations:
 class Trace:
     """What every step measured; NaN where nothing was measured.
 
-    residual: (T, B, K), in the order of ``Solution.blocks``. value: (T, B), the objective. x, z: lists of T trees, kept only on request.
+    residual: (T, B, K), in the order of ``Solution.blocks``. value: (T, B), the objective. x, z: lists of T
+    trees, kept only on request.
     """
 
     residual: Tensor
@@ -91,11 +97,11 @@ class Trace:
 class Solution:
     """The returned point and everything that was measured there.
 
-    z, x, multiplier: trees (multiplier is None for ``equilibrium``). value: (B,), what was minimised, objective plus the
-    prior of the prox, at (z, x); NaN for ``equilibrium``.
-    status: (B,) int8 of :class:`Status`. steps: (B,) int64. residual: (B, K), RMS of F(v) - v per block in the order of ``blocks``,
-    in the scaled units that the tolerance is compared with, measured at the returned point itself. differentiable: the names
-    of the fields that carry gradients.
+    z, x, multiplier: trees (multiplier is None for ``equilibrium``). value: (B,), what was minimised, objective
+    plus the prior of the prox, at (z, x); NaN for ``equilibrium``. status: (B,) int8 of :class:`Status`. steps:
+    (B,) int64. residual: (B, K), RMS of F(v) - v per block in the order of ``blocks``, in the scaled units that
+    the tolerance is compared with, measured at the returned point itself. differentiable: the names of the fields
+    that carry gradients.
     """
 
     z: Tree
@@ -109,7 +115,7 @@ class Solution:
     evaluations: Evaluations
     trace: Trace | None = None
     differentiable: frozenset[str] = frozenset()
-    scaling: tuple[Tensor, Tensor] | None = None  # curvature of the objective in z and squared gain of the cell in x, each (B, 1)
+    scaling: tuple[Tensor, Tensor] | None = None  # curvature of the objective in z, squared gain in x, each (B, 1)
     gradient: Tensor | None = None  # (B, n) Lagrangian gradient in x at the returned point, packed
 
     @property
@@ -131,7 +137,8 @@ class Solution:
         failed = sorted({int(s) for s in self.status.tolist()} - {int(Status.CONVERGED)})
         reasons = "; ".join(f"{int((self.status == s).sum())} sample(s) {Status(s).words}" for s in failed)
         text = (
-            f"{int((~self.converged).sum())} of {self.status.numel()} samples did not converge ({reasons}). {self.summary()}. "
+            f"{int((~self.converged).sum())} of {self.status.numel()} samples did not converge ({reasons}). "
+            f"{self.summary()}. "
             f"Raise max_steps, loosen the tolerance, or pass on_failure='ignore' and read Solution.status."
         )
         if on_failure == "raise":

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 
 import torch
 
 from .adjoints import AbstractAdjoint, Envelope, Implicit
-from .checks import ArgumentError, GradientError, check_callable, check_choice, check_finite, check_instance, check_integer, fail
+from .checks import (
+    ArgumentError,
+    GradientError,
+    check_callable,
+    check_choice,
+    check_finite,
+    check_instance,
+    check_integer,
+    fail,
+)
 from .iterate import Outcome, Recorder, iterate
 from .layout import Spec, Tree, check_tree, detach, leaves
 from .operators import EquilibriumMap, JointMap
@@ -55,22 +63,30 @@ def solve(
 ) -> Solution:
     """Minimise the objective over the input while the equilibrium is being solved (JIIO, Gurumurthy et al. 2021).
 
-    x0: tree of tensors (B, ...), the start. z0: the state to start from; may be left out where the cell has ``initial_state(x)``.
-    multiplier: a warm start for mu, a tree like z0. max_steps: evaluations after the two that measure the scale. trace: True keeps
-    residuals and objective of every step, "points" also every z and x.
+    x0: tree of tensors (B, ...), the start. z0: the state to start from; may be left out where the cell has
+    ``initial_state(x)``. multiplier: a warm start for mu, a tree like z0. max_steps: evaluations after the two
+    that measure the scale. trace: True keeps residuals and objective of every step, "points" also every z and x.
 
-    One step costs one evaluation of the cell and one VJP. Every sample is its own problem: its status, residuals and step count are its own,
-    and it never touches its neighbours. The returned x satisfies the constraint to rounding whatever the status.
+    One step costs one evaluation of the cell and one VJP. Every sample is its own problem: its status, residuals
+    and step count are its own, and it never touches its neighbours. The returned x satisfies the constraint to
+    rounding whatever the status.
 
-    Raises ArgumentError / ArgumentTypeError for unusable arguments, CellError where the cell or objective breaks its contract,
-    ConvergenceError where ``on_failure="raise"`` and a sample did not converge (the default warns).
+    Raises ArgumentError / ArgumentTypeError for unusable arguments, CellError where the cell or objective breaks
+    its contract, ConvergenceError where ``on_failure="raise"`` and a sample did not converge (the default warns).
     """
     check_instance("problem", problem, Problem)
     check_instance("rule", rule, AbstractRule)
     if torch.is_inference_mode_enabled():
-        fail("solve", "a mode in which gradients can be taken", "torch.inference_mode()", "Use torch.no_grad().", GradientError)
+        fail(
+            "solve",
+            "a mode in which gradients can be taken",
+            "torch.inference_mode()",
+            "Use torch.no_grad().",
+            GradientError,
+        )
     _check_settings(solver, adjoint, tolerance, max_steps, on_failure, trace)
     like = leaves(check_tree("x0", x0))[0]
+    rule.check(like.shape[0])
     if not rule.exact_step and not problem.prox.is_set:
         remedy = "Use GradientStep(), or put the prior into the objective."
         fail("rule", f"a plain gradient step with the prior {type(problem.prox).__name__}", type(rule).__name__, remedy)
@@ -86,6 +102,8 @@ def solve(
             check_tree("multiplier", multiplier, like.shape[0], like)
             if Spec.of(multiplier) != Spec.of(z0):
                 fail("multiplier", "the same tree and shapes as z0", multiplier)
+            for leaf in leaves(multiplier):
+                check_finite("multiplier", leaf)
         taped = adjoint.taped and torch.is_grad_enabled()
         with _recording(taped):
             operator = JointMap(problem, rule, x0, z0, solver.damping, taped)
@@ -134,8 +152,9 @@ def equilibrium(
 ) -> Solution:
     """Solve z = cell(z, x) for z (Bai et al. 2019), differentiable with respect to parameters and x.
 
-    x: tree of tensors (B, ...). z0: the state to start from; may be left out where the cell has ``initial_state(x)``. Gradients exist whenever grad
-    mode is on, in train and eval alike. ``value`` is NaN and ``multiplier`` None: there is no objective. Raises as :func:`solve` does.
+    x: tree of tensors (B, ...). z0: the state to start from; may be left out where the cell has
+    ``initial_state(x)``. Gradients exist whenever grad mode is on, in train and eval alike. ``value`` is NaN and
+    ``multiplier`` None: there is no objective. Raises as :func:`solve` does.
     """
     check_callable("cell", cell, "(z, x) -> z")
     _check_settings(solver, adjoint, tolerance, max_steps, on_failure, trace)

@@ -41,7 +41,7 @@ def shipped(argument: str, word: str, folder: str, suffix: str) -> Path:
 
 
 def declare_demo(parser: ArgumentParser) -> None:
-    parser.add_argument("--fast", action="store_true", help="a smaller run, for a first look")
+    parser.add_argument("--fast", action="store_true", help="use the weights that come with jiio instead of training")
     parser.add_argument("--output", type=str, default="jiio-demo", help="folder for the pictures and the report")
     parser.add_argument("--seed", type=int, default=0, help="of everything random")
 

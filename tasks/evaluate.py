@@ -10,6 +10,7 @@ from tasks.checkpoint import Checkpoint
 from tasks.config import TrainConfig
 from tasks.loop import Task, build_task, check_device
 from tasks.seeds import derive
+from tasks.threads import cpu_threads
 
 
 def evaluate(
@@ -29,7 +30,7 @@ def evaluate(
     config = config or checkpoint.config
     device = check_device(config.device)
     task = task or build_task(config, data_root=data_root)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with cpu_threads(config.threads), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(derive(config.seed, "evaluate"))
         model = task.model()
         checkpoint.restore_model(model)

@@ -1,4 +1,6 @@
-"""Pictures: contact sheets, a moving picture of an iteration, and residual plots. Matplotlib and Pillow are imported when used."""
+"""Pictures: contact sheets, a moving picture of an iteration, and residual plots. Matplotlib and Pillow are imported
+when used.
+"""
 
 from __future__ import annotations
 
@@ -81,11 +83,17 @@ def plot(panels: Sequence[tuple[str, str, Sequence[Curve]]], xlabel: str, *, log
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    with pyplot.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": SOFT}):
-        figure, axes = pyplot.subplots(1, len(panels), figsize=(4.6 * len(panels), 3.3), squeeze=False, layout="constrained")
+    with pyplot.rc_context(
+        {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": SOFT}
+    ):
+        figure, axes = pyplot.subplots(
+            1, len(panels), figsize=(4.6 * len(panels), 3.3), squeeze=False, layout="constrained"
+        )
         for axis, (title, ylabel, curves) in zip(axes[0], panels, strict=True):
             for curve in curves:
-                points = [(a, b) for a, b in zip(curve.x, curve.y, strict=True) if np.isfinite(b) and (b > 0 or not log)]
+                points = [
+                    (a, b) for a, b in zip(curve.x, curve.y, strict=True) if np.isfinite(b) and (b > 0 or not log)
+                ]
                 if points:
                     style = {"linestyle": "--" if curve.dashed else "-", "linewidth": 1.6, "color": curve.colour}
                     axis.plot(*zip(*points, strict=True), label=curve.label, **style)

@@ -25,6 +25,7 @@ from tasks.files import check_output_folder, remove_parts
 from tasks.interrupt import Interruption, TrainingInterrupted
 from tasks.logs import AbstractLogger, JsonLinesLogger
 from tasks.seeds import derive
+from tasks.threads import cpu_threads
 from tasks.versions import versions
 
 
@@ -83,7 +84,7 @@ def train(
     loggers = [JsonLinesLogger(), *(choice.make("logger", f"loggers[{i}]") for i, choice in enumerate(config.loggers))]
     start = find_start(config, folder, resume, report)
 
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with cpu_threads(config.threads), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(derive(config.seed, "model"))
         model = task.model().to(device).train()
         optimiser = build_optimiser(model, config.optimiser)

@@ -49,12 +49,11 @@ class Page:
         code = base64.b64encode(data).decode()
         css = ' class="pixels"' if pixels else ""
         words = html.escape(caption)
-        self.parts.append(
-            f'<figure><img{css} src="data:image/{kind};base64,{code}" alt="{words}"><figcaption>{words}</figcaption></figure>'
-        )
+        image = f'<img{css} src="data:image/{kind};base64,{code}" alt="{words}">'
+        self.parts.append(f"<figure>{image}<figcaption>{words}</figcaption></figure>")
 
     def table(self, rows: Sequence[dict[str, str | float]], *, ours: str = "") -> None:
-        """Rows with the same keys; the row whose first cell is ``ours`` stands out. NaN and missing cells stay empty."""
+        """Rows with the same keys; the one whose first cell is ``ours`` stands out; NaN and gaps stay empty."""
         heads = list(dict.fromkeys(key for row in rows for key in row))
         top = "".join(f"<th>{html.escape(head)}</th>" for head in heads)
         lines = []
@@ -81,5 +80,11 @@ def _cell(value: str | float | None) -> str:
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return ""
     if isinstance(value, float):
-        return f"{value:.0f}" if value == int(value) and abs(value) >= 10 else f"{value:.3g}" if abs(value) < 10 else f"{value:.2f}"
+        return (
+            f"{value:.0f}"
+            if value == int(value) and abs(value) >= 10
+            else f"{value:.3g}"
+            if abs(value) < 10
+            else f"{value:.2f}"
+        )
     return html.escape(str(value))

@@ -4,8 +4,8 @@ The paper's inverse problems (Gurumurthy et al. 2021): for a measurement y = A(i
 
     |A(decode(x)) - y|^2 + prior |x|^2,    decode(x) = head(z*) + mean image,  z* = cell(z*, x),
 
-with state, multiplier and code solved together. The decoder is trained *through* that solve: the outer loss is the error of the
-restored image against the clean one, everywhere, also where nothing was measured.
+with state, multiplier and code solved together. The decoder is trained *through* that solve: the outer loss is the
+error of the restored image against the clean one, everywhere, also where nothing was measured.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 import jiio
 from jiio.diagnostics import jacobian_penalty
-from jiio.layout import detach
+from jiio.layout import Tree, detach
 from jiio.models import EquilibriumModel, build
 from tasks import baselines
 from tasks.config import TrainConfig
@@ -43,7 +43,7 @@ class LatentRestorer(nn.Module):
         self.decoder, self.prior = decoder, prior
         self.register_buffer("mean", mean)
 
-    def decode(self, z: jiio.layout.Tree) -> Tensor:
+    def decode(self, z: Tree) -> Tensor:
         """The image (B, C, H, W) of a state."""
         return self.decoder.head(z) + self.mean
 

@@ -130,7 +130,11 @@ def _center(ball: Any, sample: int, k: int) -> np.ndarray:
 
 def _constraints(s: Any, sample: int, k: int, fold: np.ndarray, origin: np.ndarray) -> list[dict]:
     def above(function, slope):
-        return {"type": "ineq", "fun": lambda u: function(origin + fold @ u), "jac": lambda u: slope(origin + fold @ u) @ fold}
+        return {
+            "type": "ineq",
+            "fun": lambda u: function(origin + fold @ u),
+            "jac": lambda u: slope(origin + fold @ u) @ fold,
+        }
 
     if isinstance(s, jiio.Box):
         low, high = (np.broadcast_to(np.asarray(_row(v, sample), dtype=float), (k,)) for v in (s.low, s.high))

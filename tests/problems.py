@@ -101,9 +101,7 @@ class Case:
         top = torch.cat([self.C.T @ self.C, gap.T, none], 1)
         middle = torch.cat([gap, torch.zeros_like(gap), self.U], 1)
         bottom = torch.cat([none.T, self.U.T, bend], 1)
-        right = torch.cat(
-            [self.y @ self.C - self.cost, (-self.b).expand(self.batch, n), torch.zeros_like(self.x0)], 1
-        )
+        right = torch.cat([self.y @ self.C - self.cost, (-self.b).expand(self.batch, n), torch.zeros_like(self.x0)], 1)
         s = torch.linalg.solve(torch.cat([top, middle, bottom]), right.T).T
         z, mu, x = s.split((n, n, k), dim=1)
         return z, mu, x
@@ -151,4 +149,6 @@ CASES: dict[str, Case] = {
 }
 
 # A maximisation in disguise: without curvature of its own, the optimum sits on the constraint.
-PUSH = make(6, act="tanh", ridge=0.0, cost=0.8).with_(C=torch.zeros(1, 10, dtype=DOUBLE), y=torch.zeros(3, 1, dtype=DOUBLE))
+PUSH = make(6, act="tanh", ridge=0.0, cost=0.8).with_(
+    C=torch.zeros(1, 10, dtype=DOUBLE), y=torch.zeros(3, 1, dtype=DOUBLE)
+)

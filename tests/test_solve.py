@@ -162,7 +162,9 @@ def test_optimality_residual_is_measured_at_the_returned_point() -> None:
     assert gap(solution.gradient, gx) < 1e-12
 
 
-@pytest.mark.parametrize("solver", [jiio.Anderson(), jiio.Anderson(kind="I"), jiio.Broyden(), jiio.Picard(), jiio.Picard(0.7)])
+@pytest.mark.parametrize(
+    "solver", [jiio.Anderson(), jiio.Anderson(kind="I"), jiio.Broyden(), jiio.Picard(), jiio.Picard(0.7)]
+)
 def test_equilibrium_equals_dense_newton(solver: jiio.AbstractSolver) -> None:
     for case in CASES.values():
         x = spread(3, case.U.shape[1]) * 2
@@ -183,8 +185,12 @@ def mixed(dtype: torch.dtype = DOUBLE) -> Case:
     return case.with_(y=case.y * size[:, None]).to(dtype)
 
 
-@pytest.mark.parametrize("prox", [jiio.Identity(), jiio.L2Ball(0.5), jiio.SoftThreshold(0.05)], ids=lambda p: type(p).__name__)
-@pytest.mark.parametrize(("dtype", "tolerance"), [(DOUBLE, jiio.Tolerance(1e-9, 1e-9)), (torch.float32, jiio.Tolerance(1e-6, 1e-6))])
+@pytest.mark.parametrize(
+    "prox", [jiio.Identity(), jiio.L2Ball(0.5), jiio.SoftThreshold(0.05)], ids=lambda p: type(p).__name__
+)
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(DOUBLE, jiio.Tolerance(1e-9, 1e-9)), (torch.float32, jiio.Tolerance(1e-6, 1e-6))]
+)
 def test_solve_alone_and_in_company(dtype: torch.dtype, tolerance: jiio.Tolerance, prox: jiio.AbstractProx) -> None:
     case = mixed(dtype)
     whole = case.solve(prox, tolerance=tolerance, max_steps=600)
@@ -214,7 +220,9 @@ def test_equilibrium_alone_and_in_company(dtype: torch.dtype) -> None:
 ADJOINTS = [jiio.Envelope(), jiio.Implicit(), jiio.KKT(), jiio.Phantom(), jiio.Phantom(kind="neumann")]
 
 
-def with_gradients(case: Case, x0: Tensor, adjoint: jiio.AbstractAdjoint, rows: Tensor) -> tuple[jiio.Solution, list[Tensor]]:
+def with_gradients(
+    case: Case, x0: Tensor, adjoint: jiio.AbstractAdjoint, rows: Tensor
+) -> tuple[jiio.Solution, list[Tensor]]:
     """A solve, and the parameter gradients of a loss over some of its samples."""
     parameters = [case.W.clone().requires_grad_(), case.U.clone().requires_grad_(), case.b.clone().requires_grad_()]
     taped = case.with_(W=parameters[0], U=parameters[1], b=parameters[2])
@@ -260,9 +268,7 @@ def test_a_nan_target_changes_nothing_for_the_others() -> None:
         assert gap(g, e) < 1e-8
 
 
-@pytest.mark.parametrize(
-    "adjoint", [jiio.Implicit(), jiio.Phantom(), jiio.Phantom(kind="neumann")], ids=str
-)
+@pytest.mark.parametrize("adjoint", [jiio.Implicit(), jiio.Phantom(), jiio.Phantom(kind="neumann")], ids=str)
 def test_a_nan_sample_in_an_equilibrium(adjoint: jiio.AbstractAdjoint) -> None:
     case = mixed()
     clean = torch.randn(32, 4, dtype=DOUBLE, generator=torch.Generator().manual_seed(2))
@@ -510,7 +516,9 @@ def test_extreme_memories_run(memory: int) -> None:
 # -- starts
 
 
-@pytest.mark.parametrize("prox", [jiio.Identity(), jiio.L2Ball(0.5), jiio.SoftThreshold(0.1)], ids=lambda p: type(p).__name__)
+@pytest.mark.parametrize(
+    "prox", [jiio.Identity(), jiio.L2Ball(0.5), jiio.SoftThreshold(0.1)], ids=lambda p: type(p).__name__
+)
 def test_a_warm_start_saves_steps(prox: jiio.AbstractProx) -> None:
     case = CASES["tanh"]
     cold = case.solve(prox, tolerance=CLOSE)

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checks import GradientError, SecondDerivativeError
-from ..layout import Tree, leaves, map_tree
+from ..checks import GradientError, SecondDerivativeError, fail
+from ..layout import Tree, map_tree
 from ..problem import Cell, Problem
 from ..solution import Solution
 
@@ -27,10 +27,8 @@ class AbstractAdjoint(ABC):
 
     def attach_equilibrium(self, cell: Cell, x: Tree, solution: Solution) -> Solution:
         """Gradients for a plain equilibrium z = f(z, x), also with respect to x."""
-        raise GradientError(
-            f"adjoint: {type(self).__name__} belongs to jiio.solve; a plain equilibrium has no objective. "
-            f"Use Implicit(), Phantom(), Unrolled() or Detached()."
-        )
+        remedy = "An equilibrium has no objective; use Implicit(), Phantom(), Unrolled() or Detached()."
+        fail("adjoint", "one for a plain equilibrium", f"{type(self).__name__}()", remedy, GradientError)
 
 
 @dataclass(frozen=True)
@@ -60,8 +58,8 @@ def refuse_second_order(name: str) -> None:
     """Raise inside a backward pass that is itself being recorded."""
     if torch.is_grad_enabled():
         raise SecondDerivativeError(
-            f"{name}: expected a first derivative, got a backward pass with create_graph=True. Second derivatives through this adjoint "
-            f"would be silently wrong; use Unrolled(), whose second derivatives are those of the iterates."
+            f"{name}: expected a first derivative, got a backward pass with create_graph=True. Second derivatives through "
+            f"this adjoint would be silently wrong; use Unrolled(), whose second derivatives are those of the iterates."
         )
 
 
@@ -87,12 +85,9 @@ def reaches_beyond(output: Tensor, own: set[int]) -> bool:
 
 
 def sanitised(tree: Tree, bad: Tensor) -> Tree:
-    """The same tree with the rows of failed samples (B,) replaced by zeros, so that 0 * NaN does not reach the parameters."""
+    """The same tree with the rows of failed samples (B,) replaced by zeros, so that 0 * NaN does not reach the
+    parameters.
+    """
     if not bool(bad.any()):
         return tree
     return map_tree(lambda leaf: leaf.masked_fill(bad.view(-1, *([1] * (leaf.dim() - 1))), 0.0), tree)
-
-
-def any_requires_grad(tree: Tree) -> bool:
-    """Whether some leaf requires grad."""
-    return any(leaf.requires_grad for leaf in leaves(tree))

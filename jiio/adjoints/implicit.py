@@ -9,21 +9,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checks import check_integer
+from ..checks import check_instance, check_integer
 from ..iterate import Recorder, iterate
 from ..layout import Spec, Tree, detach
 from ..operators import EquilibriumMap
 from ..problem import Cell, Problem
 from ..solution import Evaluations, Solution, Status, Tolerance
 from ..solvers import AbstractSolver, Anderson
-from .base import AbstractAdjoint, any_requires_grad, first_order_only, reaches_beyond, refuse_second_order, sanitised
+from .base import AbstractAdjoint, first_order_only, reaches_beyond, refuse_second_order, sanitised
 
 
 class _ImplicitFunction(torch.autograd.Function):
-    """Identity onto z*; backward turns a cotangent g into u = (I - J_z^T)^{-1} g, which autograd then pulls through the taped f."""
+    """Identity onto z*; backward turns a cotangent g into u = (I - J_z^T)^{-1} g, which autograd then pulls through
+    the taped f.
+    """
 
     @staticmethod
-    def forward(ctx: Any, image: Tensor, z: Tensor, leaf: Tensor, adjoint: Implicit, counts: Evaluations, bad: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, image: Tensor, z: Tensor, leaf: Tensor, adjoint: Implicit, counts: Evaluations, bad: Tensor
+    ) -> Tensor:
         ctx.save_for_backward(image, leaf, bad)
         ctx.adjoint, ctx.counts = adjoint, counts
         return z.clone()
@@ -38,17 +42,20 @@ class _ImplicitFunction(torch.autograd.Function):
             ctx.counts.adjoint_vjp += 1
             return torch.autograd.grad(image, leaf, u, retain_graph=True, allow_unused=True)[0]
 
-        return ctx.adjoint.solve_transposed(transposed, g), None, None, None, None, None
+        u, ctx.counts.adjoint_residual = ctx.adjoint.solve_transposed(transposed, g)
+        return u, None, None, None, None, None
 
 
 @dataclass(frozen=True)
 class Implicit(AbstractAdjoint):
     """The implicit function theorem at z*: solves u = J_z^T u + g, then one VJP with respect to parameters and x.
 
-    Exact for :func:`jiio.equilibrium`. In :func:`jiio.solve` it is the papers' first-order gradient: z is differentiated with x held
-    constant, so ``value`` is exact (envelope theorem) and any other loss on z is an approximation; use :class:`KKT` for the exact one.
+    Exact for :func:`jiio.equilibrium`. In :func:`jiio.solve` it is the papers' first-order gradient: z is
+    differentiated with x held constant, so ``value`` is exact (envelope theorem) and any other loss on z is an
+    approximation; use :class:`KKT` for the exact one.
 
-    solver, tolerance, max_steps: for the adjoint solve. The cotangent is scaled to RMS 1 per sample first, so atol is relative.
+    solver, tolerance, max_steps: for the adjoint solve. The cotangent is scaled to RMS 1 per sample first, so
+    atol is relative.
     """
 
     solver: AbstractSolver = field(default_factory=Anderson)
@@ -56,13 +63,13 @@ class Implicit(AbstractAdjoint):
     max_steps: int = 100
 
     def __post_init__(self) -> None:
+        check_instance("Implicit.solver", self.solver, AbstractSolver)
+        check_instance("Implicit.tolerance", self.tolerance, Tolerance)
         check_integer("Implicit.max_steps", self.max_steps, 1)
 
     def attach(self, problem: Problem, solution: Solution) -> Solution:
         attached = self.attach_equilibrium(problem.cell, detach(solution.x), solution)
-        if not any_requires_grad(attached.z):
-            return _with_value(problem, attached, frozenset())
-        return _with_value(problem, attached, attached.differentiable)
+        return _with_value(problem, attached, attached.differentiable, "Implicit")
 
     def attach_equilibrium(self, cell: Cell, x: Tree, solution: Solution) -> Solution:
         spec = Spec.of(solution.z)
@@ -76,8 +83,8 @@ class Implicit(AbstractAdjoint):
         packed = _ImplicitFunction.apply(image, z, leaf, self, solution.evaluations, bad)
         return dataclasses.replace(solution, z=spec.unpack(packed), differentiable=frozenset({"z"}))
 
-    def solve_transposed(self, transposed: Any, g: Tensor) -> Tensor:
-        """u with u = transposed(u) + g, all (B, D)."""
+    def solve_transposed(self, transposed: Any, g: Tensor) -> tuple[Tensor, Tensor]:
+        """u with u = transposed(u) + g, all (B, D), and the RMS of what is missing over that of g (B,)."""
         size = g.square().mean(1, keepdim=True).sqrt()
         unit = g / torch.where(size > 0, size, torch.ones_like(size))
 
@@ -88,15 +95,15 @@ class Implicit(AbstractAdjoint):
 
         operator = EquilibriumMap(linear, unit, unit, self.solver.damping)
         outcome = iterate(operator, self.solver, unit, self.tolerance, self.max_steps, Recorder(False, False))
-        return outcome.v * size
+        return outcome.v * size, outcome.residual[:, 0]
 
 
 @dataclass(frozen=True)
 class Envelope(AbstractAdjoint):
     """The envelope (Danskin) gradient: only ``value`` is differentiable, and exactly so at an optimum.
 
-    value = l(z*, x*) + <mu*, f(z*, x*) - z*> with z*, mu*, x* constant. Right for an outer loss that *is* the inner objective
-    (reconstruction, adversarial training); costs one taped evaluation and no adjoint solve.
+    value = l(z*, x*) + <mu*, f(z*, x*) - z*> with z*, mu*, x* constant. Right for an outer loss that *is* the
+    inner objective (reconstruction, adversarial training); costs one taped evaluation and no adjoint solve.
     """
 
     def attach(self, problem: Problem, solution: Solution) -> Solution:
@@ -110,16 +117,26 @@ class Envelope(AbstractAdjoint):
         lagrangian = problem.value(z, x, batch) + (spec.pack(mu) * (image - spec.pack(z))).sum(1)
         if not lagrangian.requires_grad:
             return solution
-        # The constraint term is a zero of the value but not of its derivative: show the measured objective, keep the slope.
-        value = solution.value.detach() + torch.where(bad, torch.zeros_like(lagrangian), lagrangian - lagrangian.detach())
-        return dataclasses.replace(solution, value=first_order_only(value, "Envelope"), differentiable=frozenset({"value"}))
+        # The constraint term is a zero of the value but not of its derivative: show the measured objective,
+        # keep the slope.
+        value = solution.value.detach() + torch.where(
+            bad, torch.zeros_like(lagrangian), lagrangian - lagrangian.detach()
+        )
+        return dataclasses.replace(
+            solution, value=first_order_only(value, "Envelope"), differentiable=frozenset({"value"})
+        )
 
 
-def _with_value(problem: Problem, solution: Solution, differentiable: frozenset[str]) -> Solution:
-    """``value`` recomputed from the attached z and x, so that it carries their gradients."""
+def _with_value(problem: Problem, solution: Solution, differentiable: frozenset[str], guard: str = "") -> Solution:
+    """``value`` recomputed from the attached z and x, so that it carries their gradients.
+
+    guard: the adjoint whose second derivatives are refused. Its own node does not see a path from the objective
+    straight to its parameters, along which the movement of z and x would be missing.
+    """
     value = problem.total(solution.z, solution.x, solution.value.shape[0])
     if not value.requires_grad:
         return dataclasses.replace(solution, differentiable=differentiable)
+    value = first_order_only(value, guard) if guard else value
     bad = solution.status == Status.NONFINITE
     value = torch.where(bad, solution.value.detach(), value)
     return dataclasses.replace(solution, value=value, differentiable=differentiable | {"value"})

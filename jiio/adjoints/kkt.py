@@ -1,12 +1,13 @@
 """The exact outer gradient of a joint solve.
 
-At a solution s = (z, mu, x) of the optimality conditions the Lagrangian L = l(z, x) + mu^T (f(z, x) - z) is stationary. For an outer loss Lo(s, theta)
+At a solution s = (z, mu, x) of the optimality conditions the Lagrangian L = l(z, x) + mu^T (f(z, x) - z) is
+stationary. For an outer loss Lo(s, theta)
 
     K w = - dLo/ds,   K = d^2 L / ds^2 (symmetric, indefinite),   dLo/dtheta = d/dtheta [ Lo + <w, dL/ds> ], w constant,
 
-so one symmetric solve with Hessian-vector products gives the exact gradient. Where a constraint is active the solve runs in
-the tangent space of the active set, and the curvature of the active constraint joins the x block. The system is solved in the scaled units of the
-joint map (z, mu / sigma, x sqrt(kappa)), a symmetric diagonal preconditioner.
+so one symmetric solve with Hessian-vector products gives the exact gradient. Where a constraint is active the solve
+runs in the tangent space of the active set, and the curvature of the active constraint joins the x block. The system
+is solved in the scaled units of the joint map (z, mu / sigma, x sqrt(kappa)), a symmetric diagonal preconditioner.
 """
 
 from __future__ import annotations
@@ -71,7 +72,9 @@ class _KKTFunction(torch.autograd.Function):
         system = dataclasses.replace(ctx.system, slope=ctx.saved_tensors[0])
         g = grads[0].masked_fill(system.bad[:, None], 0.0)
         right = system.tangent(-g * system.scale)
-        w, _, _ = minres(system.product, right, rtol=ctx.adjoint.rtol, max_steps=ctx.adjoint.max_steps)
+        w, system.counts.adjoint_residual, _ = minres(
+            system.product, right, rtol=ctx.adjoint.rtol, max_steps=ctx.adjoint.max_steps
+        )
         return system.tangent(w) * system.scale, None, None, None
 
 
@@ -79,8 +82,9 @@ class _KKTFunction(torch.autograd.Function):
 class KKT(AbstractAdjoint):
     """The exact gradient of any outer loss on ``z``, ``x``, ``multiplier`` and ``value``.
 
-    rtol, max_steps: of the MINRES solve (relative residual per sample; Hessian-vector products). In training 1e-3 and a few dozen products
-    are enough; for a gradient check take 1e-10 and a thousand. The cell and the objective must be twice differentiable by autograd.
+    rtol, max_steps: of the MINRES solve (relative residual per sample; Hessian-vector products). In training 1e-3
+    and a few dozen products are enough; for a gradient check take 1e-10 and a thousand. The cell and the
+    objective must be twice differentiable by autograd.
     """
 
     rtol: float = 1e-4
@@ -104,19 +108,26 @@ class KKT(AbstractAdjoint):
         lagrangian = problem.value(ztree, xtree, s.shape[0]) + (ms * (image - zs)).sum(1)
         slope = torch.autograd.grad(lagrangian.sum(), s, create_graph=True)[0]
         if not slope.requires_grad or not reaches_beyond(slope, {id(s)}):
-            return _with_value(problem, solution, frozenset())
+            return _with_value(problem, solution, frozenset(), "KKT")
         prox = problem.prox.bind(solution.x)
         gradient = slope.detach()[:, -xspec.size :]
         active = prox.active(xspec.pack(x), gradient)
         system = _System(
-            slope, s, active, active.curvature(gradient), self._scale(solution, s, sizes), sizes, bad, solution.evaluations
+            slope,
+            s,
+            active,
+            active.curvature(gradient),
+            self._scale(solution, s, sizes),
+            sizes,
+            bad,
+            solution.evaluations,
         )
         packed = _KKTFunction.apply(slope, s, system, self)
         parts = packed.split(sizes, dim=1)
         attached = dataclasses.replace(
             solution, z=zspec.unpack(parts[0]), multiplier=zspec.unpack(parts[1]), x=xspec.unpack(parts[2])
         )
-        return _with_value(problem, attached, frozenset({"z", "x", "multiplier"}))
+        return _with_value(problem, attached, frozenset({"z", "x", "multiplier"}), "KKT")
 
     @staticmethod
     def _scale(solution: Solution, s: Tensor, sizes: tuple[int, int, int]) -> Tensor:

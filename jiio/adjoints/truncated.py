@@ -18,10 +18,14 @@ from .implicit import _with_value
 
 
 class _NeumannFunction(torch.autograd.Function):
-    """Identity onto z*; backward replaces (I - J^T)^{-1} by damping * sum_{i<k} B^i with B = damping J^T + (1 - damping) I."""
+    """Identity onto z*; backward replaces (I - J^T)^{-1} by damping * sum_{i<k} B^i with B = damping J^T + (1 -
+    damping) I.
+    """
 
     @staticmethod
-    def forward(ctx: Any, image: Tensor, z: Tensor, leaf: Tensor, phantom: Phantom, solution: Solution, bad: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, image: Tensor, z: Tensor, leaf: Tensor, phantom: Phantom, solution: Solution, bad: Tensor
+    ) -> Tensor:
         ctx.save_for_backward(image, leaf, bad)
         ctx.phantom, ctx.counts = phantom, solution.evaluations
         return z.clone()
@@ -45,9 +49,9 @@ class _NeumannFunction(torch.autograd.Function):
 class Phantom(AbstractAdjoint):
     """Phantom gradients (Geng et al. 2021): cheap, biased, a descent direction where the cell contracts well enough.
 
-    kind "unrolled" tapes ``steps`` damped applications of f after the solve; "neumann" keeps one taped application and sums ``steps`` terms of
-    the series in the backward pass (the same gradient at an exact equilibrium, less memory). In ``solve`` x is held constant, as with
-    :class:`Implicit`.
+    kind "unrolled" tapes ``steps`` damped applications of f after the solve; "neumann" keeps one taped
+    application and sums ``steps`` terms of the series in the backward pass (the same gradient at an exact
+    equilibrium, less memory). In ``solve`` x is held constant, as with :class:`Implicit`.
     """
 
     steps: int = 5
@@ -61,7 +65,7 @@ class Phantom(AbstractAdjoint):
 
     def attach(self, problem: Problem, solution: Solution) -> Solution:
         attached = self.attach_equilibrium(problem.cell, detach(solution.x), solution)
-        return _with_value(problem, attached, attached.differentiable)
+        return _with_value(problem, attached, attached.differentiable, "Phantom")
 
     def attach_equilibrium(self, cell: Cell, x: Tree, solution: Solution) -> Solution:
         bad = solution.status == Status.NONFINITE
@@ -87,10 +91,11 @@ class Phantom(AbstractAdjoint):
 
 @dataclass(frozen=True)
 class Unrolled(AbstractAdjoint):
-    """Ordinary automatic differentiation through every step of the solver: exact for the iterates, second derivatives included.
+    """Ordinary automatic differentiation through every step of the solver: exact for the iterates, second derivatives
+    included.
 
-    Memory grows with the number of steps. Agrees with :class:`Implicit` (equilibrium) or :class:`KKT` (joint solve) once converged. Gradients also
-    reach x0 and z0, as far as the iterates still depend on them.
+    Memory grows with the number of steps. Agrees with :class:`Implicit` (equilibrium) or :class:`KKT` (joint
+    solve) once converged. Gradients also reach x0 and z0, as far as the iterates still depend on them.
     """
 
     taped = True

@@ -1,7 +1,7 @@
 """Broyden's first ("good") method with limited memory, per sample.
 
-The inverse Jacobian of g(v) = F(v) - v is kept as -I + sum_i u_i w_i^T (Broyden 1965; the low-rank form of Bai et al. 2019).
-When the memory is full it starts again from -I, which is one plain step.
+The inverse Jacobian of g(v) = F(v) - v is kept as -I + sum_i u_i w_i^T (Broyden 1965; the low-rank form of Bai et al.
+2019). When the memory is full it starts again from -I, which is one plain step.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ class BroydenState(NamedTuple):
 class Broyden(AbstractSolver):
     """Limited-memory good Broyden.
 
-    memory: rank-one factors kept before it starts again. limit: a sample whose update is longer than ``limit`` residuals takes the plain step.
+    memory: rank-one factors kept before it starts again. limit: a sample whose update is longer than ``limit``
+    residuals takes the plain step.
     """
 
     memory: int = 20
@@ -65,7 +66,9 @@ class Broyden(AbstractSolver):
         bottom = (s * by).sum(1, keepdim=True)
         tiny = torch.finfo(v.dtype).eps * s.norm(dim=1, keepdim=True) * by.norm(dim=1, keepdim=True)
         usable = (bottom.abs() > tiny) & ~state.fresh[:, None]
-        factor = torch.where(usable, (s - by) / torch.where(usable, bottom, torch.ones_like(bottom)), torch.zeros_like(s))
+        factor = torch.where(
+            usable, (s - by) / torch.where(usable, bottom, torch.ones_like(bottom)), torch.zeros_like(s)
+        )
         u, w = write(u, slot, factor), write(w, slot, sb)
         move = g - torch.bmm((w @ g.unsqueeze(2)).transpose(1, 2), u)[:, 0]  # -B g
         size, plain = move.norm(dim=1, keepdim=True), g.norm(dim=1, keepdim=True)

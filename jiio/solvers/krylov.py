@@ -1,7 +1,7 @@
 """MINRES for symmetric, possibly indefinite systems, per sample.
 
-Paige and Saunders (1975), in the two-vector recurrence; every sample has its own Lanczos process, scalars and stopping, so that the answer of
-a sample does not depend on its batch mates.
+Paige and Saunders (1975), in the two-vector recurrence; every sample has its own Lanczos process, scalars and
+stopping, so that the answer of a sample does not depend on its batch mates.
 """
 
 from __future__ import annotations
@@ -12,11 +12,14 @@ import torch
 from torch import Tensor
 
 
-def minres(matvec: Callable[[Tensor], Tensor], b: Tensor, *, rtol: float, max_steps: int) -> tuple[Tensor, Tensor, Tensor]:
+def minres(
+    matvec: Callable[[Tensor], Tensor], b: Tensor, *, rtol: float, max_steps: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """Solve A x = b for symmetric A.
 
-    matvec: (B, D) -> (B, D), acting sample by sample. b: (B, D). Returns x (B, D), the relative residual |b - A x| / |b| as estimated by the
-    recurrence (B,), and the products used per sample (B,). A zero right-hand side gives zero.
+    matvec: (B, D) -> (B, D), acting sample by sample. b: (B, D). Returns x (B, D), the relative residual |b - A
+    x| / |b| as estimated by the recurrence (B,), and the products used per sample (B,). A zero right-hand side
+    gives zero.
     """
 
     def norm(v: Tensor) -> Tensor:
