@@ -102,10 +102,13 @@ def cell(value: Any) -> str | float:
 
 
 def spread(values: Sequence[float], digits: int = 3) -> str:
-    """Median and range over the seeds, in words."""
+    """Median and range over the seeds, in words; "-" where nothing could be measured for some seed."""
+    if any(math.isnan(v) for v in values):
+        return "-"
     words = ["never" if math.isinf(v) else f"{v:.{digits}g}" for v in sorted(values)]
-    middle = statistics.median(values)
-    return f"{'never' if math.isinf(middle) else f'{middle:.{digits}g}'} ({words[0]} to {words[-1]})"
+    middle = statistics.median_low(values)
+    text = "never" if math.isinf(middle) else f"{middle:.{digits}g}"
+    return text if len(values) == 1 else f"{text} ({words[0]} to {words[-1]})"
 
 
 def plain(value: Any) -> Any:

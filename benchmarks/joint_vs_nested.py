@@ -19,25 +19,29 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-from torch import Tensor
-
 import harness
-import jiio
-from jiio.layout import Tree
-from jiio.problem import module_of
+import torch
 from published import Scheme, published
+from torch import Tensor
+from torch.utils import _pytree
+from trained import RECIPES, Setting, setting
+
+import jiio
+from jiio.layout import Tree, detach, map_tree
+from jiio.problem import module_of
 from tasks.nested import nested
-from trained import Setting, setting
 
 WITHIN = 0.01
 TIGHT = jiio.Tolerance(1e-7, 1e-6)
 DEFAULT = jiio.Tolerance()
+OURS = "joint, defaults"
+PLAIN = ("nested, cold", "nested, warm", "nested, warm, loose")
+FIGURES = ("calls", "batch 95 %", "batch all")
 
 
 @dataclass
 class Path:
-    """Inputs that a method visited: x, T trees (B, ...); calls (T,) of the batch; own (T, B); cells: evaluations (T,)."""
+    """T inputs that a method visited. calls, cells: of the batch so far; own: (B,) calls of each sample so far."""
 
     x: list[Tensor]
     calls: list[int]
@@ -78,29 +82,26 @@ def joint(**settings: Any) -> Method:
 
 
 def papers(rate: float, normalised: bool) -> Method:
-    """The settings of the paper in jiio: type I, damped, memory 20, raw steps that drop at step 62."""
+    """The paper's settings in jiio: type I, damped, memory 20, raw steps that drop at step 62 of 100.
 
-    def schedule(k: int) -> float:
-        return rate if k < 62 else 0.3 * rate
-
-    rule = (jiio.NormalizedStep if normalised else jiio.GradientStep)(schedule, curvature=1.0)
+    Raw units measure nothing at the start, so the first state and multiplier are given, as jiio takes them from its
+    measurement: one evaluation, f(z0, x0), and l_z there.
+    """
+    kind = jiio.NormalizedStep if normalised else jiio.GradientStep
+    rule = kind(lambda k: rate if k < 62 else 0.3 * rate, curvature=1.0)
     solver = jiio.Anderson(memory=20, kind="I", damping={"z": 0.8, "mu": 0.6})
-    run = joint(solver=solver, rule=rule, max_steps=100)
 
-    def warmed(problem: jiio.Problem, x0: Tensor) -> Path:
-        # Raw units measure nothing at the start, so the first state and multiplier are given: one call more.
-        spec = jiio.layout.Spec.of(problem.cell.initial_state(x0))  # type: ignore[attr-defined]
+    def run(problem: jiio.Problem, x0: Tensor) -> Path:
         with torch.no_grad():
             z = problem.cell(problem.cell.initial_state(x0), x0)  # type: ignore[attr-defined]
-        leaf = spec.pack(z).requires_grad_()
-        mu = torch.autograd.grad(problem.value(spec.unpack(leaf), x0, len(x0)).sum(), leaf)[0]
-        path = joint(
-            solver=solver, rule=rule, max_steps=100, multiplier=spec.unpack(mu), z0=spec.unpack(leaf.detach())
-        )(problem, x0)
+        leaves, structure = _pytree.tree_flatten(map_tree(lambda leaf: leaf.requires_grad_(), z))
+        value = problem.value(z, x0, len(x0)).sum()
+        mu = _pytree.tree_unflatten(list(torch.autograd.grad(value, leaves)), structure)
+        settings = {"solver": solver, "rule": rule, "multiplier": mu, "z0": detach(z), "max_steps": 100}
+        path = joint(**settings)(problem, x0)
         return Path(path.x, [c + 1 for c in path.calls], [o + 1 for o in path.own], [c + 1 for c in path.cells])
 
-    del run
-    return warmed
+    return run
 
 
 def scheme(settings: Scheme) -> Method:
@@ -117,66 +118,60 @@ def scheme(settings: Scheme) -> Method:
 
 
 def one_by_one(**settings: Any) -> Method:
-    """The nested baseline with these settings."""
+    """The nested baseline with these settings; its x is never declared settled, so that it uses all its steps."""
 
     def run(problem: jiio.Problem, x0: Tensor) -> Path:
-        visits = nested(problem, x0, **settings).visits
+        visits = nested(problem, x0, outer_tolerance=jiio.Tolerance(1e-12, 1e-12), **settings).visits
         return Path([v.x for v in visits], [v.calls for v in visits], [v.own for v in visits], [v.cell for v in visits])
 
     return run
 
 
-def methods(case: Setting, fast: bool) -> dict[str, dict[str, Method]]:
-    """Row of the table -> label of a grid point -> method."""
-    attack = case.recipe.radius > 0
-    outer = 40 if fast else 60
-    grid = (0.1, 0.3, 1.0) if fast else (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
-    adam = (0.03, 0.1) if fast else (0.01, 0.03, 0.1, 0.3)
-    rules: dict[str, jiio.AbstractRule] = {f"gradient, scaled {a:g}": jiio.GradientStep(a) for a in grid}
-    rules |= {f"adam {a:g}": jiio.AdamStep(a) for a in adam if not attack}
-    if attack:
-        lengths = (0.2, 0.5) if fast else (0.05, 0.1, 0.2, 0.5, 1.0)
-        rules |= {f"normalised {a:g}": jiio.NormalizedStep(a * case.recipe.radius) for a in lengths}
+def methods(case: Setting, small: bool) -> dict[str, dict[str, Method]]:
+    """Row of the table -> label of a grid point -> method; ``small`` thins the grids out."""
+    radius = case.recipe.radius
+    outer = 40 if small else 60
+    scaled = (0.1, 0.3, 1.0) if small else (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
+    rules: dict[str, jiio.AbstractRule] = {f"gradient, scaled {a:g}": jiio.GradientStep(a) for a in scaled}
+    if radius:
+        lengths = (0.2, 0.5) if small else (0.05, 0.1, 0.2, 0.5, 1.0)
+        rules |= {f"normalised {a:g}": jiio.NormalizedStep(a * radius) for a in lengths}
+    else:
+        rules |= {f"Adam {a:g}": jiio.AdamStep(a) for a in ((0.03, 0.1) if small else (0.01, 0.03, 0.1, 0.3))}
 
-    def grid_of(chosen: Callable[[str], bool], **settings: Any) -> dict[str, Method]:
-        picked = {label: rule for label, rule in rules.items() if chosen(label)}
-        return {label: one_by_one(rule=rule, outer_steps=outer, **settings) for label, rule in picked.items()}
+    def grid(word: str = "", **settings: Any) -> dict[str, Method]:
+        return {k: one_by_one(rule=r, outer_steps=outer, **settings) for k, r in rules.items() if k.startswith(word)}
 
     loose = jiio.Tolerance(1e-5, 1e-2)
-    rows: dict[str, dict[str, Method]] = {
-        "nested, cold": grid_of(lambda _: True, warm=False),
-        "nested, warm": grid_of(lambda _: True),
-        "nested, warm, tolerance 1e-2": grid_of(lambda _: True, tolerance=loose),
-    }
-    if not attack:
-        rows["nested, warm, Adam only"] = grid_of(lambda label: label.startswith("adam"))
+    rows = {"nested, cold": grid(warm=False), "nested, warm": grid(), "nested, warm, loose": grid(tolerance=loose)}
+    if not radius:
+        rows["nested, warm, Adam only"] = grid("Adam")
     rows["nested, warm, outer Anderson"] = {
-        f"{rate:g}, tolerance {t.rtol:g}": one_by_one(
-            rule=jiio.GradientStep(rate), outer=jiio.Anderson(), outer_steps=outer, tolerance=t
-        )
-        for rate in ((0.5,) if fast else (0.2, 0.5))
-        for t in (DEFAULT, loose)
+        f"{a:g}{word}": one_by_one(rule=jiio.GradientStep(a), outer=jiio.Anderson(), outer_steps=outer, tolerance=t)
+        for a in ((0.5,) if small else (0.2, 0.5))
+        for word, t in (("", DEFAULT), (", loose", loose))
     }
-    rates = (0.1,) if fast else (0.02, 0.05, 0.1, 0.2, 0.5)
     rows["joint, Picard"] = {
-        f"{a:g}": joint(solver=jiio.Picard(), rule=jiio.GradientStep(a), max_steps=400) for a in rates
+        f"{a:g}": joint(solver=jiio.Picard(), rule=jiio.GradientStep(a), max_steps=200)
+        for a in ((0.1,) if small else (0.02, 0.05, 0.1, 0.2, 0.5))
     }
-    rows["joint, Anderson (defaults)"] = {"": joint()}
-    for memory in (5, 20):
-        rows[f"joint, Anderson, memory {memory}"] = {"": joint(solver=jiio.Anderson(memory=memory))}
-    rows["joint, Anderson, type I"] = {"": joint(solver=jiio.Anderson(kind="I"))}
-    raw = (0.05, 0.2, 0.6) if attack else (0.003, 0.01, 0.03, 0.1)
-    rows["joint, the paper's settings"] = {f"{a:g}": papers(a, attack) for a in raw}
-    weight = 10.0 if attack else 1.0
-    rows["published scheme"] = {
-        f"{a:g}": scheme(Scheme((a, a / 3), normalised=attack, weight=weight)) for a in raw
+    rows[OURS] = {"": joint()}
+    rows |= {f"joint, memory {m}": {"": joint(solver=jiio.Anderson(memory=m))} for m in (5, 20)}
+    rows["joint, type I"] = {"": joint(solver=jiio.Anderson(kind="I"))}
+    if radius:
+        rows["joint, normalised step"] = {"": joint(rule=jiio.NormalizedStep(0.5 * radius))}
+    raw = (0.05, 0.2, 0.6) if radius else (0.003, 0.01, 0.03, 0.1)
+    weight = 10.0 if radius else 1.0
+    rows["joint, the paper's settings"] = {f"{a:g}": papers(a, radius > 0) for a in raw}
+    rows["the scheme as published"] = {
+        f"{a:g}": scheme(Scheme((a, a / 3), normalised=radius > 0, weight=weight)) for a in raw
     }
     return rows
 
 
 @torch.no_grad()
 def verified(case: Setting, xs: list[Tensor], chunk: int = 512) -> Tensor:
-    """(T, B) objective at the equilibrium of every visited input, solved again from the start; infinite where unsolved."""
+    """(T, B) objective at the equilibrium of every visited input, solved again; infinite where that failed."""
     batch = len(xs[0])
     every, who = torch.cat(xs), torch.arange(batch).repeat(len(xs))
     out = []
@@ -205,14 +200,15 @@ def reference(case: Setting, seed: int) -> Tensor:
         long.append((pgd, case.start))
         for _ in range(3):
             noise = torch.randn(case.start.shape, generator=draw)
-            other = problem.prox(case.start + case.recipe.radius * noise / noise.flatten(1).norm(dim=1).view(-1, 1, 1, 1))
+            length = noise.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+            other = problem.prox(case.start + case.recipe.radius * noise / length)
             long += [(pgd, other), (joint(max_steps=300), other)]
     return torch.stack([verified(case, method(problem, x0).x[-20:]).amin(0) for method, x0 in long]).amin(0)
 
 
 @dataclass
 class Crossing:
-    """When each sample first gets and stays near the best: calls of its own, calls and seconds of the batch, each (B,)."""
+    """When each sample (B,) first gets and stays near the best: calls of its own, of the batch, and at which visit."""
 
     own: Tensor
     batch: Tensor
@@ -239,7 +235,7 @@ def crossing(path: Path, values: Tensor, best: Tensor) -> Crossing:
 
 
 def seconds(case: Setting, method: Method, path: Path, crossed: Crossing, repeats: int = 3) -> float:
-    """Processor seconds (median of repeats) after which half of the samples had arrived; infinite where fewer ever do."""
+    """Processor seconds (median of repeats) until half of the samples had arrived; infinite where fewer ever do."""
     found = []
     for _ in range(repeats):
         problem = case.make(torch.arange(len(case.start)))
@@ -260,70 +256,93 @@ def floor(case: Setting, x: Tensor) -> float:
 
 
 def one_seed(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    samples = 8 if name.startswith("multiscale") else 32
+    """Every method on one trained network."""
+    slow = name.startswith("multiscale")
+    samples = 8 if slow else 32
     case = setting(name, seed=seed, samples=samples, cache=options.cache, root=options.data_root)
     problem = case.make(torch.arange(len(case.start)))
     best = reference(case, seed)
-    paths: dict[tuple[str, str], tuple[Method, Path, Tensor]] = {}
-    for row, points in methods(case, options.fast).items():
+    tried: dict[str, dict[str, tuple[Method, Path, Tensor]]] = {}
+    for row, points in methods(case, options.fast or slow).items():
         begin = time.perf_counter()
+        tried[row] = {}
         for label, method in points.items():
             path = method(problem, case.start)
-            paths[row, label] = method, path, verified(case, path.x)
+            tried[row][label] = method, path, verified(case, path.x)
         harness.say(f"{name}, seed {seed}: {row}, {len(points)} runs, {time.perf_counter() - begin:.0f} s")
-    best = torch.stack([best, *(values.amin(0) for _, _, values in paths.values())]).amin(0)
+    best = torch.stack([best, *(v.amin(0) for row in tried.values() for _, _, v in row.values())]).amin(0)
+    own: dict[str, Tensor] = {}
     rows: dict[str, Any] = {}
-    for (row, label), (method, path, values) in paths.items():
-        crossed = crossing(path, values, best)
-        entry = {"grid point": label, **crossed.figures(), "method": (method, path, crossed)}
-        rank = (entry["calls"], entry["batch 95 %"], -entry["reached"])
-        kept = rows.get(row)
-        if kept is None or rank < (kept["calls"], kept["batch 95 %"], -kept["reached"]):
-            rows[row] = entry
-    for entry in rows.values():
-        entry["seconds"] = seconds(case, *entry.pop("method"))
-    last = paths["joint, Anderson (defaults)", ""][1].x[-1]
-    about = {"data": case.data, "objective at the start": float(verified(case, [case.start]).mean()), **case.about}
-    return {"seed": seed, **about, "best objective": float(best.mean()), "floor": floor(case, last), "rows": rows}
+    for row, points in tried.items():
+        crossed = {label: crossing(path, values, best) for label, (_, path, values) in points.items()}
+        figures = {label: entry.figures() for label, entry in crossed.items()}
+        # Each figure is the smallest of the grid, whichever point it comes from: in favour of methods with a grid.
+        entry: dict[str, Any] = {key: min(f[key] for f in figures.values()) for key in FIGURES}
+        chosen = min(figures, key=lambda label: (figures[label]["calls"], -figures[label]["reached"]))
+        method, path, values = points[chosen]
+        gap = (values.amin(0) - best) / best.abs()
+        own[row] = crossed[chosen].own
+        entry |= {"seconds": seconds(case, method, path, crossed[chosen]), "reached": figures[chosen]["reached"]}
+        entry |= {"chosen": chosen, "gap at the end": float(gap.mean())}
+        entry["curve"] = {"calls": path.calls, "median gap": ((values - best) / best.abs()).median(1).values}
+        rows[row] = entry
+    about = {"seed": seed, "data": case.data, "samples": len(case.start), **case.about}
+    about |= {
+        "objective at the start": float(verified(case, [case.start]).mean()),
+        "best objective": float(best.mean()),
+    }
+    about["floor"] = floor(case, tried[OURS][""][1].x[-1])
+    return about | {"ratios": ratios(rows, own, about["floor"]), "rows": rows}
+
+
+def ratios(rows: dict[str, Any], own: dict[str, Tensor], floor: float) -> dict[str, float]:
+    """The headlines; NaN where a method of the pair never arrives."""
+    found: dict[str, float] = {}
+    for label, chosen in {
+        "best nested / joint": PLAIN,
+        "nested with Adam / joint": ("nested, warm, Adam only",),
+        "nested with outer Anderson / joint": ("nested, warm, outer Anderson",),
+        "joint without memory / joint": ("joint, Picard",),
+        "the scheme as published / joint": ("the scheme as published",),
+    }.items():
+        present = [row for row in chosen if row in rows]
+        for key in ("calls", "batch 95 %", "seconds") if present else ():
+            found[f"{label}, {key}"] = ratio(min(rows[row][key] for row in present), rows[OURS][key])
+        if present:  # sample by sample, where both arrive
+            pairs = torch.stack([own[row] for row in present]).amin(0) / own[OURS]
+            found[f"{label}, paired calls"] = float(pairs[torch.isfinite(pairs)].nanmedian())
+    found["joint / (forward + adjoint), calls"] = ratio(rows[OURS]["calls"], floor)
+    return found
+
+
+def ratio(a: float, b: float) -> float:
+    return a / b if math.isfinite(a) and math.isfinite(b) else math.nan
 
 
 def summary(name: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Print the table of one setting and return its ratios."""
+    """Print the table of one setting."""
     table = []
     for row in runs[0]["rows"]:
         got = [run["rows"][row] for run in runs]
-        keys = ("calls", "batch 95 %", "batch all", "seconds")
-        line = {"method": row, **{key: harness.spread([g[key] for g in got]) for key in keys}}
+        line = {"method": row, **{key: harness.spread([g[key] for g in got]) for key in (*FIGURES, "seconds")}}
         line["reached"] = f"{sum(g['reached'] for g in got) / len(got):.2f}"
-        table.append(line | {"chosen": ", ".join(sorted({g["grid point"] for g in got} - {""}))})
-    harness.show(f"{name} ({runs[0]['data']}), {len(runs)} seeds: median (range) over seeds", table)
-    ratios: dict[str, list[float]] = {}
-    for run in runs:
-        rows, own = run["rows"], run["rows"]["joint, Anderson (defaults)"]
-        plain = ["nested, cold", "nested, warm", "nested, warm, tolerance 1e-2"]
-        for key in ("calls", "batch 95 %", "seconds"):
-            for label, chosen in (("best nested", plain), ("nested, outer Anderson", ["nested, warm, outer Anderson"])):
-                ratios.setdefault(f"{label} / joint, {key}", []).append(min(rows[r][key] for r in chosen) / own[key])
-        if "nested, warm, Adam only" in rows:
-            ratios.setdefault("nested Adam / joint, calls", []).append(
-                rows["nested, warm, Adam only"]["calls"] / own["calls"]
-            )
-        ratios.setdefault("joint / (forward + adjoint), calls", []).append(own["calls"] / run["floor"])
+        line["gap at the end"] = f"{sum(g['gap at the end'] for g in got) / len(got):.1e}"
+        table.append(line | {"chosen": "; ".join(sorted({g["chosen"] for g in got} - {""}))})
+    title = f"{name} ({runs[0]['data']}), {runs[0]['samples']} samples, {len(runs)} seed(s): median (range) over seeds"
+    harness.show(title, table)
     for key in ("spectral radius", "floor", "best objective"):
         harness.show_line(key, harness.spread([run[key] for run in runs]))
-    for key, values in ratios.items():
-        harness.show_line(key, harness.spread(values))
-    return {"ratios": ratios, "runs": runs}
+    for key in runs[0]["ratios"]:
+        harness.show_line(key, harness.spread([run["ratios"][key] for run in runs]))
+    return {"runs": runs}
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    names = options.settings or ["dense decoder", "multiscale decoder", "dense classifier"]
     seeds = 1 if options.fast else options.seeds
-    return {name: summary(name, [one_seed(name, seed, options) for seed in range(seeds)]) for name in names}
+    return {name: summary(name, [one_seed(name, s, options) for s in range(seeds)]) for name in options.settings}
 
 
 if __name__ == "__main__":
     made = harness.parser(__doc__, seeds=3)
-    words = ("dense decoder", "multiscale decoder", "dense classifier")
-    made.add_argument("--settings", nargs="+", choices=words, help="only these networks")
+    made.add_argument("--settings", nargs="+", choices=list(RECIPES), default=list(RECIPES), help="only these networks")
     sys.exit(harness.main(made, run))

@@ -12,6 +12,7 @@ turn, in one process; the figures are medians over steps.
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import sys
 import time
@@ -19,16 +20,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import harness
 import torch
 import torch.nn.functional as F
+from published import Scheme, published
 from torch import Tensor
 
-import harness
 import jiio
-from jiio.layout import Spec, Tree
+from jiio.layout import Spec, Tree, leaves, map_tree
 from jiio.models import DenseConfig, classifier, decoder
 from jiio.problem import held_fixed, module_of
-from published import Scheme, published
 
 NEVER = jiio.Tolerance(1e-30, 1e-30)
 MEMORY = 10
@@ -97,19 +98,16 @@ def bare(case: Case, clock: Clock, repeats: int) -> list[float]:
     with held_fixed(problem.cell):
         z0 = problem.cell.initial_state(case.x0)  # type: ignore[attr-defined]
         spec = Spec.of(z0)
-        z = jiio.layout.map_tree(lambda leaf: 0.1 * torch.randn_like(leaf), z0)
-        mu = jiio.layout.map_tree(lambda leaf: 0.1 * torch.randn_like(leaf), z0)
+        z = map_tree(lambda leaf: 0.1 * torch.randn_like(leaf), z0)
+        mu = map_tree(lambda leaf: 0.1 * torch.randn_like(leaf), z0)
         ones = torch.ones(len(case.x0))
         for _ in range(repeats):
             begin = clock()
-            zs = jiio.layout.map_tree(lambda leaf: leaf.detach().requires_grad_(), z)
+            zs = map_tree(lambda leaf: leaf.detach().requires_grad_(), z)
             x = case.x0.detach().requires_grad_()
             out = problem.cell(zs, x)
             value = problem.objective(zs, x)
-            leaves = jiio.layout.leaves
-            torch.autograd.grad(
-                [*leaves(out), value], [*leaves(zs), x], [*leaves(mu), ones], allow_unused=True
-            )
+            torch.autograd.grad([*leaves(out), value], [*leaves(zs), x], [*leaves(mu), ones], allow_unused=True)
             durations.append(clock() - begin)
     assert spec.size > 0
     return durations
@@ -145,12 +143,12 @@ def measure(case: Case, rounds: int, repeats: int, clock: Clock) -> dict[str, An
     """Medians over all steps (ms), and the ratio of every round, so that its spread is known."""
     kinds = {"bare": bare, "joint": joint, "published": straightforward}
     taken: dict[str, list[list[float]]] = {name: [] for name in kinds}
-    for name, function in kinds.items():
+    for function in kinds.values():
         function(case, clock, 3)  # warm up
     for _ in range(rounds):
         for name, function in kinds.items():
             taken[name].append(function(case, clock, repeats))
-    medians = {name: statistics.median(sum(blocks, [])) for name, blocks in taken.items()}
+    medians = {name: statistics.median(itertools.chain(*blocks)) for name, blocks in taken.items()}
     of_round = {name: [statistics.median(block) for block in blocks] for name, blocks in taken.items()}
     row: dict[str, Any] = {"batch": len(case.x0), "size of v": size(case)}
     row |= {f"{name} ms": 1e3 * value for name, value in medians.items()}

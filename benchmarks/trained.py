@@ -16,12 +16,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from harness import say
 from torch import Tensor
 
 import jiio
-from harness import say
 from jiio.diagnostics import jacobian_penalty, spectral_radius
-from jiio.layout import detach
+from jiio.layout import detach, leaves
 from jiio.models import ConvConfig, DenseConfig, EquilibriumModel, ModelConfig, MultiscaleConfig, build
 from tasks.config import DataConfig
 from tasks.data import ImageSet, load_images
@@ -52,15 +52,17 @@ RECIPES = {
     "dense decoder": Recipe("dense decoder", DenseConfig(96, gain=0.7), 24, latent=16),
     "multiscale decoder": Recipe(
         "multiscale decoder",
-        MultiscaleConfig.preset("tiny", halvings=1),
+        MultiscaleConfig.preset("tiny", halvings=1, activation="silu"),
         24,
         latent=16,
-        steps=150,
+        steps=200,
         batch=16,
-        rate=3e-3,
-        joint_steps=25,
+        rate=1e-3,
+        prior=0.1,
     ),
-    "dense classifier": Recipe("dense classifier", DenseConfig(64, gain=0.7), 14, steps=500, batch=128, rate=3e-3, radius=0.5),
+    "dense classifier": Recipe(
+        "dense classifier", DenseConfig(64, gain=0.7), 14, steps=500, batch=128, rate=3e-3, radius=0.5
+    ),
 }
 
 
@@ -96,7 +98,9 @@ def images(family: str, fallback: str, size: int, root: Path | None) -> tuple[st
 def setting(name: str, *, seed: int, samples: int, cache: Path | None, root: Path | None) -> Setting:
     """Train (or load) the network ``name`` and take the first ``samples`` held-out images."""
     recipe = RECIPES[name]
-    return decoder(recipe, seed, samples, cache, root) if recipe.latent else classifier(recipe, seed, samples, cache, root)
+    return (
+        decoder(recipe, seed, samples, cache, root) if recipe.latent else classifier(recipe, seed, samples, cache, root)
+    )
 
 
 def decoder(recipe: Recipe, seed: int, samples: int, cache: Path | None, root: Path | None) -> Setting:
@@ -132,7 +136,9 @@ def classifier(recipe: Recipe, seed: int, samples: int, cache: Path | None, root
     assert pictures.train_labels is not None and pictures.test_labels is not None
     labels, classes = pictures.train_labels, int(pictures.train_labels.max()) + 1
     torch.manual_seed(derive(seed, recipe.name))
-    model = build(ModelConfig(recipe.cell, (1, recipe.size, recipe.size), "classifier", (classes,)), on_failure="ignore")
+    model = build(
+        ModelConfig(recipe.cell, (1, recipe.size, recipe.size), "classifier", (classes,)), on_failure="ignore"
+    )
 
     def loss(chosen: Tensor) -> Tensor:
         x = pictures.train[chosen]
@@ -186,7 +192,7 @@ def train(
             optimiser.step()
             schedule.step()
             if step % 50 == 0 or step == recipe.steps - 1:
-                say(f"{recipe.name}, seed {seed}: training step {step}, loss {float(value):.4g}")
+                say(f"{recipe.name}, seed {seed}: training step {step}, loss {float(value.detach()):.4g}")
         if path is not None:
             atomic_write(path, to_bytes({k: t.contiguous() for k, t in model.state_dict().items()}))
     model.eval().requires_grad_(False)
@@ -196,4 +202,7 @@ def contraction(model: EquilibriumModel, x: Tensor) -> dict[str, Any]:
     """How hard the trained cell contracts: the spectral radius of its Jacobian (median over samples)."""
     found = model.solve(x, adjoint=jiio.Detached(), on_failure="ignore")
     radius = spectral_radius(model.cell, found.z, model.inject(x), generator=generator(0, "radius"))
-    return {"spectral radius": float(radius.median()), "state": sum(leaf[0].numel() for leaf in jiio.layout.leaves(found.z))}
+    return {
+        "spectral radius": float(radius.median()),
+        "state": sum(leaf[0].numel() for leaf in leaves(found.z)),
+    }

@@ -79,9 +79,10 @@ def check_number(
         bounds += f" and at most {high:g}"
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         fail(argument, bounds, value, error=ArgumentTypeError)
-    if not math.isfinite(value) or value < low or value > high or (open_low and value <= low):
+    number = float(value)
+    if not math.isfinite(number) or number < low or number > high or (open_low and number <= low):
         fail(argument, bounds, value)
-    return float(value)
+    return number
 
 
 def check_integer(argument: str, value: Any, low: int) -> int:

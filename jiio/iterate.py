@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .operators import EquilibriumMap, JointMap, Point
+from .operators import EquilibriumMap, JointMap, Point, select
 from .solution import Status, Tolerance
 from .solvers.base import AbstractSolver
 
@@ -59,11 +59,6 @@ class Recorder:
             self.points.append(v.detach().clone())
 
 
-def select(mask: Tensor, new: Tensor, old: Tensor) -> Tensor:
-    """Rows of ``new`` where ``mask`` (B,), else rows of ``old``."""
-    return torch.where(mask.view(-1, *([1] * (new.dim() - 1))), new, old)
-
-
 @torch.no_grad()
 def _merit(point: Point, tolerance: Tolerance) -> Tensor:
     """(B,) largest residual over its tolerance; at most 1 means converged; NaN and infinity stay what they are."""
@@ -101,7 +96,7 @@ def iterate(
         finite = torch.isfinite(merit) & torch.isfinite(point.image.detach().sum(1))
         merit = torch.where(finite, merit, torch.full_like(merit, float("inf")))
         if best is None:
-            best_merit, best_v, best_image, best = merit, v, torch.where(finite[:, None], point.image, v), point
+            best_merit, best_v, best_image, best = merit, v, select(finite, point.image, v), point
             better = torch.ones_like(met)
             status = select(~finite, torch.full_like(status, int(Status.NONFINITE)), status)
             running = status == Status.RUNNING
@@ -131,8 +126,8 @@ def iterate(
         last = k == max_steps - 1
         if last or (k % tolerance.check_every == 0 and not bool((status == Status.RUNNING).any())):
             break
-        safe = torch.where(finite[:, None], point.image, best_image)
-        following, state = solver.step(torch.where(finite[:, None], v, best_v), safe, state)
+        safe = select(finite, point.image, best_image)
+        following, state = solver.step(select(finite, v, best_v), safe, state)
         if k == max_steps - 2:
             following = best_image  # spend the last evaluation on a value of the map, so that what is returned is one
         following = select(ok, safe, following)
@@ -143,7 +138,7 @@ def iterate(
             operator.slower(lost | stalled)
             state = solver.restart(state, lost | stalled)
         following = operator.project(following)
-        following = torch.where(torch.isfinite(following.detach()).all(1, keepdim=True), following, best_image)
+        following = select(torch.isfinite(following.detach().sum(1)), following, best_image)
         v = select(status == Status.RUNNING, following, best_v)
     assert best is not None
     status = select(status == Status.RUNNING, torch.full_like(status, int(Status.MAX_STEPS)), status)

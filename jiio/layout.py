@@ -81,7 +81,12 @@ class Spec:
             wanted = (like.shape[0], *shape)
             if tuple(leaf.shape) != wanted or leaf.dtype != like.dtype or leaf.device != like.device:
                 dtype = str(like.dtype).removeprefix("torch.")
-                fail(who, f"{expected}: a {dtype} tensor of shape {wanted} on device {like.device}", leaf, error=CellError)
+                fail(
+                    who,
+                    f"{expected}: a {dtype} tensor of shape {wanted} on device {like.device}",
+                    leaf,
+                    error=CellError,
+                )
         return tree
 
 

@@ -17,12 +17,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .checks import CellError, check_number, fail
-from .layout import Layout, Spec, Tree
+from .layout import Layout, Spec, Tree, leaves, map_tree
 from .problem import Cell, Problem
 from .prox import AbstractProx
 from .rules import AbstractRule
@@ -52,6 +53,18 @@ def rms(part: Tensor) -> Tensor:
     return torch.linalg.vector_norm(part, dim=1) / part.shape[1] ** 0.5
 
 
+def select(mask: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    """Rows of ``new`` where ``mask`` (B,), else rows of ``old``.
+
+    Most masks are all of one kind. On a CPU, where a look is free, one of the two then is the answer without a copy.
+    """
+    if new.dim() > 1 and new.device.type == "cpu":
+        count = int(mask.sum())
+        if count in (0, len(mask)):
+            return new if count else old
+    return torch.where(mask.view(-1, *([1] * (new.dim() - 1))), new, old)
+
+
 @dataclass
 class Point:
     """What one evaluation gives: F(v), and the residual and scale of each block (B, K), and the objective (B,) where
@@ -63,6 +76,18 @@ class Point:
     scale: Tensor
     value: Tensor | None = None
     gradient: Tensor | None = None
+
+
+class Pulled(NamedTuple):
+    """Of one evaluation and one VJP: parts of f(z, x), l(z, x) (B,), parts of J_z^T mu + l_z and of J_x^T mu + l_x.
+
+    A part is one tensor of the tree, (B, n_i); they are not joined here, because the caller joins more than these.
+    """
+
+    image: list[Tensor]
+    value: Tensor
+    z: list[Tensor]
+    x: list[Tensor]
 
 
 class EquilibriumMap:
@@ -125,6 +150,7 @@ class JointMap:
         self.step = 0
         self.sigma = self.kappa = torch.ones_like(x[:, :1])
         self.factor = torch.ones_like(x[:, :1])  # lowered where the safeguard had to go back
+        self.shortened = False  # whether it was, for any sample
 
     # -- packing
 
@@ -158,75 +184,80 @@ class JointMap:
         # With a prior the plain step itself says where down is: the gradient leaves the prior out.
         down = -point.gradient if self.prox.is_set else (point.image - v)[:, block]
         uphill = ((following[:, block] - v[:, block]) * down).sum(1) < 0
-        return torch.where(uphill[:, None], point.image, following)
+        return select(uphill, point.image, following)
 
     def slower(self, mask: Tensor) -> None:
         """Quarter the input step of these samples."""
         self.factor = torch.where(mask[:, None], self.factor / 4, self.factor)
+        self.shortened = True
 
     # -- the one reverse pass
 
-    def pullback(self, z: Tensor, mu: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """f(z, x), l(z, x), J_z^T mu + l_z and J_x^T mu + l_x, all packed; one evaluation and one VJP."""
+    def pullback(self, z: Tensor, mu: Tensor, x: Tensor, weight: Tensor | None = None) -> Pulled:
+        """One evaluation and one VJP at packed (z, mu, x); ``weight`` (B,) multiplies the objective (1 where None)."""
         with torch.enable_grad():
             if self.differentiable:
                 z, x = (t if t.requires_grad else t.detach().requires_grad_() for t in (z, x))
-            else:
-                z, x = z.detach().requires_grad_(), x.detach().requires_grad_()
             ztree, xtree = self.zspec.unpack(z), self.xspec.unpack(x)
+            if not self.differentiable:
+                # Leaves of their own: a packed leaf would have to gather its gradient from the parts.
+                ztree, xtree = (map_tree(lambda t: t.detach().requires_grad_(), tree) for tree in (ztree, xtree))
             out = self.problem.cell(ztree, xtree)
             if self.evaluations.cell == 0:
                 self.zspec.check(out, z, "cell", "z'")
             value = self.problem.value(ztree, xtree, self.batch)
-            image = self.zspec.pack(out)
-            if image.shape != z.shape:
+            image, inputs = leaves(out), [*leaves(ztree), *leaves(xtree)]
+            if [i.shape for i in image] != [i.shape for i in leaves(ztree)]:
                 self.zspec.check(out, z, "cell", "z'")
-            outputs = [(image, mu), (value, torch.ones_like(value))]
-            outputs = [(o, g) for o, g in outputs if o.requires_grad]
-            if not outputs:
+            pairs = [*zip(image, leaves(self.zspec.unpack(mu)), strict=True)]
+            pairs.append((value, torch.ones_like(value) if weight is None else weight))
+            pairs = [(o, g) for o, g in pairs if o.requires_grad]
+            if not pairs:
                 fail("cell and objective", "outputs that depend differentiably on z or x", "constants", error=CellError)
-            grads = torch.autograd.grad(
-                [o for o, _ in outputs],
-                [z, x],
-                [g for _, g in outputs],
-                create_graph=self.differentiable,
-                allow_unused=True,
-            )
+            outputs, weights = zip(*pairs, strict=True)
+            grads = torch.autograd.grad(outputs, inputs, weights, create_graph=self.differentiable, allow_unused=True)
         self.evaluations.cell += 1
         self.evaluations.vjp += 1
-        gz, gx = (torch.zeros_like(t) if g is None else g for g, t in zip(grads, (z, x), strict=True))
+        grads = [torch.zeros_like(t) if g is None else g for g, t in zip(grads, inputs, strict=True)]
         if not self.differentiable:
-            image, value = image.detach(), value.detach()
-        return image, value, gz, gx
+            image, value = [i.detach() for i in image], value.detach()
+        image, grads = ([t.reshape(self.batch, -1) for t in many] for many in (image, grads))
+        return Pulled(image, value, grads[: len(image)], grads[len(image) :])
 
     def __call__(self, v: Tensor) -> Point:
-        z, mu, x, memory = self.parts(v)
-        image, value, gz, gx = self.pullback(z, mu, x)
-        curvature = self.sigma * self.kappa
-        gradient = gx / curvature
-        rate = self.rule.at(self.step) * self.factor
+        # Everything stays in the scaled units of v: with the objective divided by sigma, the VJP is as well.
+        z, mu, x, *memory = v.split(self.sizes, dim=1)
+        root = self.kappa.sqrt()
+        x = x / root
+        pulled = self.pullback(z, mu, x, 1.0 / self.sigma[:, 0])
+        gx = torch.cat(pulled.x, dim=1)
+        gradient, curvature = gx / self.kappa, self.sigma * self.kappa
+        full = self.rule.at(self.step)
+        rate = full * self.factor
         self.step += 1
-        moved, memory_next = self.rule.update(x, gradient, memory, rate)
+        moved, memory_next = self.rule.update(x, gradient, tuple(memory), rate)
         moved = self.prox.apply(moved, rate / curvature)
+        image = torch.cat([*pulled.image, *pulled.z, moved * root, *memory_next], dim=1)
         with torch.no_grad():
-            # How far one full curvature-scaled step would move the input: the same question for every
-            # rule and every rate.
-            unit = self.factor if not self.rule.exact_step else rate
-            plain = self.prox.apply(x - unit * gradient, unit / curvature)
-            root = self.kappa.sqrt()
-            shift = (plain - x) / unit * root
-            residual = torch.stack([rms(image - z), rms((gz - mu) / self.sigma), rms(shift)], dim=1)
-            scale = torch.stack([rms(image), rms(gz / self.sigma), rms(x * root)], dim=1)
-        b = self.damping
-        if b["z"] != 1.0:
-            image = torch.lerp(z, image, b["z"])
-        if b["mu"] != 1.0:
-            gz = torch.lerp(mu, gz, b["mu"])
-        if b["x"] != 1.0:
-            moved = torch.lerp(x, moved, b["x"])
-        if not self.prox.is_set:
-            value = value + self.prox.penalty(x)
-        return Point(self.join(image, gz, moved, memory_next), residual, scale, value, gx)
+            # How far one full curvature-scaled step would move the input: the same question for every rule. Not
+            # the shortened step: once it drowns in rounding, it would pass for standing still.
+            unit, plain = full, moved
+            if not self.rule.exact_step or self.shortened:
+                unit = full if self.rule.exact_step else 1.0
+                plain = self.prox.apply(x - unit * gradient, unit / curvature)
+            n = self.zspec.size
+            apart = image[:, : 2 * n] - v[:, : 2 * n]
+            residual = torch.stack([rms(apart[:, :n]), rms(apart[:, n:]), rms((plain - x) / unit * root)], dim=1)
+            scale = torch.stack([rms(image[:, :n]), rms(image[:, n : 2 * n]), rms(x * root)], dim=1)
+        if any(b != 1.0 for b in self.damping.values()):
+            blocks = zip(v.split(self.sizes, dim=1), image.split(self.sizes, dim=1), self._weights(), strict=True)
+            image = torch.cat([new if b == 1.0 else torch.lerp(old, new, b) for old, new, b in blocks], dim=1)
+        value = pulled.value if self.prox.is_set else pulled.value + self.prox.penalty(x)
+        return Point(image, residual, scale, value, gx * self.sigma)
+
+    def _weights(self) -> list[float]:
+        """The damping of every block of v; the memory of the rule is never damped."""
+        return [*(self.damping[block] for block in self.blocks), *(1.0 for _ in self.memory)]
 
     # -- the start
 
@@ -250,12 +281,12 @@ class JointMap:
         # First evaluation: with mu = 0 it gives f and the gradients of l; the second, at f, prices mu = l_z
         # through the cell.
         zero = torch.zeros_like(mu)
-        image, *_ = self.pullback(z, zero, x)
+        image = torch.cat(self.pullback(z, zero, x).image, dim=1)
         if not bool(torch.isfinite(image).all()):
             image = torch.where(torch.isfinite(image), image, z)
         lz1, lx1 = self._objective_gradient(image, x)
         u = lz1 if cold else mu
-        _, _, _, through = self.pullback(image, u, x)
+        through = torch.cat(self.pullback(image, u, x).x, dim=1)
         gain = (through - lx1).norm(dim=1, keepdim=True)
         size = u.norm(dim=1, keepdim=True)
         # A state near zero says nothing about its own scale; activations are of order one.

@@ -52,7 +52,9 @@ class Active:
         # The multipliers: gradient + sum_i force_i normal_i = 0 on the free coordinates, all at once: faces meet askew.
         normals = torch.stack([normal * self.free for normal in self.normals], dim=1)  # (B, K, n)
         gram = torch.bmm(normals, normals.transpose(1, 2))
-        force = -(torch.linalg.pinv(gram, hermitian=True) @ torch.bmm(normals, gradient.unsqueeze(2)))[:, :, 0]
+        wide = torch.promote_types(gram.dtype, torch.float32)  # no linear algebra in half precision
+        inverse = torch.linalg.pinv(gram.to(wide), hermitian=True).to(gram.dtype)
+        force = -(inverse @ torch.bmm(normals, gradient.unsqueeze(2)))[:, :, 0]
         weights = torch.tensor(self.weights, dtype=force.dtype, device=force.device)
         return total + (weights * force.clamp_min(0.0)).sum(1, keepdim=True)
 

@@ -166,6 +166,7 @@ def nested(
     warm: bool = True,
     outer_steps: int = 100,
     tolerance: jiio.Tolerance = jiio.Tolerance(),  # noqa: B008
+    outer_tolerance: jiio.Tolerance | None = None,
     solver: jiio.AbstractSolver = jiio.Anderson(),  # noqa: B008
     outer: jiio.AbstractSolver = jiio.Picard(),  # noqa: B008
     max_inner: int = 200,
@@ -173,7 +174,8 @@ def nested(
 ) -> NestedRun:
     """Minimise the objective over the input, one full forward and adjoint solve per step.
 
-    x0, z0, rule, tolerance: as in :func:`jiio.solve`; a rule whose curvature is None measures it at the start, at the
+    x0, z0, rule, tolerance: as in :func:`jiio.solve`. outer_tolerance: when x has settled, if other than for the inner
+    solves; a loose inner tolerance need not end the outer iteration. A rule whose curvature is None measures it at the start, at the
     same price of two evaluations and two VJPs. warm: start both inner solves at the answers of the step before, else
     at z0 and at l_z. solver: of the inner solves. outer: accelerates the iteration of x (and the rule's memory) itself;
     Picard is the classical baseline. A sample whose x met the tolerance stays put. The x of every visit satisfies the
@@ -187,6 +189,7 @@ def nested(
     check_instance("solver", solver, jiio.AbstractSolver)
     check_instance("outer", outer, jiio.AbstractSolver)
     check_instance("tolerance", tolerance, jiio.Tolerance)
+    settled = check_instance("outer_tolerance", outer_tolerance or tolerance, jiio.Tolerance)
     check_integer("outer_steps", outer_steps, 1)
     check_integer("max_inner", max_inner, 2)
     if not rule.exact_step and not problem.prox.is_set:
@@ -228,7 +231,7 @@ def nested(
                 break
             mu = _adjoint(taped, mu if warm and k else None, ledger, inner)
             gx = taped.pull(mu, taped.x) + taped.lx
-            x_next, memory, state, met = _move(operator, x, gx, memory, outer, state, tolerance, ledger)
+            x_next, memory, state, met = _move(operator, x, gx, memory, outer, state, settled, ledger)
             ledger.running &= ~met
             moving = ledger.running[:, None].to(x.device) & torch.isfinite(x_next).all(1, keepdim=True)
             x = torch.where(moving, x_next, x)

@@ -1,7 +1,8 @@
-"""Oracles that share nothing with the engine: finite differences, and the nested solution of a :class:`problems.Case`."""
+"""Oracles that share nothing with the engine: finite differences, and the nested solution of a ``problems.Case``."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor
 
 import jiio
-from problems import ACTIVATIONS, DOUBLE, LOSSES, Case
+from jiio.layout import leaves, map_tree
+from problems import ACTIVATIONS, CASES, DOUBLE, LOSSES, PROX, Case
 
 
 def central(function: Callable[[Tensor], Tensor], at: Tensor, direction: Tensor, h: float = 1e-5) -> float:
@@ -27,7 +29,7 @@ def relative(a: float, b: float) -> float:
 
 def gap(a: Any, b: Any) -> float:
     """Largest absolute difference between two trees of tensors."""
-    pairs = zip(jiio.layout.leaves(a), jiio.layout.leaves(b), strict=True)
+    pairs = zip(leaves(a), leaves(b), strict=True)
     return max(float((p - q).detach().abs().max()) for p, q in pairs)
 
 
@@ -64,7 +66,7 @@ def oracle(case: Case, prox: jiio.AbstractProx | None = None) -> Tensor:
 
 def _one(case: Case, prox: jiio.AbstractProx, sample: int) -> Tensor:
     k = case.U.shape[1]
-    extra = _extra(prox, sample)
+    extra = smooth_prior(prox, sample)
 
     def function(x: np.ndarray) -> tuple[float, np.ndarray]:
         value, gradient = reduced(case, sample, torch.from_numpy(np.ascontiguousarray(x)))
@@ -77,7 +79,7 @@ def _one(case: Case, prox: jiio.AbstractProx, sample: int) -> Tensor:
 def constrained(
     function: Callable[[np.ndarray], tuple[float, np.ndarray]], start: np.ndarray, prox: jiio.AbstractProx, sample: int
 ) -> np.ndarray:
-    """argmin of a smooth function over the set of ``prox``, or with its l1 norm added. The l1 norm is made smooth by x = p - q."""
+    """argmin of a smooth function over the set of ``prox``, or with its l1 norm, which x = p - q makes smooth."""
     k = len(start)
     sets = prox.parts if isinstance(prox, jiio.Intersection) else (prox,)
     split = any(isinstance(s, (jiio.L1Ball, jiio.SoftThreshold)) for s in sets)
@@ -95,7 +97,7 @@ def constrained(
 
     def smooth(u: np.ndarray) -> tuple[float, np.ndarray]:
         value, gradient = function(origin + fold @ u)
-        return value + cost @ u, fold.T @ gradient + cost
+        return value + float(cost @ u), fold.T @ gradient + cost
 
     u = np.concatenate([np.maximum(start - origin, 0), np.maximum(origin - start, 0)]) if split else start
     found = scipy.optimize.minimize(
@@ -153,7 +155,7 @@ def _constraints(s: Any, sample: int, k: int, fold: np.ndarray, origin: np.ndarr
     return []
 
 
-def _extra(prox: jiio.AbstractProx, sample: int) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
+def smooth_prior(prox: jiio.AbstractProx, sample: int) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
     """What a smooth prior adds to the objective."""
     if not isinstance(prox, jiio.QuadraticPrior):
         return lambda x: (0.0, np.zeros_like(x))
@@ -164,3 +166,45 @@ def _extra(prox: jiio.AbstractProx, sample: int) -> Callable[[np.ndarray], tuple
         return float((0.5 * weight * d * d).sum()), weight * d
 
     return quadratic
+
+
+@functools.cache
+def nested(case: str, prox: str) -> Tensor:
+    """The optimal x of a case of the table under a prox of the table."""
+    return oracle(CASES[case], PROX[prox](CASES[case].U.shape[1]))
+
+
+def multiplier(solution: jiio.Solution) -> Any:
+    assert solution.multiplier is not None
+    return solution.multiplier
+
+
+def weights_like(tree: Any, seed: int = 3) -> Any:
+    draw = torch.Generator().manual_seed(seed)
+    return map_tree(lambda leaf: torch.randn(leaf.shape, dtype=DOUBLE, generator=draw), tree)
+
+
+def inner(tree: Any, weights: Any) -> Tensor:
+    """A loss that is not linear, and its own for every number."""
+    pairs = zip(leaves(tree), leaves(weights), strict=True)
+    return torch.stack([(torch.sin(a) * b).sum() for a, b in pairs]).sum()
+
+
+def along(losses: Callable[[], tuple[Tensor, ...]], parameters: list[Any], h: float = 1e-4) -> Any:
+    """Fourth-order central differences of scalars along one random direction of all parameters, and that direction."""
+    draw = torch.Generator().manual_seed(11)
+    direction = [torch.randn(p.shape, dtype=DOUBLE, generator=draw) for p in parameters]
+    values = {}
+    for step in (-2, -1, 1, 2):
+        with torch.no_grad():
+            for p, d in zip(parameters, direction, strict=True):
+                p.add_(d, alpha=step * h)
+            values[step] = torch.stack([loss.detach() for loss in losses()])
+            for p, d in zip(parameters, direction, strict=True):
+                p.sub_(d, alpha=step * h)
+    return *((8 * (values[1] - values[-1]) - (values[2] - values[-2])) / (12 * h)).tolist(), direction
+
+
+def slope(loss: Tensor, parameters: list[Any], direction: list[Tensor], keep: bool = False) -> float:
+    grads = torch.autograd.grad(loss, parameters, allow_unused=True, retain_graph=keep)
+    return float(sum((g * d).sum() for g, d in zip(grads, direction, strict=True) if g is not None))

@@ -1,7 +1,8 @@
 """Small problems with known answers: one table, in plain arrays, so that an oracle can solve them without autograd.
 
-Every case is z = act(z W^T + x U^T + b) with the objective  loss(z C^T - y) + ridge / 2 |x|^2 + cost . z  per sample; ``helpers.oracle``
-solves the reduced problem by dense Newton and scipy, and ``Case.kkt`` is the one linear system of the linear-quadratic case.
+Every case is z = act(z W^T + x U^T + b) with the objective  loss(z C^T - y) + ridge / 2 |x|^2 + cost . z  per sample;
+``helpers.oracle`` solves the reduced problem by dense Newton and scipy; ``Case.kkt`` is the one linear system of the
+linear-quadratic case.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import jiio
 
 DOUBLE = torch.float64
 TIGHT = jiio.Tolerance(1e-11, 1e-11)
+CLOSE = jiio.Tolerance(1e-8, 1e-8)
 
 # name -> (function, slope), elementwise
 ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
@@ -152,3 +154,46 @@ CASES: dict[str, Case] = {
 PUSH = make(6, act="tanh", ridge=0.0, cost=0.8).with_(
     C=torch.zeros(1, 10, dtype=DOUBLE), y=torch.zeros(3, 1, dtype=DOUBLE)
 )
+
+
+def per_sample(*values: float) -> Tensor:
+    return torch.tensor(values, dtype=DOUBLE)
+
+
+def spread(*shape: int) -> Tensor:
+    """Fixed numbers between -1 and 1."""
+    return torch.rand(*shape, dtype=DOUBLE, generator=torch.Generator().manual_seed(7)) * 2 - 1
+
+
+# name -> prox for a case with samples (3, k)
+PROX: dict[str, Callable[[int], jiio.AbstractProx]] = {
+    "none": lambda k: jiio.Identity(),
+    "box": lambda k: jiio.Box(-0.3, 0.25),
+    "box of tensors": lambda k: jiio.Box(-0.2 - 0.3 * spread(3, k).abs(), 0.2 * spread(k).abs()),
+    "half space box": lambda k: jiio.Box(0.0, float("inf")),
+    "L2 ball": lambda k: jiio.L2Ball(0.5),
+    "L2 balls": lambda k: jiio.L2Ball(per_sample(0.3, 0.4, 9.0), center=0.2 * spread(3, k)),
+    "Linf ball": lambda k: jiio.LinfBall(0.3),
+    "Linf balls": lambda k: jiio.LinfBall(per_sample(0.1, 0.3, 9.0), center=0.2 * spread(k)),
+    "L1 ball": lambda k: jiio.L1Ball(0.6),
+    "L1 balls": lambda k: jiio.L1Ball(per_sample(0.3, 0.5, 9.0), center=0.2 * spread(3, k)),
+    "box and L2 ball": lambda k: jiio.Intersection(jiio.Box(-0.3, 0.3), jiio.L2Ball(0.45)),
+    "L1 and L2 ball": lambda k: jiio.Intersection(jiio.L1Ball(0.6), jiio.L2Ball(per_sample(0.3, 0.4, 0.5))),
+    "soft threshold": lambda k: jiio.SoftThreshold(0.3),
+    "soft thresholds": lambda k: jiio.SoftThreshold(0.5 * spread(3, k).abs()),
+    "quadratic prior": lambda k: jiio.QuadraticPrior(0.4),
+    "quadratic priors": lambda k: jiio.QuadraticPrior(spread(3, k).abs(), center=spread(k)),
+}
+
+# Every adjoint that gives a gradient of a joint solve without taping it.
+ADJOINTS = [jiio.Envelope(), jiio.Implicit(), jiio.KKT(), jiio.Phantom(), jiio.Phantom(kind="neumann")]
+# Tight enough for gradient checks.
+IMPLICIT = jiio.Implicit(tolerance=jiio.Tolerance(1e-12, 1e-12), max_steps=500)
+KKT = jiio.KKT(rtol=1e-12, max_steps=3000)
+
+
+def mixed(dtype: torch.dtype = DOUBLE) -> Case:
+    """32 samples from trivial to hard: targets spread over four orders of magnitude."""
+    case = make(8, act="tanh", batch=32, ridge=0.4)
+    size = torch.logspace(-3, 1.2, 32, dtype=DOUBLE)[torch.randperm(32, generator=torch.Generator().manual_seed(1))]
+    return case.with_(y=case.y * size[:, None]).to(dtype)

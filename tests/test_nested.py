@@ -163,6 +163,14 @@ def test_a_settled_sample_stays_put_and_costs_nothing_more() -> None:
     assert int(run.visits[-1].own[0]) == int(run.visits[1].own[0]) < int(run.visits[-1].own[1])
 
 
+def test_a_loose_inner_tolerance_does_not_end_the_outer_iteration() -> None:
+    case = CASES["linear"]
+    settings = {"rule": SLOW, "outer_steps": 12, "tolerance": jiio.Tolerance(1e-3, 10.0)}
+    assert len(nested(case.problem(), case.x0 + 1.0, case.z0, **settings).visits) == 2
+    run = nested(case.problem(), case.x0 + 1.0, case.z0, outer_tolerance=TIGHT, **settings)
+    assert len(run.visits) == 13 and not bool(run.converged.any())
+
+
 def test_bad_arguments() -> None:
     case = CASES["linear"]
     with pytest.raises(jiio.ArgumentTypeError, match="rule"):

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from torch import Tensor
 
 import jiio
-from helpers import constrained, gap
+from helpers import constrained, gap, smooth_prior
 from problems import DOUBLE
 
 N = 5
@@ -66,22 +66,22 @@ EXACT = 1e-13
 @pytest.mark.parametrize("name", ALL)
 def test_prox_is_the_argmin(name: str) -> None:
     """argmin g(u) + |u - x|^2 / (2 step) by sequential quadratic programming."""
+    step = 0.6
+
+    def program(prox: jiio.AbstractProx, x: Tensor, sample: int) -> Tensor:
+        prior, here = smooth_prior(prox, sample), x[sample].numpy()
+
+        def distance(u: np.ndarray) -> tuple[float, np.ndarray]:
+            value, slope = prior(u)
+            return value + 0.5 * float((u - here) @ (u - here)) / step, slope + (u - here) / step
+
+        return torch.from_numpy(constrained(distance, np.zeros(N), prox, sample))
+
     for seed in range(2):
-        prox, x, step = ALL[name](seed), draw(seed + 50, 3, N, scale=1.5), 0.6
+        prox, x = ALL[name](seed), draw(seed + 50, 3, N, scale=1.5)
         found = prox(x, step)
         for i in range(3):
-
-            def distance(u: np.ndarray, i: int = i, x: Tensor = x) -> tuple[float, np.ndarray]:
-                d = u - x[i].numpy()
-                value, slope = 0.5 * float(d @ d) / step, d / step
-                if isinstance(prox, jiio.QuadraticPrior):
-                    weight = np.broadcast_to(np.asarray(prox.weight), (N,))
-                    away = u - (0.0 if prox.center is None else np.asarray(prox.center)[i])
-                    value, slope = value + 0.5 * float((weight * away) @ away), slope + weight * away
-                return value, slope
-
-            expected = constrained(distance, np.zeros(N), prox, i)
-            assert gap(found[i], torch.from_numpy(expected)) < 2e-6, (name, seed, i)
+            assert gap(found[i], program(prox, x, i)) < 2e-6, (name, seed, i)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -122,7 +122,7 @@ def test_prox_is_firmly_nonexpansive(name: str, seed: int, step: float) -> None:
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(name=st.sampled_from(list(PRIORS)), seed=st.integers(0, 10**6), step=st.floats(1e-2, 1e1))
 def test_prior_satisfies_its_optimality_condition(name: str, seed: int, step: float) -> None:
-    """No nearby u has a smaller g(u) + |u - x|^2 / (2 step); g is what ``penalty`` says, so that the two belong together."""
+    """No nearby u has a smaller g(u) + |u - x|^2 / (2 step), with g from ``penalty``: the two belong together."""
     prox, x = PRIORS[name](seed), draw(seed + 2, 3, N)
     bound = prox.bind(x)
 

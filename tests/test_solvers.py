@@ -65,7 +65,7 @@ def test_recording_a_graph_changes_nothing(solver: jiio.AbstractSolver) -> None:
 
 @pytest.mark.parametrize("kind", ["I", "II"])
 def test_anderson_is_the_textbook_iteration(kind: str) -> None:
-    """gamma from the normal equations of a dense least-squares (II) or Galerkin (I) problem over the last m differences."""
+    """gamma from a dense least-squares (II) or Galerkin (I) problem over the last m differences."""
     function, _ = linear(3, 1, 6)
     curved = lambda v: torch.tanh(function(v))  # noqa: E731
     m, beta = 3, 0.8

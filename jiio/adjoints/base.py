@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..checks import GradientError, SecondDerivativeError, fail
-from ..layout import Tree, map_tree
+from ..layout import Tree, map_tree, rows
 from ..problem import Cell, Problem
 from ..solution import Solution
 
@@ -44,28 +44,31 @@ class Detached(AbstractAdjoint):
 
 class _FirstOrderOnly(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, value: Tensor, name: str) -> Tensor:
-        ctx.name = name
+    def forward(ctx: Any, value: Tensor, name: str, bad: Tensor | None) -> Tensor:
+        ctx.name, ctx.bad = name, bad
         return value.view_as(value)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         refuse_second_order(ctx.name)
-        return grads[0], None
+        g = grads[0] if ctx.bad is None else grads[0].masked_fill(rows(ctx.bad, grads[0]), 0.0)
+        return g, None, None
 
 
 def refuse_second_order(name: str) -> None:
     """Raise inside a backward pass that is itself being recorded."""
     if torch.is_grad_enabled():
-        raise SecondDerivativeError(
-            f"{name}: expected a first derivative, got a backward pass with create_graph=True. Second derivatives through "
-            f"this adjoint would be silently wrong; use Unrolled(), whose second derivatives are those of the iterates."
+        remedy = (
+            "Second derivatives through this adjoint would be silently wrong; use Unrolled(), whose second derivatives "
+            "are those of the iterates."
         )
+        came = "a backward pass with create_graph=True"
+        fail(name, "a first derivative", came, remedy, SecondDerivativeError)
 
 
-def first_order_only(tree: Tree, name: str) -> Tree:
-    """The same tree; a second derivative through it raises."""
-    return map_tree(lambda leaf: _FirstOrderOnly.apply(leaf, name) if leaf.requires_grad else leaf, tree)
+def first_order_only(tree: Tree, name: str, bad: Tensor | None = None) -> Tree:
+    """The same tree; a second derivative through it raises, and no gradient passes for the samples in ``bad`` (B,)."""
+    return map_tree(lambda leaf: _FirstOrderOnly.apply(leaf, name, bad) if leaf.requires_grad else leaf, tree)
 
 
 def reaches_beyond(output: Tensor, own: set[int]) -> bool:
@@ -90,4 +93,4 @@ def sanitised(tree: Tree, bad: Tensor) -> Tree:
     """
     if not bool(bad.any()):
         return tree
-    return map_tree(lambda leaf: leaf.masked_fill(bad.view(-1, *([1] * (leaf.dim() - 1))), 0.0), tree)
+    return map_tree(lambda leaf: leaf.masked_fill(rows(bad, leaf), 0.0), tree)

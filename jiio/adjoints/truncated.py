@@ -85,7 +85,7 @@ class Phantom(AbstractAdjoint):
             solution.evaluations.cell += self.steps
             if not z.requires_grad:
                 return solution
-            z = first_order_only(z, "Phantom")
+            z = first_order_only(z, "Phantom", bad)
         return dataclasses.replace(solution, z=spec.unpack(z), differentiable=frozenset({"z"}))
 
 
@@ -95,7 +95,8 @@ class Unrolled(AbstractAdjoint):
     included.
 
     Memory grows with the number of steps. Agrees with :class:`Implicit` (equilibrium) or :class:`KKT` (joint
-    solve) once converged. Gradients also reach x0 and z0, as far as the iterates still depend on them.
+    solve) once converged. Gradients also reach x0 and z0, as far as the iterates still depend on them. A NaN sample
+    spoils the gradients of shared parameters here, as in any taped code; the other adjoints keep it apart.
     """
 
     taped = True

@@ -17,13 +17,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..checks import check_choice, check_integer, check_number
+from ..checks import check_choice, check_integer, check_number, fail
 from .base import AbstractSolver, write
+
+LARGEST_MEMORY = 128
 
 
 class AndersonState(NamedTuple):
-    """s, y: (B, m, D) differences. gram: (B, m, m) of their products. valid: (B, m) bool. last_v, last_g: (B, D).
-    fresh: (B,) no last point.
+    """s, y: (B, m, D) differences (type II: s + beta y in the place of s). gram: (B, m, m) of their products.
+    valid: (B, m) bool. last_v, last_g: (B, D). fresh: (B,) no last point.
     """
 
     s: Tensor
@@ -53,7 +55,9 @@ class Anderson(AbstractSolver):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_integer("Anderson.memory", self.memory, 1)
+        if check_integer("Anderson.memory", self.memory, 1) > LARGEST_MEMORY:
+            remedy = "Batched LU above that size is unreliable on CPUs (pytorch issue 142815); 10 to 40 is plenty."
+            fail("Anderson.memory", f"at most {LARGEST_MEMORY}", f"{self.memory}", remedy)
         check_choice("Anderson.kind", self.kind, ("I", "II"))
         check_number("Anderson.ridge", self.ridge, 0.0)
         check_number("Anderson.mixing", self.mixing, 0.0, 1.0, open_low=True)
@@ -83,7 +87,9 @@ class Anderson(AbstractSolver):
             return v + self.mixing * g, state._replace(last_v=v, last_g=g, fresh=torch.zeros_like(state.fresh), count=1)
         slot = (state.count - 1) % self.memory
         s, y = v - state.last_v, g - state.last_g
-        all_s, all_y = write(state.s, slot, s), write(state.y, slot, y)
+        # Type II needs the s only for mixing, so it keeps s + beta y and mixes in one pass over one history.
+        all_s = write(state.s, slot, s if self.kind == "I" else torch.add(s, y, alpha=self.mixing))
+        all_y = write(state.y, slot, y)
         alive = ~state.fresh & (torch.linalg.vector_norm(y, dim=1) > 0)
         valid = write(state.valid, slot, alive)
         column, right = _products((y, g), all_s if self.kind == "I" else all_y)
@@ -92,7 +98,9 @@ class Anderson(AbstractSolver):
         gamma, failed = self._coefficients(gram, right, valid)
         plain = fv if self.mixing == 1.0 else v + self.mixing * g
         mixed = torch.baddbmm(plain.unsqueeze(1), gamma.unsqueeze(1), all_s, alpha=-1.0)
-        mixed = torch.baddbmm(mixed, gamma.unsqueeze(1), all_y, alpha=-self.mixing)[:, 0]
+        if self.kind == "I":
+            mixed = torch.baddbmm(mixed, gamma.unsqueeze(1), all_y, alpha=-self.mixing)
+        mixed = mixed[:, 0]
         state = AndersonState(
             all_s, all_y, gram, valid & ~failed[:, None], v, g, torch.zeros_like(state.fresh), state.count + 1
         )
