@@ -9,7 +9,7 @@
 
 Both transposed products and both gradients of l come from one reverse pass. Inside v, mu and x are *scaled* so that
 all blocks are in units of z: mu is divided by the curvature ``sigma`` of the objective in z, and x multiplied by the
-gain ``sqrt(kappa)`` of the equilibrium in x. Both are measured per sample at the start, which makes the iteration
+gain ``sqrt(kappa)`` of the cell in x. Both are measured per sample at the start, which makes the iteration
 independent of batch size, of the scale of the objective and of the units of x.
 """
 

@@ -104,7 +104,8 @@ class MomentumStep(AbstractRule):
 class NormalizedStep(AbstractRule):
     """x - rate * gradient / |gradient|_2, rate in units of x (the attack step of PGD in L2).
 
-    Has a fixed point only where a constraint holds the input (a ball's boundary), never at an interior optimum.
+    A fixed rate has a fixed point only where a constraint holds the input (a ball's boundary); an interior optimum is
+    reached only because a stalled sample takes ever shorter steps.
     """
 
     rate: Rate = 0.1
@@ -120,7 +121,8 @@ class NormalizedStep(AbstractRule):
 class SignStep(AbstractRule):
     """x - rate * sign(gradient), rate in units of x (FGSM and PGD in Linf).
 
-    Has a fixed point only at a vertex of a box or Linf ball, never at an interior optimum.
+    A fixed rate has a fixed point only at a vertex of a box or Linf ball; elsewhere an optimum is reached only because
+    a stalled sample takes ever shorter steps.
     """
 
     rate: Rate = 0.01

@@ -175,11 +175,11 @@ def nested(
     """Minimise the objective over the input, one full forward and adjoint solve per step.
 
     x0, z0, rule, tolerance: as in :func:`jiio.solve`. outer_tolerance: when x has settled, if other than for the inner
-    solves; a loose inner tolerance need not end the outer iteration. A rule whose curvature is None measures it at the start, at the
-    same price of two evaluations and two VJPs. warm: start both inner solves at the answers of the step before, else
-    at z0 and at l_z. solver: of the inner solves. outer: accelerates the iteration of x (and the rule's memory) itself;
-    Picard is the classical baseline. A sample whose x met the tolerance stays put. The x of every visit satisfies the
-    constraint.
+    solves; a loose inner tolerance need not end the outer iteration. A rule whose curvature is None measures it at the
+    start, at the same price of two evaluations and two VJPs. warm: start both inner solves at the answers of the step
+    before, else at z0 and at l_z. solver: of the inner solves. outer: accelerates the iteration of x (and the rule's
+    memory) itself; Picard is the classical baseline. A sample whose x has settled stays put. The x of every visit
+    satisfies the constraint.
 
     Raises ArgumentError / ArgumentTypeError for unusable arguments, CellError where the cell or objective breaks its
     contract.
