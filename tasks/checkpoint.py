@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from jiio.checks import CheckpointError, JiioError, fail
+from jiio.models.files import looks_like_pickle
 from tasks.config import TrainConfig
 from tasks.files import atomic_write, check_file, reason, remove_parts
 from tasks.load import build, flatten
@@ -92,8 +93,8 @@ def load(path: Path) -> Checkpoint:
         path = found[-1]
     check_file("checkpoint", path, "a checkpoint of jiio (safetensors)", MAX_BYTES)
     with path.open("rb") as file:
-        head = file.read(8)
-    if head[:4] == b"PK\x03\x04" or head[:1] == b"\x80":
+        head = file.read(9)
+    if looks_like_pickle(head):
         remedy = "A pickle can run any code when it is opened, so jiio reads safetensors only."
         fail("checkpoint", "a checkpoint of jiio (safetensors)", f"{path}, a pickle", remedy, CheckpointError)
     try:

@@ -20,7 +20,7 @@ from torch import nn
 import tasks.files
 import toy
 from jiio import CheckpointError, JiioError
-from tasks.checkpoint import checkpoints, load
+from tasks.checkpoint import checkpoints, load, save
 from tasks.config import OptimiserConfig, TrainConfig
 from tasks.evaluate import evaluate
 from tasks.interrupt import TrainingInterrupted
@@ -380,6 +380,17 @@ def test_kill_9_and_resume_is_exact():
     run(config_of("whole"))
     assert kill_again_and_again(1, random.Random(0)) == 1
     assert_same_training("whole", "cut")
+
+
+def test_a_checkpoint_is_read_whatever_the_length_of_its_header(tmp_path):
+    """The first byte of a safetensors file is the lowest of that length, and 0x80 is how a pickle begins."""
+    firsts = set()
+    for extra in range(0, 256, 8):
+        path = tmp_path / f"{extra}.safetensors"
+        save(path, 3, TrainConfig(output="o" * (1 + extra)), nn.Linear(2, 2))
+        firsts.add(path.read_bytes()[0])
+        assert load(path).step == 3
+    assert 0x80 in firsts and len(firsts) == 32
 
 
 @pytest.mark.slow

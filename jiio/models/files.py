@@ -115,6 +115,14 @@ def _refuse(path: Path, came: str) -> NoReturn:
     fail("path", "a complete model file written by jiio.models.save", f"{str(path)!r}: {came}", error=CheckpointError)
 
 
+def looks_like_pickle(start: bytes) -> bool:
+    """Whether the first nine bytes of a file are those of a pickle, or of the zip that ``torch.save`` writes.
+
+    A safetensors file begins with the length of its header, whose lowest byte can be any; its ninth byte is "{".
+    """
+    return start[8:9] != b"{" and (start[:2] == b"PK" or start[:1] == b"\x80")
+
+
 def _check_header(path: Path) -> None:
     """Refuse what is not a safetensors file before anything parses it.
 
@@ -126,7 +134,7 @@ def _check_header(path: Path) -> None:
             start = file.read(9)
     except OSError as error:
         _refuse(path, f"{error.strerror}")
-    if start[:2] == b"PK" or start[:1] == b"\x80":
+    if looks_like_pickle(start):
         _refuse(path, "a pickle, as torch.save writes; unpickling runs code, so it is never done here")
     if size < 9:
         _refuse(path, f"{size} bytes")
