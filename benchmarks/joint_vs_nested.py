@@ -6,7 +6,7 @@ that is solved again, tightly and uncounted, for every input that a method visit
 method (step size chosen per seed from a grid, in its favour) over joint with its untuned defaults; and joint over one
 forward plus one adjoint solve at the same tolerance.
 
-    python benchmarks/joint_vs_nested.py --cache /tmp/weights --output joint_vs_nested.json
+    python benchmarks/joint_vs_nested.py --cache weights --output joint_vs_nested.json
 """
 
 from __future__ import annotations
