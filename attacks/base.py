@@ -1,0 +1,200 @@
+"""The attack that nobody can get wrong: what is written is ``run``; what is counted is decided here."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from jiio.checks import CellError, check_instance, fail
+
+from .models import Prediction, Target
+from .objectives import margin
+from .threat import ThreatModel
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """What one attack did to one batch; every tensor (B, ...) in the order of the batch.
+
+    x: the adversarial examples, x itself where nothing better was found. success: the model's prediction for them, from
+    a fresh start of its solver, is wrong. margin: best wrong score minus the right one there (above 0 is success).
+    clean: the prediction for the untouched batch. distance: in the norm of the threat. broken: samples for which
+    ``run`` returned NaN or infinity. settled: the equilibria for the image and for what ``run`` found were both
+    reached; where not, a sample that was not broken has not been shown to resist. cost: calls per batch, see
+    :class:`attacks.Counts`.
+    """
+
+    x: Tensor
+    success: Tensor
+    prediction: Prediction
+    margin: Tensor
+    clean: Prediction
+    clean_margin: Tensor
+    distance: Tensor
+    broken: Tensor
+    settled: Tensor
+    cost: dict[str, int]
+
+    @property
+    def converged(self) -> Tensor:
+        """(B,) whether the equilibrium behind the prediction for ``x`` was reached."""
+        return self.prediction.converged
+
+    def summary(self) -> str:
+        """One line a person can read."""
+        n, found = len(self.success), int(self.success.sum())
+        wrong, lost = int((self.clean_margin > 0).sum()), int((~self.converged).sum())
+        calls = ", ".join(f"{count} {name}" for name, count in self.cost.items() if count)
+        return (
+            f"{found} of {n} misclassified ({wrong} before), {lost} without equilibrium, "
+            f"largest distance {float(self.distance.max()):.4g}; {calls}"
+        )
+
+
+class AbstractAttack(ABC):
+    """Base of every attack: a frozen dataclass of settings with a method ``run``.
+
+    gradient_free: it never asks for a gradient. Such attacks tell whether gradients lie.
+    """
+
+    gradient_free = False
+
+    @property
+    def name(self) -> str:
+        """The attack and the settings that differ from its defaults; two attacks of one name are the same attack."""
+        if not dataclasses.is_dataclass(self):
+            return type(self).__name__
+        changed = []
+        for entry in dataclasses.fields(self):
+            value = getattr(self, entry.name)
+            default = entry.default
+            if entry.default_factory is not dataclasses.MISSING:
+                default = entry.default_factory()
+            if default is dataclasses.MISSING or not _same(value, default):
+                changed.append(f"{entry.name}={_word(value)}")
+        return f"{type(self).__name__}({', '.join(changed)})" if changed else type(self).__name__
+
+    @abstractmethod
+    def run(self, model: Target, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator) -> Tensor:
+        """Candidates (B, ...), feasible or nearly so. The model is in eval mode; ``generator`` is the only source of
+        randomness. Nothing that ``run`` believes about its success is believed here.
+        """
+
+    @final
+    def __call__(
+        self,
+        model: nn.Module | Target,
+        x: Tensor,
+        y: Tensor,
+        threat: ThreatModel,
+        *,
+        generator: torch.Generator | None = None,
+        clean: Prediction | None = None,
+    ) -> AttackResult:
+        """Validate, run, project, check, predict anew, and keep the better of start and result for every sample.
+
+        x: (B, ...) images inside the bounds. y: (B,) int64. generator: a new one with seed 0 where None. clean: the
+        prediction for x where the caller has it already. Raises ArgumentError or ArgumentTypeError for unusable
+        arguments, CellError where the model breaks its contract.
+        """
+        target = Target.of(model)
+        if generator is None:
+            generator = torch.Generator().manual_seed(0)
+        check_instance("generator", generator, torch.Generator)
+        target.check(x, y, threat)
+        x = x.detach()
+        before = target.counts.plain()
+        with target.held():
+            clean = target.predict(x) if clean is None else clean
+            target.check_labels(clean.logits, y)
+            found = self.run(target, x, y, threat, generator)
+            if not isinstance(found, Tensor) or found.shape != x.shape:
+                fail(f"{type(self).__name__}.run", f"candidates of shape {tuple(x.shape)}", found, error=CellError)
+            candidate, broken = _usable(found.detach(), x, threat)
+            after = target.predict(candidate)
+        return _judge(x, y, threat, clean, candidate, after, broken, _spent(before, target.counts.plain()))
+
+
+def _usable(found: Tensor, x: Tensor, threat: ThreatModel) -> tuple[Tensor, Tensor]:
+    """Finite, and inside ball and box to rounding; what is not finite becomes the image itself."""
+    found = found.to(x)
+    broken = ~torch.isfinite(found).flatten(1).all(1)
+    found = torch.where(rows(broken, x), x, found)
+    found = threat.restored(found, x)
+    outside = threat.violation(found, x) > threat.slack(x)
+    if bool(outside.any()):  # a projection moves what is inside by rounding as well: leave that alone
+        found = torch.where(rows(outside, x), threat.project(found, x), found)
+    excess = threat.violation(found, x) - threat.slack(x)
+    if bool((excess > 0).any()):
+        fail("threat.project", "points inside ball and bounds to rounding", f"an excess of {float(excess.max()):.1e}")
+    return found, broken
+
+
+def _judge(
+    x: Tensor,
+    y: Tensor,
+    threat: ThreatModel,
+    clean: Prediction,
+    candidate: Tensor,
+    after: Prediction,
+    broken: Tensor,
+    cost: dict[str, int],
+) -> AttackResult:
+    start, end = margin(clean.logits, y), margin(after.logits, y)
+    wrong = clean.label != y
+    better = ~wrong & ((after.label != y) | (end > start))
+    kept = torch.where(rows(better, x), candidate, x)
+    prediction = Prediction(*(_pick(better, new, old) for new, old in zip(after, clean, strict=True)))
+    return AttackResult(
+        x=kept,
+        success=prediction.label != y,
+        prediction=prediction,
+        margin=torch.where(better, end, start),
+        clean=clean,
+        clean_margin=start,
+        distance=threat.distance(kept, x),
+        broken=broken,
+        settled=clean.converged & after.converged,
+        cost=cost,
+    )
+
+
+def rows(mask: Tensor, like: Tensor) -> Tensor:
+    """A mask (B,) that broadcasts against (B, ...)."""
+    return mask.view(-1, *([1] * (like.dim() - 1)))
+
+
+def _pick(mask: Tensor, new: Any, old: Any) -> Any:
+    if new is None or isinstance(new, (tuple, list, dict)):
+        return None  # a state of several parts serves the attack alone
+    return torch.where(rows(mask, new), new, old)
+
+
+def _spent(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
+    return {name: after[name] - before[name] for name in after}
+
+
+def _same(a: Any, b: Any) -> bool:
+    try:
+        return bool(a == b)
+    except (RuntimeError, ValueError):
+        return False
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, AbstractAttack):
+        return value.name
+    if isinstance(value, (tuple, list)):
+        return "(" + ", ".join(_word(part) for part in value) + ")"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, Tensor):
+        return f"{value.tolist()}"
+    if isinstance(value, nn.Module):
+        return type(value).__name__
+    return repr(value) if dataclasses.is_dataclass(value) or isinstance(value, (str, int)) else type(value).__name__

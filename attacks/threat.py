@@ -1,0 +1,246 @@
+"""What the adversary may do: a ball around each image, inside the range of valid images.
+
+A threat works on tensors (B, ...) and on the packed rows (B, n) behind them. One ball per sample here;
+:class:`attacks.MultiViewThreat` has one per view, and everything below goes through :meth:`ThreatModel.parts`, so that
+no attack needs to know the difference.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jiio import AbstractProx, Box, Intersection, L1Ball, L2Ball, LinfBall
+from jiio.checks import ArgumentTypeError, check_choice, check_number, fail
+
+NORMS = {"linf": LinfBall, "l2": L2Ball, "l1": L1Ball}
+Bound = float | Tensor
+Part = tuple[slice, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class ThreatModel:
+    """|x' - x| <= radius in ``norm``, and low <= x' <= high.
+
+    norm: "linf", "l2" or "l1". radius: a number above 0, or a tensor (B,), one per sample. bounds: (low, high) of valid
+    inputs, each a number (infinite where there is no bound), or a tensor (C,) per channel or of the shape of a sample.
+    """
+
+    norm: str
+    radius: float | Tensor
+    bounds: tuple[Bound, Bound] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        check_choice("ThreatModel.norm", self.norm, NORMS)
+        self._check_radius()
+        _check_bounds(self.bounds)
+
+    def _check_radius(self) -> None:
+        if not isinstance(self.radius, Tensor):
+            check_number("ThreatModel.radius", self.radius, 0.0, open_low=True)
+        elif self.radius.dim() != 1 or not bool((torch.isfinite(self.radius) & (self.radius > 0)).all()):
+            fail("ThreatModel.radius", "a number above 0, or a tensor (B,) of them", self.radius)
+
+    # -- the ball or balls
+
+    def parts(self, size: int) -> tuple[Part, ...]:
+        """Which numbers of a packed sample each ball holds, and its radius: a number or (B,)."""
+        return ((slice(0, size), self.radius),)
+
+    def select(self, mask: Tensor) -> ThreatModel:
+        """The threat for the samples that a mask or index (B,) picks."""
+        if not isinstance(self.radius, Tensor):
+            return self
+        return replace(self, radius=self.radius[mask.to(self.radius.device)])
+
+    @staticmethod
+    def joined(threats: Sequence[ThreatModel]) -> ThreatModel:
+        """One threat for several batches, one after the other, from one threat each."""
+        radii = [threat.radius for threat in threats]
+        many = [radius for radius in radii if isinstance(radius, Tensor)]
+        return replace(threats[0], radius=torch.cat(many)) if len(many) == len(radii) else threats[0]
+
+    def scaled(self, factor: float) -> ThreatModel:
+        """The same balls with ``factor`` times the radius."""
+        return replace(self, radius=self.radius * factor)
+
+    def check(self, x: Tensor) -> None:
+        """Raise unless x (B, ...) is a batch of valid images for which the radii are meant."""
+        if isinstance(self.radius, Tensor) and len(self.radius) != len(x):
+            fail("ThreatModel.radius", f"one radius per sample, {len(x)} of them", self.radius)
+        low, high = self.box(x)
+        lowest, highest = float((x - low).min()), float((high - x).min())
+        if min(lowest, highest) < -1e-6 * (1.0 + float(x.abs().max())):
+            came = f"values from {float(x.min()):g} to {float(x.max()):g}"
+            remedy = "Scale the images, or set ThreatModel.bounds to their range."
+            fail("x", f"images inside the bounds {self._range()}", came, remedy)
+
+    def _range(self) -> str:
+        low, high = (f"{float(b):g}" if not isinstance(b, Tensor) else "(per channel)" for b in self.bounds)
+        return f"[{low}, {high}]"
+
+    def box(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """low and high, each a tensor that broadcasts against x (B, ...)."""
+        return _wide("low", self.bounds[0], x), _wide("high", self.bounds[1], x)
+
+    def prox(self, x: Tensor) -> AbstractProx:
+        """The constraint for :func:`jiio.solve`: the ball around x (B, ...) cut with the box."""
+        low, high = self.box(x)
+        ball = NORMS[self.norm](self.radius, center=x.detach())
+        return Intersection(ball, Box(low.expand_as(x), high.expand_as(x)))
+
+    def project(self, point: Tensor, x: Tensor) -> Tensor:
+        """The nearest allowed point to ``point``, both (B, ...)."""
+        low, high = (bound.expand_as(x).flatten(1) for bound in self.box(x))
+        flat, center = point.flatten(1), x.flatten(1)
+        out = torch.empty_like(flat)
+        for part, radius in self.parts(flat.shape[1]):
+            ball = NORMS[self.norm](radius, center=center[:, part])
+            out[:, part] = Intersection(ball, Box(low[:, part], high[:, part]))(flat[:, part])
+        return out.view_as(point)
+
+    def retract(self, point: Tensor, x: Tensor) -> Tensor:
+        """An allowed point near ``point``: onto the ball, then clipped to the box.
+
+        What published attacks do; not the nearest point for L1 and L2, where clipping leaves part of the radius unused.
+        """
+        low, high = self.box(x)
+        delta = (point - x).flatten(1)
+        out = torch.empty_like(delta)
+        for part, radius in self.parts(delta.shape[1]):
+            out[:, part] = NORMS[self.norm](radius)(delta[:, part])
+        return torch.minimum(torch.maximum(x + out.view_as(x), low), high)
+
+    def restored(self, point: Tensor, x: Tensor) -> Tensor:
+        """``point`` with everything that may not move at all put back to the last bit; nothing here."""
+        return point
+
+    # -- directions and sizes
+
+    def steepest(self, gradient: Tensor, point: Tensor | None = None, *, sparsity: float = 0.05) -> Tensor:
+        """The direction (B, ...) of norm 1 in which a linear objective grows fastest; zero where the gradient is.
+
+        L1: the largest ``sparsity`` of the entries, in proportion, as a step along the single best entry would need as
+        many steps as pixels (after SLIDE, Tramer and Boneh 2019, which shares the step evenly; in proportion, repeated
+        steps still end in the best corner of the ball). Pixels of ``point`` that the box keeps from moving are left
+        out: there are few entries, and they must not be spent on what cannot change.
+        """
+        if point is not None and self.norm == "l1":
+            low, high = self.box(point)
+            gradient = gradient * ~(((point >= high) & (gradient > 0)) | ((point <= low) & (gradient < 0)))
+        flat = gradient.flatten(1)
+        out = torch.empty_like(flat)
+        for part, _ in self.parts(flat.shape[1]):
+            g = flat[:, part]
+            if self.norm == "linf":
+                out[:, part] = g.sign()
+            elif self.norm == "l2":
+                out[:, part] = g / g.norm(dim=1, keepdim=True).clamp_min(torch.finfo(g.dtype).tiny)
+            else:
+                count = max(1, math.ceil(sparsity * g.shape[1]))
+                least = g.abs().topk(count, dim=1).values[:, -1:]
+                kept = g * (g.abs() >= least)
+                out[:, part] = kept / kept.abs().sum(1, keepdim=True).clamp_min(torch.finfo(g.dtype).tiny)
+        return out.view_as(gradient)
+
+    def steps(self, x: Tensor, fraction: float | Tensor) -> Tensor:
+        """``fraction`` of the radius, as a tensor that broadcasts against x; fraction a number or (B,)."""
+        flat = x.flatten(1)
+        out = torch.empty_like(flat)
+        for part, radius in self.parts(flat.shape[1]):
+            out[:, part] = _column(radius, x) * _column(fraction, x)
+        return out.view_as(x)
+
+    def distance(self, point: Tensor, x: Tensor) -> Tensor:
+        """(B,) |point - x|; the largest over the balls where there are several, each relative to the first radius."""
+        delta = (point.double() - x.double()).flatten(1)
+        order = {"linf": math.inf, "l2": 2, "l1": 1}[self.norm]
+        sizes = [torch.linalg.vector_norm(delta[:, part], order, dim=1) for part, _ in self.parts(delta.shape[1])]
+        return torch.stack(sizes).amax(0)
+
+    def violation(self, point: Tensor, x: Tensor) -> Tensor:
+        """(B,) by how much ``point`` leaves the balls or the box, in double precision; 0 when it does not."""
+        delta = (point.double() - x.double()).flatten(1)
+        low, high = (bound.expand_as(x).flatten(1).double() for bound in self.box(x))
+        flat = point.double().flatten(1)
+        excess = [torch.maximum(low - flat, flat - high).amax(1)]
+        order = {"linf": math.inf, "l2": 2, "l1": 1}[self.norm]
+        for part, radius in self.parts(delta.shape[1]):
+            size = torch.linalg.vector_norm(delta[:, part], order, dim=1)
+            excess.append(size - _column(radius, delta)[:, 0])
+        return torch.stack(excess).amax(0).clamp_min(0.0)
+
+    def slack(self, x: Tensor) -> Tensor:
+        """(B,) what rounding alone can add to :meth:`violation`: one rounding of every number of x, as the norm adds
+        them up, and of the radius.
+        """
+        n = x[0].numel()
+        terms = {"linf": 1.0, "l2": math.sqrt(n), "l1": float(n)}[self.norm]
+        largest = x.flatten(1).abs().amax(1).double()
+        reach = torch.stack([_column(r, x)[:, 0].double().expand(len(x)) for _, r in self.parts(n)]).amax(0)
+        return 4.0 * torch.finfo(x.dtype).eps * (terms * (largest + reach) + reach)
+
+    def random_start(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """A random allowed point per sample: uniform in the Linf ball, of uniform length in the L2 and L1 balls, then
+        clipped to the box. Draws in the order of torchattacks, so that a seed means the same there.
+        """
+        low, high = self.box(x)
+        flat = x.flatten(1)
+        delta = torch.empty_like(flat)
+        for part, radius in self.parts(flat.shape[1]):
+            r = _column(radius, x)
+            draw = torch.empty(flat[:, part].shape, dtype=x.dtype, device=generator.device)
+            if self.norm == "linf":
+                reach, rest = (1.0, r) if isinstance(radius, Tensor) else (float(radius), 1.0)
+                delta[:, part] = draw.uniform_(-reach, reach, generator=generator).to(x.device) * rest
+                continue
+            drawn = draw.normal_(generator=generator).to(x.device)
+            size = torch.linalg.vector_norm(drawn, 2 if self.norm == "l2" else 1, dim=1, keepdim=True)
+            share = torch.zeros(len(x), 1, dtype=x.dtype, device=generator.device).uniform_(0, 1, generator=generator)
+            delta[:, part] = drawn * (share.to(x.device) / size * r)
+        return torch.minimum(torch.maximum(x + delta.view_as(x), low), high)
+
+    def describe(self) -> dict[str, Any]:
+        """Plain data for a report."""
+        radius = self.radius.tolist() if isinstance(self.radius, Tensor) else self.radius
+        bounds = [b.tolist() if isinstance(b, Tensor) else float(b) for b in self.bounds]
+        radius = list(radius) if isinstance(radius, (tuple, list)) else float(radius)
+        return {"norm": self.norm, "radius": radius, "bounds": bounds}
+
+
+def _column(value: float | Tensor, x: Tensor) -> Tensor:
+    """A number or (B,) as (1, 1) or (B, 1) like x."""
+    return torch.as_tensor(value, dtype=x.dtype, device=x.device).reshape(-1, 1)
+
+
+def _wide(name: str, bound: Bound, x: Tensor) -> Tensor:
+    value = torch.as_tensor(bound, dtype=x.dtype, device=x.device)
+    if value.dim() == 1 and x.dim() > 2 and value.numel() == x.shape[1]:
+        value = value.view(-1, *([1] * (x.dim() - 2)))
+    try:
+        torch.broadcast_shapes(value.shape, x.shape[1:])
+    except RuntimeError:
+        fail(f"ThreatModel.bounds ({name})", f"a number, or what broadcasts to {tuple(x.shape[1:])}", value)
+    return value
+
+
+def _check_bounds(bounds: Any) -> None:
+    if not isinstance(bounds, (tuple, list)) or len(bounds) != 2:
+        fail("ThreatModel.bounds", "a pair (low, high)", bounds, error=ArgumentTypeError)
+    for bound in bounds:
+        if isinstance(bound, bool) or not isinstance(bound, (int, float, Tensor)):
+            fail("ThreatModel.bounds", "numbers or tensors", bound, error=ArgumentTypeError)
+        if bool(torch.isnan(torch.as_tensor(bound, dtype=torch.float64)).any()):
+            fail("ThreatModel.bounds", "numbers that are not NaN", bound)
+    low, high = (torch.as_tensor(bound, dtype=torch.float64) for bound in bounds)
+    try:
+        above = bool((low >= high).any())
+    except RuntimeError:
+        fail("ThreatModel.bounds", "low and high of one shape", bounds)
+    if above:
+        fail("ThreatModel.bounds", "low below high", bounds, "Pass (low, high) in this order.")
