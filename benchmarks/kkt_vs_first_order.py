@@ -24,6 +24,7 @@ from torch import Tensor
 
 import jiio
 from jiio.checks import fail
+from tasks.baselines import Case
 from tasks.commands import shipped
 from tasks.config import Choice, TrainConfig
 from tasks.corruption import Inpaint
@@ -108,8 +109,8 @@ def one_seed(name: str, seed: int, steps: int, root: Path | None) -> dict[str, d
     harness.say(f"seed {seed}: cosine of the two gradients on the first batch {cosine:.4f}")
     task, model, seconds = trained(configuration(name, seed, steps, EXACT), root)
     clean, operator = task.images.test, holes(task)
-    restorers = task.classical(operator.A(clean), operator)
-    rows = {key: hole(image, clean, operator) for key, image in restorers.items() if key != "corrupted"}
+    restorers = task.classical(Case(clean, operator, operator.A(clean)))
+    rows = {key: hole(image, clean, operator) for key, image in restorers.items() if key != "start"}
     rows["exact (KKT)"] = measured(task, model) | {"steps": steps, "seconds": seconds, "first cosine": cosine}
     spent = seconds
     for row in (FIRST, TIMED):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from jiio.checks import CheckpointError, JiioError, fail
 from jiio.models.files import looks_like_pickle
-from tasks.config import TrainConfig
+from tasks.config import RunConfig, config_class
 from tasks.files import atomic_write, check_file, reason, remove_parts
 from tasks.load import build, flatten
 from tasks.versions import versions
@@ -36,7 +36,7 @@ class Checkpoint:
 
     path: Path
     step: int
-    config: TrainConfig
+    config: RunConfig
     tensors: dict[str, Tensor]
     versions: dict[str, Any]
 
@@ -62,7 +62,7 @@ class Checkpoint:
 
 
 def save(
-    path: Path, step: int, config: TrainConfig, model: nn.Module, optimiser: torch.optim.Optimizer | None = None
+    path: Path, step: int, config: RunConfig, model: nn.Module, optimiser: torch.optim.Optimizer | None = None
 ) -> Checkpoint:
     """Write a checkpoint, or the bare weights where there is no optimiser, and return it."""
     from safetensors.torch import save as to_bytes
@@ -101,7 +101,7 @@ def load(path: Path) -> Checkpoint:
         with safe_open(path, framework="pt") as file:
             about = json.loads((file.metadata() or {})["jiio"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        config = build(TrainConfig, about["config"])
+        config = build(config_class(about["config"]), about["config"])
         step = int(about["step"])
     except (SafetensorError, OSError) as error:
         words = f"checkpoint: {path} is damaged or not a checkpoint ({reason(error)})."
@@ -150,7 +150,7 @@ def prune(folder: Path, keep: int) -> None:
     remove_parts(folder)
 
 
-def differing(config: TrainConfig, other: TrainConfig, free: Iterable[str]) -> str:
+def differing(config: RunConfig, other: RunConfig, free: Iterable[str]) -> str:
     """The first key in which two configurations differ, with both values; empty where they agree."""
     a, b = flatten(dataclasses.asdict(config)), flatten(dataclasses.asdict(other))
     for key in sorted(a.keys() | b.keys()):

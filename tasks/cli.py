@@ -1,4 +1,4 @@
-"""The command line: ``jiio demo | train | evaluate | doctor``.
+"""The command line: ``jiio restore | demo | train | evaluate | doctor``.
 
 Every mistake of the user is one sentence on standard error and exit code 2, with nothing written. The heavy imports
 wait until a command runs, so that ``jiio --help`` answers at once.
@@ -25,11 +25,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
         name = next((word for word in argv if not word.startswith("-")), None)
-        parser = build_parser(name)
+        parser = build_parser(name, argv)
         try:
             arguments = parser.parse_args(argv, defaults=False)
         except ArgumentError as error:
-            return complain(argument_sentence(error, parser, name))
+            return complain(argument_sentence(error, parser, name, argv))
         return COMMANDS[arguments.command].run(as_mapping(arguments[arguments.command]), argv)
     except SystemExit as stop:  # --help and --version end this way
         return stop.code if isinstance(stop.code, int) else 2
@@ -55,7 +55,7 @@ def complain(sentence: str) -> int:
     return 2
 
 
-def build_parser(selected: str | None) -> ArgumentParser:
+def build_parser(selected: str | None, argv: Sequence[str]) -> ArgumentParser:
     """The parser; only the selected command declares its arguments, because that can import torch."""
 
     options: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}
@@ -65,12 +65,12 @@ def build_parser(selected: str | None) -> ArgumentParser:
     for name, command in COMMANDS.items():
         sub = ArgumentParser(description=command.help, **options)
         if name == selected:
-            command.declare(sub)
+            command.declare(sub, argv)
         commands.add_subcommand(name, sub, help=command.help)
     return parser
 
 
-def argument_sentence(error: ArgumentError, parser: ArgumentParser, command: str | None) -> str:
+def argument_sentence(error: ArgumentError, parser: ArgumentParser, command: str | None, argv: Sequence[str]) -> str:
     """The parser's complaint as one sentence that names the option, what was expected and what came."""
     text = " ".join(str(error).split()).rstrip(".")
     text = re.sub(rf'^Parser key "(?:{command}\.)?([^"]+)":\s*', r"--\1: ", text)
@@ -82,7 +82,7 @@ def argument_sentence(error: ArgumentError, parser: ArgumentParser, command: str
         known = re.findall(r"(?<=\s)--[\w.-]+", parser.format_help())
         if command in COMMANDS:
             sub = ArgumentParser(exit_on_error=False)
-            COMMANDS[command].declare(sub)
+            COMMANDS[command].declare(sub, argv)
             known = re.findall(r"--[\w.-]+", sub.format_help())
         close = difflib.get_close_matches(unknown[1], known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"`jiio {command or ''} --help` lists them."

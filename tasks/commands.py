@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
+import contextlib
 import math
 import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser
+
+from tasks import evaluate_command, restore_command
+
+if TYPE_CHECKING:
+    from tasks.config import RunConfig
 
 HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
 class Command:
-    """One subcommand: what it is for, which arguments it takes, what it does."""
+    """One subcommand: what it is for, which arguments it takes (they may depend on the words given), what it does."""
 
     help: str
-    declare: Callable[[ArgumentParser], None]
+    declare: Callable[[ArgumentParser, Sequence[str]], None]
     run: Callable[[dict[str, Any], Sequence[str]], int]
 
 
@@ -40,7 +44,7 @@ def shipped(argument: str, word: str, folder: str, suffix: str) -> Path:
     return path
 
 
-def declare_demo(parser: ArgumentParser) -> None:
+def declare_demo(parser: ArgumentParser, argv: Sequence[str]) -> None:
     parser.add_argument("--fast", action="store_true", help="use the weights that come with jiio instead of training")
     parser.add_argument("--output", type=str, default="jiio-demo", help="folder for the pictures and the report")
     parser.add_argument("--seed", type=int, default=0, help="of everything random")
@@ -58,63 +62,41 @@ def run_demo(values: dict[str, Any], argv: Sequence[str]) -> int:
     return 0
 
 
-def declare_train(parser: ArgumentParser) -> None:
-    from tasks.config import TrainConfig
+def named_config(argv: Sequence[str]) -> type[RunConfig]:
+    """The class of the configuration that a command line names; where it names none that can be read, the default.
 
+    What is wrong with the file is said when the command runs.
+    """
+    from jiio.checks import JiioError
+    from tasks.config import config_class
+    from tasks.load import read_yaml
+
+    for word in argv[1:]:
+        with contextlib.suppress(JiioError, OSError):
+            return config_class(read_yaml("CONFIG", shipped("CONFIG", word, "configs", ".yaml")))
+    return config_class({})
+
+
+def declare_train(parser: ArgumentParser, argv: Sequence[str]) -> None:
     parser.add_argument("config", type=str, help="a YAML file, or the name of one that comes with jiio")
     parser.add_argument("--resume", action="store_true", help="continue the training in the output folder exactly")
     parser.add_argument("--data-root", type=str, help="folder of the data sets (default: JIIO_DATA)")
-    parser.add_class_arguments(TrainConfig, None)
+    parser.add_class_arguments(named_config(argv), None)
 
 
 def run_train(values: dict[str, Any], argv: Sequence[str]) -> int:
-    from tasks.config import TrainConfig
+    from tasks.config import config_class
     from tasks.load import build, merge, read_yaml
     from tasks.loop import train
 
     path = shipped("CONFIG", values.pop("config"), "configs", ".yaml")
     resume, root = values.pop("resume", False), values.pop("data_root", None)
-    config = build(TrainConfig, merge(read_yaml("CONFIG", path), values))
+    values = merge(read_yaml("CONFIG", path), values)
+    config = build(config_class(values), values)
     again = shlex.join(["jiio", *argv, *([] if resume else ["--resume"])])
     data_root = None if root is None else Path(root)
     done = train(config, resume=resume, data_root=data_root, resume_hint=f"Continue by: {again}")
     print(f"Trained {done.step} steps; weights in {Path(config.output) / 'weights.safetensors'}.", file=sys.stderr)
-    return 0
-
-
-def declare_evaluate(parser: ArgumentParser) -> None:
-    from tasks.config import Choice, DataConfig, JointConfig
-
-    parser.add_argument("checkpoint", type=str, help="a checkpoint, the folder of a training, or shipped weights")
-    parser.add_argument("--data-root", type=str, help="folder of the data sets (default: JIIO_DATA)")
-    parser.add_argument("--json", type=str, help="write the figures to this file instead of to standard output")
-    parser.add_argument("--seed", type=int, help="of the noise and the masks (default: the training's)")
-    parser.add_argument("--device", type=str, help="cpu, cuda, cuda:0, mps (default: the training's)")
-    parser.add_class_arguments(DataConfig, "data")
-    parser.add_class_arguments(Choice, "corruption")
-    parser.add_class_arguments(JointConfig, "joint")
-
-
-def run_evaluate(values: dict[str, Any], argv: Sequence[str]) -> int:
-    from tasks.checkpoint import load
-    from tasks.config import TrainConfig
-    from tasks.evaluate import evaluate
-    from tasks.files import atomic_write, check_output_file
-    from tasks.load import build, merge
-
-    path = shipped("CHECKPOINT", values.pop("checkpoint"), "weights", ".safetensors")
-    root, json_path = values.pop("data_root", None), values.pop("json", None)
-    if json_path is not None:
-        check_output_file("--json", Path(json_path))
-    checkpoint = load(path)
-    config = build(TrainConfig, merge(dataclasses.asdict(checkpoint.config), values))
-    rows = evaluate(checkpoint, config=config, data_root=None if root is None else Path(root))
-    print(table(rows), file=sys.stderr)
-    text = json.dumps({"checkpoint": str(checkpoint.path), "step": checkpoint.step, "rows": finite(rows)}, indent=2)
-    if json_path is None:
-        print(text)
-    else:
-        atomic_write(Path(json_path), text.encode() + b"\n")
     return 0
 
 
@@ -134,7 +116,7 @@ def finite(rows: list[dict[str, str | float]]) -> list[dict[str, str | float | N
     ]
 
 
-def declare_doctor(parser: ArgumentParser) -> None:
+def declare_doctor(parser: ArgumentParser, argv: Sequence[str]) -> None:
     pass
 
 
@@ -145,8 +127,9 @@ def run_doctor(values: dict[str, Any], argv: Sequence[str]) -> int:
 
 
 COMMANDS = {
+    "restore": Command("make better pictures of your own ones", restore_command.declare, restore_command.run),
     "demo": Command("show the whole idea on small pictures", declare_demo, run_demo),
     "train": Command("train what a YAML file describes", declare_train, run_train),
-    "evaluate": Command("measure a trained model on its test images", declare_evaluate, run_evaluate),
+    "evaluate": Command("measure a trained model on test images", evaluate_command.declare, evaluate_command.run),
     "doctor": Command("versions, devices, extras, and a gradient check on this machine", declare_doctor, run_doctor),
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,14 +21,20 @@ FAMILIES = ("faces", "celeba", "mnist", "cifar10")
 
 # kind -> name -> "module:attribute". The only place where a name becomes a class.
 TABLE: dict[str, dict[str, str]] = {
-    "task": {"restore": "tasks.restore:Restore"},
+    "task": {"restore": "tasks.restore:Restore", "prior": "tasks.prior:Prior", "direct": "tasks.prior:Direct"},
     "solver": {name: f"jiio:{name}" for name in ("Picard", "Anderson", "Broyden")},
     "rule": {
         name: f"jiio:{name}" for name in ("GradientStep", "MomentumStep", "NormalizedStep", "SignStep", "AdamStep")
     },
     "adjoint": {name: f"jiio:{name}" for name in ("Envelope", "KKT", "Implicit", "Phantom", "Unrolled", "Detached")},
     "cell": {name: f"jiio.models:{name}Config" for name in ("Dense", "Monotone", "Conv", "Multiscale")},
-    "corruption": {name: f"tasks.corruption:{name}" for name in ("GaussianNoise", "BoxHole", "RandomHoles")},
+    "corruption": {
+        name: f"tasks.corruption:{name}"
+        for name in (
+            *("GaussianNoise", "BoxHole", "RandomHoles", "GivenMask", "GaussianBlur", "MotionBlur", "GivenKernel"),
+            *("Downsampling", "CompressedSensing"),
+        )
+    },
     "logger": {"Tensorboard": "tasks.logs:TensorboardLogger"},
 }
 
@@ -219,8 +226,8 @@ class OptimiserConfig:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """A training, from the data to the files it leaves.
+class RunConfig:
+    """What every training has, whatever it trains.
 
     Args:
         task: what is trained
@@ -232,15 +239,11 @@ class TrainConfig:
         checkpoint_every: steps between two checkpoints
         keep: number of checkpoints kept
         loggers: where the figures go besides the log file
-        data: images
-        corruption: how images are damaged
-        model: the equilibrium decoder
-        joint: the joint solve
         optimiser: Adam with a cosine schedule
     """
 
-    task: str = "restore"
-    output: str = "runs/restore"
+    task: str = ""
+    output: str = "runs/first"
     seed: int = 0
     steps: int = 1000
     device: str = "cpu"
@@ -248,10 +251,6 @@ class TrainConfig:
     checkpoint_every: int = 100
     keep: int = 2
     loggers: tuple[Choice, ...] = ()
-    data: DataConfig = field(default_factory=DataConfig)
-    corruption: Choice = Choice("BoxHole")
-    model: DecoderConfig = field(default_factory=DecoderConfig)
-    joint: JointConfig = field(default_factory=JointConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
 
     def __post_init__(self) -> None:
@@ -265,19 +264,64 @@ class TrainConfig:
             whole("threads", self.threads, 1, 1024)
         check_integer("checkpoint_every", self.checkpoint_every, 1)
         check_integer("keep", self.keep, 1)
-        whole("model.latent", self.model.latent, 1, 1_000_000)
-        self.model.plan(self.data)
         if self.optimiser.warmup >= self.steps:
             fail("optimiser.warmup", f"fewer than steps = {self.steps}", self.optimiser.warmup)
         check_choice("device", self.device.partition(":")[0], ("cpu", "cuda", "mps"))
+        for i, logger in enumerate(self.loggers):
+            if logger.name not in TABLE["logger"]:
+                look_up("logger", logger.name, f"loggers[{i}].name")
+
+
+@dataclass(frozen=True)
+class TrainConfig(RunConfig):
+    """A training of the latent restorer, from the data to the files it leaves.
+
+    Args:
+        task: what is trained
+        output: folder of the checkpoints and the log
+        seed: of everything random
+        steps: number of training steps
+        device: cpu, cuda, cuda:0, mps
+        threads: CPU threads (default: torch's choice); small networks are fastest on one
+        checkpoint_every: steps between two checkpoints
+        keep: number of checkpoints kept
+        loggers: where the figures go besides the log file
+        optimiser: Adam with a cosine schedule
+        data: images
+        corruption: how images are damaged
+        model: the equilibrium decoder
+        joint: the joint solve
+    """
+
+    task: str = "restore"
+    output: str = "runs/restore"
+    data: DataConfig = field(default_factory=DataConfig)
+    corruption: Choice = Choice("BoxHole")
+    model: DecoderConfig = field(default_factory=DecoderConfig)
+    joint: JointConfig = field(default_factory=JointConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        whole("model.latent", self.model.latent, 1, 1_000_000)
+        self.model.plan(self.data)
         corruption = self.corruption.make("corruption", "corruption")
         try:  # does it fit the images?
             corruption.draw(1, self.data.size, self.data.size, generator=generator(self.seed))
         except JiioError as error:
             raise ConfigError(f"corruption: {error}") from error
-        for i, logger in enumerate(self.loggers):
-            if logger.name not in TABLE["logger"]:
-                look_up("logger", logger.name, f"loggers[{i}].name")
+
+
+# task -> "module:attribute" of its configuration; TrainConfig where a task names none.
+CONFIGS = {"prior": "tasks.prior:PriorConfig", "direct": "tasks.prior:PriorConfig"}
+
+
+def config_class(values: Mapping[str, Any]) -> type[RunConfig]:
+    """The class of a configuration, from the task that its values name."""
+    where = CONFIGS.get(str(values.get("task")))
+    if where is None:
+        return TrainConfig
+    module, attribute = where.split(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 # What may differ between a checkpoint and the run that continues it: nothing that the weights depend on.

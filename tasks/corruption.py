@@ -1,107 +1,25 @@
-"""How a clean image becomes a measurement: linear maps ``y = A x + sigma n`` with tested adjoints.
+"""What a configuration names: families of corruptions, each of which draws a linear map for images of a given size.
 
-A map acts on images (B, C, H, W) and knows its adjoint, ``<A x, y> = <x, A* y>`` for all x and y. A corruption draws
-maps: it is what a configuration names, and its random part is a pure function of the generator that it is given.
-A new kind, a blur or a downsampling, is one small class of each sort.
+The random part of a map is a pure function of the generator that it is given. The maps themselves are in
+:mod:`tasks.maps`, :mod:`tasks.convolution` and :mod:`tasks.compressed`. In all of them ``sigma`` is the standard
+deviation of the noise on the image range [0, 1].
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from jiio.checks import check_integer, check_number, fail
-
-
-class LinearMap(ABC):
-    """A linear map on images, and the level of the Gaussian noise that its measurement carries.
-
-    ``sigma`` is the standard deviation of the noise, in units of the image range [0, 1].
-    """
-
-    sigma: float
-
-    @abstractmethod
-    def A(self, x: Tensor) -> Tensor:
-        """The measurement without noise. x: (B, C, H, W)."""
-
-    @abstractmethod
-    def A_adjoint(self, y: Tensor) -> Tensor:
-        """The adjoint map, from measurements back to images (B, C, H, W)."""
-
-    def measure(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """``A x + sigma n`` with standard normal n from a CPU generator; the values are not clipped to [0, 1]."""
-        y = self.A(x)
-        if self.sigma == 0.0:
-            return y
-        return y + self.sigma * torch.randn(y.shape, generator=generator).to(y)
-
-
-@dataclass(frozen=True)
-class Denoise(LinearMap):
-    """The identity: the measurement is the image plus noise."""
-
-    sigma: float
-
-    def __post_init__(self) -> None:
-        check_number("sigma", self.sigma, 0.0)
-
-    def A(self, x: Tensor) -> Tensor:
-        return x
-
-    def A_adjoint(self, y: Tensor) -> Tensor:
-        return y
-
-
-@dataclass(frozen=True, eq=False)
-class Inpaint(LinearMap):
-    """Multiplication by a mask; the adjoint is the same multiplication.
-
-    Args:
-        mask: (B, 1, H, W) or any shape that broadcasts to the images; 1 where a pixel is kept, 0 where it is missing.
-        sigma: noise on the kept pixels; a measurement is exactly 0 in the holes.
-    """
-
-    mask: Tensor
-    sigma: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_number("sigma", self.sigma, 0.0)
-
-    def A(self, x: Tensor) -> Tensor:
-        return self.mask.to(x) * x
-
-    def A_adjoint(self, y: Tensor) -> Tensor:
-        return self.mask.to(y) * y
-
-    def measure(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        return self.A(super().measure(x, generator))
-
-    def keep(self, y: Tensor, x: Tensor) -> Tensor:
-        """x with its known pixels as measured; x itself where the measurement carries noise."""
-        return x if self.sigma > 0.0 else y + (1 - self.mask.to(x)) * x
-
-
-def box_mask(batch: int, height: int, width: int, *, side: int, generator: torch.Generator) -> Tensor:
-    """Masks (B, 1, H, W) with one missing square of the given side, anywhere inside the image with equal chance."""
-    if not 0 < check_integer("side", side, 1) <= min(height, width):
-        fail("side", f"a hole no larger than the image ({height} x {width})", side)
-    top = torch.randint(height - side + 1, (batch, 1, 1, 1), generator=generator)
-    left = torch.randint(width - side + 1, (batch, 1, 1, 1), generator=generator)
-    rows = torch.arange(height).view(1, 1, height, 1)
-    columns = torch.arange(width).view(1, 1, 1, width)
-    hole = (rows >= top) & (rows < top + side) & (columns >= left) & (columns < left + side)
-    return (~hole).float()
-
-
-def random_mask(batch: int, height: int, width: int, *, missing: float, generator: torch.Generator) -> Tensor:
-    """Masks (B, 1, H, W) in which exactly ``round(missing H W)`` pixels of every image are missing."""
-    check_number("missing", missing, 0.0, 1.0)
-    order = torch.rand(batch, height * width, generator=generator).argsort(1)
-    return (order.argsort(1) >= round(missing * height * width)).float().view(batch, 1, height, width)
+from jiio.checks import check_choice, check_integer, check_number, fail
+from tasks.compressed import Compressed, compressed
+from tasks.convolution import BOUNDARIES, Convolution, blur, downsample
+from tasks.files import InputError, read_image
+from tasks.kernels import gaussian_kernel, given_kernel, motion_kernel
+from tasks.maps import Denoise, Inpaint, LinearMap, box_mask, random_mask
 
 
 class AbstractCorruption(ABC):
@@ -135,7 +53,7 @@ class BoxHole(AbstractCorruption):
 
     Args:
         side: of the hole, pixels.
-        sigma: standard deviation of the noise on the pixels that are left.
+        sigma: of the noise on the pixels that are left.
     """
 
     side: int = 8
@@ -155,7 +73,7 @@ class RandomHoles(AbstractCorruption):
 
     Args:
         missing: share of the pixels, from 0 to 1.
-        sigma: standard deviation of the noise on the pixels that are left.
+        sigma: of the noise on the pixels that are left.
     """
 
     missing: float = 0.5
@@ -168,3 +86,143 @@ class RandomHoles(AbstractCorruption):
     def draw(self, batch: int, height: int, width: int, *, generator: torch.Generator) -> Inpaint:
         mask = random_mask(batch, height, width, missing=self.missing, generator=generator)
         return Inpaint(mask=mask, sigma=self.sigma)
+
+
+@dataclass(frozen=True)
+class GivenMask(AbstractCorruption):
+    """Inpainting of the pixels that a picture marks.
+
+    Args:
+        path: of a picture as large as the images; its dark half (below 0.5) is missing, its bright half is kept.
+        sigma: of the noise on the pixels that are left.
+    """
+
+    path: str
+    sigma: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_number("sigma", self.sigma, 0.0)
+        _read("path", self.path)  # what is wrong with the file is said before anything runs
+
+    def draw(self, batch: int, height: int, width: int, *, generator: torch.Generator) -> Inpaint:
+        mask = (_read("path", self.path) >= 0.5).float()
+        if mask.shape != (height, width):
+            came = f"{self.path} with {mask.shape[0]} x {mask.shape[1]}"
+            fail("path", f"a mask as large as the image ({height} x {width})", came, error=InputError)
+        return Inpaint(mask=mask[None, None], sigma=self.sigma)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Blur(AbstractCorruption):
+    """What the blurs share: the border and the noise."""
+
+    boundary: str = "circular"
+    sigma: float = 0.01
+
+    def __post_init__(self) -> None:
+        check_choice("boundary", self.boundary, BOUNDARIES)
+        check_number("sigma", self.sigma, 0.0)
+        self.kernel()
+
+    @abstractmethod
+    def kernel(self) -> Tensor:
+        """The kernel (k, l), of sum 1."""
+
+    def draw(self, batch: int, height: int, width: int, *, generator: torch.Generator) -> Convolution:
+        return blur(self.kernel(), (height, width), boundary=self.boundary, sigma=self.sigma)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GaussianBlur(_Blur):
+    """Blur by a Gaussian.
+
+    Args:
+        width: standard deviation of the kernel, pixels.
+        boundary: what lies beyond the border: circular, symmetric, replicate, valid.
+        sigma: of the noise.
+    """
+
+    width: float = 1.6
+
+    def kernel(self) -> Tensor:
+        return gaussian_kernel(self.width)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MotionBlur(_Blur):
+    """Blur by a straight motion.
+
+    Args:
+        length: of the motion, pixels.
+        angle: degrees, counter-clockwise from the horizontal.
+        boundary: what lies beyond the border: circular, symmetric, replicate, valid.
+        sigma: of the noise.
+    """
+
+    length: float = 15.0
+    angle: float = 30.0
+
+    def kernel(self) -> Tensor:
+        return motion_kernel(self.length, self.angle)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GivenKernel(_Blur):
+    """Blur by a kernel that a picture shows.
+
+    Args:
+        path: of a small picture, its grey values being the weights; they are scaled to sum 1.
+        boundary: what lies beyond the border: circular, symmetric, replicate, valid.
+        sigma: of the noise.
+    """
+
+    path: str
+
+    def kernel(self) -> Tensor:
+        return given_kernel(_read("path", self.path))
+
+
+@dataclass(frozen=True)
+class Downsampling(AbstractCorruption):
+    """Super-resolution: bicubic downsampling with antialiasing.
+
+    Args:
+        factor: 2, 3, 4, up to 8.
+        boundary: what lies beyond the border: symmetric (MATLAB's way), replicate, circular, valid.
+        sigma: of the noise on the small image.
+    """
+
+    factor: int = 2
+    boundary: str = "symmetric"
+    sigma: float = 0.0
+
+    def __post_init__(self) -> None:
+        downsample(self.factor, (64, 64), boundary=self.boundary, sigma=self.sigma)  # checks all three
+
+    def draw(self, batch: int, height: int, width: int, *, generator: torch.Generator) -> Convolution:
+        return downsample(self.factor, (height, width), boundary=self.boundary, sigma=self.sigma)
+
+
+@dataclass(frozen=True)
+class CompressedSensing(AbstractCorruption):
+    """A random part of the coefficients of the image in a basis in which it is not sparse.
+
+    Args:
+        share: of the coefficients that is measured, above 0, at most 1.
+        sigma: of the noise on the coefficients, whose scale is that of the pixels.
+    """
+
+    share: float = 0.25
+    sigma: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_number("share", self.share, 0.0, 1.0, open_low=True)
+        check_number("sigma", self.sigma, 0.0)
+
+    def draw(self, batch: int, height: int, width: int, *, generator: torch.Generator) -> Compressed:
+        return compressed((height, width), self.share, sigma=self.sigma, generator=generator)
+
+
+def _read(argument: str, path: str) -> Tensor:
+    """A small picture as grey values (H, W)."""
+    return torch.from_numpy(read_image(argument, Path(path), channels=1)[:, :, 0])

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm"}
-OFFLINE = "or use data.family faces, which ships with scikit-image."
+OFFLINE = "or use the faces, which ship with scikit-image."
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,16 +49,16 @@ class ImageSet:
 Raw = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
 
 
-def find_data(data_root: Path | None, inside: str, what: str) -> Path:
-    """The file or folder ``inside`` the data root: the argument first, then JIIO_DATA."""
+def find_data(data_root: Path | None, inside: str, what: str, *, argument: str = "data.family") -> Path:
+    """The file or folder ``inside`` the data root: ``data_root`` first, then JIIO_DATA. argument: for messages."""
     named = data_root or (Path(os.environ["JIIO_DATA"]) if os.environ.get("JIIO_DATA") else None)
     if named is None:
         came = "no folder to look in"
-        fail("data.family", f"{what} in {inside}", came, f"Pass --data-root or set JIIO_DATA, {OFFLINE}", InputError)
+        fail(argument, f"{what} in {inside}", came, f"Pass --data-root or set JIIO_DATA, {OFFLINE}", InputError)
     path = named / inside
     if not path.exists():
         remedy = f"Put the data there, name another folder by --data-root or JIIO_DATA, {OFFLINE}"
-        fail("data.family", what, f"no {path}", remedy, InputError)
+        fail(argument, what, f"no {path}", remedy, InputError)
     return path
 
 

@@ -72,6 +72,7 @@ def run(*, fast: bool, output: Path, seed: int) -> Path:
         trained = train(config, resume=True)
         how = f"trained live for {config.steps} steps"
     # Trained with noise on the known pixels, which regularises; shown without, as a person would use it.
+    assert isinstance(trained.config, TrainConfig)
     clean = dataclasses.replace(trained.config, corruption=Choice("BoxHole", {"side": 8}))
     task = Restore(clean)
     _say("Restoring held-out faces, with the classical restorers beside.")
@@ -152,7 +153,7 @@ class Example:
         )
 
     def sheet(self) -> bytes:
-        from tasks.baselines import biharmonic
+        from tasks.classical import biharmonic
 
         names = ("clean", "measured", "biharmonic", "jiio")
         pictures = (self.clean, self.y, biharmonic(self.y, self.operator), self.restored)

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from tasks.checkpoint import Checkpoint
-from tasks.config import TrainConfig
+from tasks.config import RunConfig
 from tasks.loop import Task, build_task, check_device
 from tasks.seeds import derive
 from tasks.threads import cpu_threads
@@ -16,7 +16,7 @@ from tasks.threads import cpu_threads
 def evaluate(
     checkpoint: Checkpoint,
     *,
-    config: TrainConfig | None = None,
+    config: RunConfig | None = None,
     data_root: Path | None = None,
     task: Task | None = None,
 ) -> list[dict[str, str | float]]:

@@ -65,6 +65,9 @@ def moving(frames: Sequence[Tensor], captions: Sequence[str], scale: int = 5, mi
     return buffer.getvalue()
 
 
+Box = tuple[float, float, float, float]  # left, top, width, height
+
+
 @dataclass(frozen=True)
 class Curve:
     """A line of a plot; NaN breaks nothing, it is skipped."""
@@ -104,6 +107,34 @@ def plot(panels: Sequence[tuple[str, str, Sequence[Curve]]], xlabel: str, *, log
                 axis.set_yscale("log")
             axis.grid(True, which="major", linewidth=0.4, alpha=0.6)
             axis.legend(frameon=False, fontsize=8)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=130)
+        pyplot.close(figure)
+    return buffer.getvalue()
+
+
+def heat(values: np.ndarray, label: str, *, limit: float, signed: bool = False, boxes: Sequence[Box] = ()) -> bytes:
+    """A PNG of values (H, W) as colours with their scale beside: from 0 to ``limit``, or to both sides of 0. ``boxes``
+    are drawn over it.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+    from matplotlib.patches import Rectangle
+
+    height, width = values.shape
+    scale = min(7.0 / width, 6.0 / height)
+    with pyplot.rc_context({"font.size": 9}):
+        figure, axis = pyplot.subplots(figsize=(width * scale + 1.2, height * scale + 0.3), layout="constrained")
+        low, colours = (-limit, "RdBu_r") if signed else (0.0, "magma")
+        shown = axis.imshow(values, cmap=colours, vmin=low, vmax=limit, interpolation="nearest")
+        for left, top, wide, high in boxes:
+            axis.add_patch(
+                Rectangle((left - 0.5, top - 0.5), wide, high, fill=False, edgecolor="#00a0ff", linewidth=1.5)
+            )
+        axis.set_axis_off()
+        figure.colorbar(shown, ax=axis, label=label, extend="both" if signed else "max", shrink=0.9)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=130)
         pyplot.close(figure)

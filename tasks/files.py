@@ -9,8 +9,10 @@ import contextlib
 import os
 import stat
 import struct
+import sys
 import warnings
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +24,11 @@ if TYPE_CHECKING:
 MAX_TEXT_BYTES = 1 << 20
 MAX_IMAGE_BYTES = 256 << 20
 MAX_IMAGE_PIXELS = 50_000_000
+# What decoders run into in damaged files; RuntimeError, LookupError, TypeError and AttributeError are slips of theirs.
+DECODER_ERRORS = (
+    *(OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, OverflowError, MemoryError),
+    *(RuntimeError, LookupError, TypeError, AttributeError),
+)
 
 
 class InputError(JiioError, ValueError):
@@ -126,6 +133,45 @@ def read_text(argument: str, path: Path, what: str) -> str:
         fail(argument, f"{what} in UTF-8", f"{path}, which is not text", error=InputError)
 
 
+@contextlib.contextmanager
+def muted() -> Iterator[None]:
+    """What C libraries (libtiff, libjpeg) themselves print on standard error within is thrown away."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError, ValueError):  # there may be no standard error
+            sys.stderr.flush()
+            before = os.dup(2)
+            stack.callback(os.close, before)
+            stack.callback(os.dup2, before, 2)
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            stack.callback(os.close, nowhere)
+            os.dup2(nowhere, 2)
+        yield
+
+
+@contextlib.contextmanager
+def decoding(argument: str, path: Path) -> Iterator[None]:
+    """What Pillow's decoders raise within becomes one sentence; their warnings are thrown away."""
+    from PIL import Image
+
+    try:
+        with muted(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{argument}: {path} unfolds to too many pixels for an image. Shrink it first.") from error
+    except JiioError:
+        raise
+    except DECODER_ERRORS as error:
+        raise InputError(f"{argument}: {path} is not an image that can be read ({reason(error)}).") from error
+
+
+def check_pixels(argument: str, path: Path, width: int, height: int, limit: int) -> None:
+    """No more pixels than ``limit``; asked of the header, before anything is decoded."""
+    if width * height > limit:
+        came = f"{path} with {width} x {height}"
+        fail(argument, f"an image of at most {limit:,} pixels", came, "Shrink it first.", InputError)
+
+
 def read_image(argument: str, path: Path, *, channels: int, max_pixels: int = MAX_IMAGE_PIXELS) -> np.ndarray:
     """An image file as float32 values in [0, 1], of shape (height, width, channels); 1 channel is grey, 3 are colour.
 
@@ -136,25 +182,14 @@ def read_image(argument: str, path: Path, *, channels: int, max_pixels: int = MA
     from PIL import Image, ImageOps
 
     check_file(argument, path, "an image file", MAX_IMAGE_BYTES)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path) as image:
-                if image.width * image.height > max_pixels:
-                    came = f"{path} with {image.width} x {image.height}"
-                    fail(argument, f"an image of at most {max_pixels:,} pixels", came, "Shrink it first.", InputError)
-                image.load()
-                image = ImageOps.exif_transpose(image)
-                depth = 65535.0 if image.mode.startswith("I") else 255.0
-                if depth == 255.0:
-                    image = image.convert("L" if channels == 1 else "RGB")
-                pixels = np.asarray(image, dtype=np.float32) / depth
-    except Image.DecompressionBombError as error:
-        raise InputError(f"{argument}: {path} unfolds to too many pixels for an image. Shrink it first.") from error
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, OverflowError, MemoryError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{argument}: {path} is not an image that can be read ({reason(error)}).") from error
+    with decoding(argument, path), Image.open(path) as image:
+        check_pixels(argument, path, image.width, image.height, max_pixels)
+        image.load()
+        image = ImageOps.exif_transpose(image)
+        depth = 65535.0 if image.mode.startswith("I") else 255.0
+        if depth == 255.0:
+            image = image.convert("L" if channels == 1 else "RGB")
+        pixels = np.asarray(image, dtype=np.float32) / depth
     pixels = np.clip(pixels, 0.0, 1.0)
     if pixels.ndim == 2:
         pixels = np.repeat(pixels[:, :, None], channels, axis=2)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from jiio.checks import ArgumentError, CheckpointError, JiioError, fail
 from tasks import checkpoint as files
 from tasks.checkpoint import Checkpoint
-from tasks.config import FREE_ON_RESUME, OptimiserConfig, TrainConfig, look_up
+from tasks.config import FREE_ON_RESUME, OptimiserConfig, RunConfig, look_up
 from tasks.files import check_output_folder, remove_parts
 from tasks.interrupt import Interruption, TrainingInterrupted
 from tasks.logs import AbstractLogger, JsonLinesLogger
@@ -54,13 +54,13 @@ class TrainingError(JiioError, RuntimeError):
     """The training cannot go on."""
 
 
-def build_task(config: TrainConfig, *, data_root: Path | None = None) -> Task:
+def build_task(config: RunConfig, *, data_root: Path | None = None) -> Task:
     """The task that the configuration names."""
     return look_up("task", config.task, "task")(config, data_root=data_root)
 
 
 def train(
-    config: TrainConfig,
+    config: RunConfig,
     *,
     resume: bool = False,
     data_root: Path | None = None,
@@ -111,7 +111,7 @@ def train(
     return last
 
 
-def find_start(config: TrainConfig, folder: Path, resume: bool, report: Callable[[str], None]) -> Checkpoint | None:
+def find_start(config: RunConfig, folder: Path, resume: bool, report: Callable[[str], None]) -> Checkpoint | None:
     """The checkpoint to go on from, None to begin; refuses to write over a training, or to go on with another one."""
     if not resume:
         if files.checkpoints(folder) or (folder / files.WEIGHTS).exists():
@@ -130,7 +130,7 @@ def find_start(config: TrainConfig, folder: Path, resume: bool, report: Callable
 class Record:
     """Everything a training leaves while it runs: log lines, the progress bar, checkpoints."""
 
-    def __init__(self, config: TrainConfig, folder: Path, loggers: list[AbstractLogger], done: int) -> None:
+    def __init__(self, config: RunConfig, folder: Path, loggers: list[AbstractLogger], done: int) -> None:
         self.config, self.folder, self.loggers, self.done = config, folder, loggers, done
 
     def __enter__(self) -> Record:
@@ -165,7 +165,7 @@ class Record:
 
 
 def training_step(
-    config: TrainConfig, task: Task, model: nn.Module, optimiser: torch.optim.Optimizer, step: int
+    config: RunConfig, task: Task, model: nn.Module, optimiser: torch.optim.Optimizer, step: int
 ) -> dict[str, float]:
     """One update of the weights; everything random in it follows from (seed, step)."""
     torch.manual_seed(derive(config.seed, "step", step))
@@ -211,7 +211,7 @@ def check_device(name: str) -> torch.device:
         raise ArgumentError(f"device: expected a device of this machine, got {name!r}. {remedy}") from error
 
 
-def check_same(config: TrainConfig, start: Checkpoint, report: Callable[[str], None]) -> None:
+def check_same(config: RunConfig, start: Checkpoint, report: Callable[[str], None]) -> None:
     """A checkpoint can be continued under its own configuration only; other versions are allowed, and said."""
     difference = files.differing(config, start.config, FREE_ON_RESUME)
     if difference:

@@ -9,25 +9,46 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 STYLE = """
-:root { color-scheme: light; }
-body { font: 16px/1.55 system-ui, -apple-system, "Segoe UI", sans-serif; color: #1b1f24; background: #fff;
+:root { color-scheme: light dark; --ink: #1b1f24; --soft: #3b434b; --faint: #6a737d; --line: #e4e7ea; --paper: #fff;
+        --shade: #f4f5f6; --ours: #f1f7f2; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e6e9ec; --soft: #c3cad1; --faint: #98a2ab; --line: #30363d; --paper: #15181c; --shade: #23282e;
+          --ours: #1d2b21; }
+}
+body { font: 16px/1.55 system-ui, -apple-system, "Segoe UI", sans-serif; color: var(--ink); background: var(--paper);
        max-width: 60rem; margin: 2.5rem auto; padding: 0 1.2rem; }
-h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 .4rem; }
+h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 .4rem; overflow-wrap: anywhere; }
 h2 { font-size: 1.15rem; margin: 2.4rem 0 .5rem; }
-p.lead { font-size: 1.05rem; color: #3b434b; }
+p.lead { font-size: 1.05rem; color: var(--soft); }
 figure { margin: 1rem 0; }
 img { max-width: 100%; height: auto; }
 img.pixels { image-rendering: pixelated; }
-figcaption { color: #6a737d; font-size: .88rem; margin-top: .35rem; }
+figcaption { color: var(--faint); font-size: .88rem; margin-top: .35rem; }
+.compare { position: relative; display: inline-block; max-width: 100%; line-height: 0; --cut: 50%; }
+.compare img.over { position: absolute; inset: 0; width: 100%; height: 100%; clip-path: inset(0 0 0 var(--cut)); }
+.compare::after { content: ""; position: absolute; top: 0; bottom: 0; left: var(--cut); border-left: 2px solid #fff;
+                  box-shadow: 0 0 3px #000; pointer-events: none; }
+.compare input { position: absolute; inset: 0; width: 100%; height: 100%; margin: 0; opacity: 0; cursor: ew-resize;
+                 touch-action: pan-y; }
+.compare:focus-within { outline: 2px solid #4c8bf5; outline-offset: 2px; }
+.row { display: flex; flex-wrap: wrap; gap: .8rem; }
+.row figure { margin: .3rem 0; flex: 0 1 auto; max-width: 100%; }
+.pair figure { max-width: calc(50% - .4rem); }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .93rem; }
-th, td { padding: .32rem .85rem .32rem 0; text-align: right; border-bottom: 1px solid #e4e7ea; white-space: nowrap; }
-th { font-weight: 600; color: #3b434b; }
+th, td { padding: .32rem .85rem .32rem 0; text-align: right; border-bottom: 1px solid var(--line);
+         white-space: nowrap; }
+th { font-weight: 600; color: var(--soft); }
 th:first-child, td:first-child { text-align: left; }
-tr.ours td { font-weight: 650; background: #f1f7f2; }
-code { background: #f4f5f6; padding: .08rem .3rem; border-radius: 3px; font-size: .9em; }
-footer { margin-top: 3rem; color: #6a737d; font-size: .85rem; border-top: 1px solid #e4e7ea; padding-top: .8rem; }
+tr.ours td { font-weight: 650; background: var(--ours); }
+code { background: var(--shade); padding: .08rem .3rem; border-radius: 3px; font-size: .9em; }
+footer { margin-top: 3rem; color: var(--faint); font-size: .85rem; border-top: 1px solid var(--line);
+         padding-top: .8rem; overflow-wrap: anywhere; }
 """
+SLIDER = (
+    '<input type="range" min="0" max="100" value="50" step="0.5" aria-label="how much of the first picture shows" '
+    "oninput=\"this.parentNode.style.setProperty('--cut', this.value + '%')\">"
+)
 
 
 @dataclass
@@ -45,12 +66,21 @@ class Page:
         self.parts.append(f"<p>{html.escape(text)}</p>")
 
     def picture(self, data: bytes, caption: str, *, kind: str = "png", pixels: bool = False) -> None:
-        """An embedded PNG or GIF with a caption, which is its alternative text as well."""
-        code = base64.b64encode(data).decode()
-        css = ' class="pixels"' if pixels else ""
+        """An embedded picture with a caption, which is its alternative text as well."""
+        self.parts.append(_figure(data, caption, kind=kind, pixels=pixels))
+
+    def row(self, pictures: Sequence[tuple[bytes, str]], *, width: int, pixels: bool = True) -> None:
+        """Small PNG pictures with captions, side by side where there is room; each ``width`` CSS pixels wide."""
+        figures = (_figure(data, caption, pixels=pixels, width=width) for data, caption in pictures)
+        css = "row pair" if len(pictures) == 2 else "row"
+        self.parts.append(f'<div class="{css}">{"".join(figures)}</div>')
+
+    def compare(self, before: bytes, after: bytes, caption: str, *, kind: str = "png") -> None:
+        """Two pictures of one size, one over the other; the line between them follows the pointer or the arrow keys."""
+        over = f'<img class="over" src="{_inline(after, kind)}" alt="after">'
+        pair = f'<img src="{_inline(before, kind)}" alt="before">{over}{SLIDER}'
         words = html.escape(caption)
-        image = f'<img{css} src="data:image/{kind};base64,{code}" alt="{words}">'
-        self.parts.append(f"<figure>{image}<figcaption>{words}</figcaption></figure>")
+        self.parts.append(f'<figure><div class="compare">{pair}</div><figcaption>{words}</figcaption></figure>')
 
     def table(self, rows: Sequence[dict[str, str | float]], *, ours: str = "") -> None:
         """Rows with the same keys; the one whose first cell is ``ours`` stands out; NaN and gaps stay empty."""
@@ -74,6 +104,18 @@ class Page:
             + "\n".join(self.parts)
             + f"\n<footer>{html.escape(footer)}</footer></body></html>\n"
         )
+
+
+def _inline(data: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def _figure(data: bytes, caption: str, *, kind: str = "png", pixels: bool = False, width: int | None = None) -> str:
+    css = ' class="pixels"' if pixels else ""
+    size, css = ("", css) if width is None else (f' style="width: {width}px"', f'{css} style="width: 100%"')
+    words = html.escape(caption)
+    image = f'<img{css} src="{_inline(data, kind)}" alt="{words}">'
+    return f"<figure{size}>{image}<figcaption>{words}</figcaption></figure>"
 
 
 def _cell(value: str | float | None) -> str:

@@ -20,7 +20,7 @@ import jiio
 from jiio.diagnostics import jacobian_penalty
 from jiio.layout import Tree, detach
 from jiio.models import EquilibriumModel, build
-from tasks import baselines
+from tasks.baselines import Case, best, serving
 from tasks.config import TrainConfig
 from tasks.corruption import Inpaint, LinearMap
 from tasks.data import load_images, training_batch
@@ -118,20 +118,17 @@ class Restore:
     def evaluate(self, model: nn.Module) -> list[Row]:
         """Ours beside the classical restorers on the test images; noiseless inpainting keeps the known pixels."""
         assert isinstance(model, LatentRestorer)
-        clean = self.images.test
-        operator = self.draw(len(clean), "test", 0)
-        y = operator.measure(clean, generator(self.config.seed, "noise", "test", 0))
-        rows = []
+        case = self.case(self.images.test, "test")
+        clean, operator, y = case.clean, case.operator, case.y
         with torch.no_grad():
-            for name, restored in self.classical(y, operator).items():
-                rows.append(figures(name, restored, clean, operator))
+            rows = [
+                figures(name, case.finished(image), clean, operator) for name, image in self.classical(case).items()
+            ]
             begin = time.perf_counter()
             settings = self.settings | {"adjoint": jiio.Detached(), "max_steps": max(200, self.config.joint.max_steps)}
             restored, solution = model.restore(y.to(self.device), operator, on_failure="ignore", **settings)
             seconds = time.perf_counter() - begin
-        restored = restored.cpu()
-        restored = operator.keep(y, restored) if isinstance(operator, Inpaint) else restored
-        ours = figures("joint (jiio)", restored.clamp(0, 1), clean, operator)
+        ours = figures("joint (jiio)", case.finished(restored.cpu()), clean, operator)
         ours |= {
             "evaluations": float(solution.evaluations.cell),
             "VJPs": float(solution.evaluations.vjp),
@@ -140,18 +137,20 @@ class Restore:
         }
         return [*rows, ours]
 
-    def classical(self, y: Tensor, operator: LinearMap) -> dict[str, Tensor]:
-        """The baselines by name; the weight of total variation is tuned on training images."""
-        size = min(10, len(self.images.train))
-        tune = self.draw(size, "tune", 0)
-        some = self.images.train[:size]
-        noisy = tune.measure(some, generator(self.config.seed, "noise", "tune", 0))
-        weight = baselines.tuned_tv_weight(some, noisy, tune) if size else 0.05
-        named = {"corrupted": y, "mean image": self.images.train.mean(0).expand_as(y)}
-        if isinstance(operator, Inpaint):
-            named["mean fill"] = baselines.mean_fill(y, operator)
-            named["biharmonic (scikit-image)"] = baselines.biharmonic(y, operator)
-        named["total variation (scikit-image)"] = baselines.total_variation(y, operator, weight=weight)
+    def case(self, clean: Tensor, purpose: str) -> Case:
+        """Images with their corruption."""
+        operator = self.draw(len(clean), purpose, 0)
+        return Case(clean, operator, operator.measure(clean, generator(self.config.seed, "noise", purpose, 0)))
+
+    def classical(self, case: Case) -> dict[str, Tensor]:
+        """The baselines by name, tuned on training images."""
+        start = case.operator.start(case.y)
+        named = {"start": start}
+        if len(self.images.train) > 0:
+            named["mean image"] = self.images.train.mean(0).expand_as(start)
+            tuning = [self.case(self.images.train[:10], "tune")]
+            for baseline in serving(case.operator):
+                named[baseline.name] = baseline(case.y, case.operator, best(baseline, tuning))
         return named
 
 

@@ -19,6 +19,7 @@ import toy
 from tasks import doctor
 from tasks.checkpoint import load
 from tasks.cli import main
+from tasks.config import TrainConfig
 
 ROOT = Path(__file__).parents[1]
 
@@ -255,6 +256,7 @@ def test_train_resume_and_evaluate(capsys):
     assert main(["train", "toy.yaml", "--steps", "6", "--data.batch_size=5"]) == 0
     assert capsys.readouterr().err.splitlines()[-1] == "Trained 6 steps; weights in runs/weights.safetensors."
     state = load(Path("runs"))
+    assert isinstance(state.config, TrainConfig)
     assert state.config.steps == 6 and state.config.data.batch_size == 5 and state.config.data.size == 8
     assert main(["train", "toy.yaml", "--steps", "6", "--data.batch_size=5", "--resume"]) == 0
     capsys.readouterr()
@@ -273,6 +275,7 @@ def test_choices_on_the_command_line(capsys):
     corruption = ["--corruption.name", "GaussianNoise", "--corruption.options", '{"sigma": 0.3}']
     assert main(["train", "toy.yaml", "--steps", "4", "--joint.adjoint.name", "Implicit", *corruption]) == 0
     config = load(Path("runs")).config
+    assert isinstance(config, TrainConfig)
     assert config.corruption.options == {"sigma": 0.3} and config.joint.adjoint.name == "Implicit"
 
 

@@ -8,9 +8,12 @@ from .cells import AbstractCell, ConvCell, DenseCell
 from .equilibrium import BoundCell, EquilibriumModel
 from .files import load, save
 from .heads import ClassifierHead, DenseHead, ImageHead
+from .image import LevelInjection, ResidualHead, TwoScaleCell
 from .injections import ConvInjection, DecoderInjection, LinearInjection
 from .monotone import MonotoneCell
 from .multiscale import PRESETS, MultiscaleCell, MultiscaleConfig
+from .prior import ImagePrior, ImagePriorConfig
+from .smooth import SmoothConv2d
 
 __all__ = [
     "PRESETS",
@@ -26,12 +29,18 @@ __all__ = [
     "DenseHead",
     "EquilibriumModel",
     "ImageHead",
+    "ImagePrior",
+    "ImagePriorConfig",
+    "LevelInjection",
     "LinearInjection",
     "ModelConfig",
     "MonotoneCell",
     "MonotoneConfig",
     "MultiscaleCell",
     "MultiscaleConfig",
+    "ResidualHead",
+    "SmoothConv2d",
+    "TwoScaleCell",
     "build",
     "classifier",
     "decoder",

@@ -18,6 +18,7 @@ from ..checks import CellError, check_choice, check_integer, fail
 ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], float]] = {
     "relu": (F.relu, 1.0),
     "tanh": (torch.tanh, 1.0),
+    "elu": (F.elu, 1.0),
     "softplus": (F.softplus, 1.0),
     "silu": (F.silu, 1.0999),
     "gelu": (F.gelu, 1.1290),

@@ -1,0 +1,144 @@
+"""Joint against nested where the unknown is the image: calls until the objective is within 1 % of the best.
+
+The objective is that of ``tasks.imagespace`` at one level of the shipped prior. Nested means: every step of the image
+solves the equilibrium and the adjoint to tolerance, both warm-started; the best of a grid of rules (plain, momentum,
+outer Anderson), rates and inner tolerances is reported. Objectives are evaluated at a tight equilibrium of every image
+on the way, so that no method is credited for a state that has not arrived. A call is an evaluation of the cell or a
+VJP, counted per picture.
+
+    JIIO_DATA=DIR python benchmarks/image_space.py --output image_space.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import time
+from collections.abc import Iterator
+
+import harness
+import torch
+from torch import Tensor
+
+import jiio
+from jiio.models.prior import ImagePrior
+from tasks.corruption import AbstractCorruption, Downsampling, GaussianBlur, GaussianNoise, RandomHoles
+from tasks.imagespace import ImageRestorer, Strength
+from tasks.nested import nested
+from tasks.patches import load_pictures
+from tasks.restorers import load_restorer
+from tasks.seeds import generator
+
+WITHIN = 0.01
+TIGHT = jiio.Tolerance(atol=1e-6, rtol=1e-5)
+USUAL = jiio.Tolerance(atol=1e-4, rtol=1e-3)
+LOOSE = jiio.Tolerance(atol=1e-3, rtol=1e-2)
+CASES: dict[str, tuple[AbstractCorruption, Strength]] = {
+    "noise 25": (GaussianNoise(25 / 255), Strength((10 / 255,))),
+    "blur 1.6": (GaussianBlur(width=1.6, sigma=0.01), Strength((0.04,))),
+    "half size": (Downsampling(2), Strength((0.04,))),
+    "half missing": (RandomHoles(0.5), Strength((0.04,))),
+}
+Path = list[tuple[Tensor, Tensor]]  # calls so far of each picture (B,), the images (B, C, H, W)
+
+
+def joint(problem: jiio.Problem, start: Tensor, memory: int) -> Path:
+    """The iterates of the joint solve; the first calls measure the scale."""
+    solution = jiio.solve(
+        problem,
+        start,
+        solver=jiio.Anderson(memory=memory),
+        adjoint=jiio.Detached(),
+        tolerance=USUAL,
+        max_steps=150,
+        on_failure="ignore",
+        trace="points",
+    )
+    assert solution.trace is not None
+    own = torch.full((len(start),), 4)
+    path: Path = [(own, start)]
+    for t, x in enumerate(solution.trace.x):
+        path.append((4 + 2 * torch.minimum(torch.tensor(t + 1), solution.steps), x))  # type: ignore[arg-type]
+    return path
+
+
+def grid() -> Iterator[tuple[str, dict]]:
+    for word, tolerance in (("1e-3", USUAL), ("1e-2", LOOSE)):
+        inner = {"tolerance": tolerance, "outer_tolerance": USUAL, "outer_steps": 40}
+        for rate in (0.5, 1.0, 1.6):
+            yield f"rate {rate}, inner {word}", inner | {"rule": jiio.GradientStep(rate)}
+        for rate in (0.3, 0.6):
+            yield f"momentum 0.8, rate {rate}, inner {word}", inner | {"rule": jiio.MomentumStep(rate, 0.8)}
+        outer = {"rule": jiio.GradientStep(0.5), "outer": jiio.Anderson(memory=5)}
+        yield f"outer Anderson, inner {word}", inner | outer
+
+
+def verified(problem: jiio.Problem, images: list[Tensor]) -> Tensor:
+    """(T, B), the objective at a tight equilibrium."""
+    values, z = [], None
+    for x in images:
+        found = jiio.equilibrium(problem.cell, x, z, adjoint=jiio.Detached(), tolerance=TIGHT, on_failure="ignore")
+        z = found.z
+        values.append(problem.total(z, x, len(x)))
+    return torch.stack(values)
+
+
+def crossing(path: Path, values: Tensor, best: Tensor) -> Tensor:
+    """(B,) calls after which the objective stays within 1 % of the best; infinite where it never does."""
+    near = values <= best + WITHIN * best.abs()
+    stays = near.flip(0).cummin(0).values.flip(0)
+    first = stays.float().argmax(0)
+    calls = torch.stack([calls for calls, _ in path]).float().gather(0, first[None])[0]
+    return torch.where(stays.any(0), calls, torch.full_like(calls, math.inf))
+
+
+@torch.no_grad()
+def one(name: str, prior: ImagePrior, clean: Tensor) -> harness.Row:
+    corruption, strength = CASES[name]
+    operator = corruption.draw(len(clean), *clean.shape[2:], generator=generator(0, "map"))
+    y = operator.measure(clean, generator(0, "noise"))
+    problem = ImageRestorer(prior).problem(y, operator, level=strength.levels[0], strength=strength)
+    start = operator.start(y)
+    paths: dict[str, dict[str, Path]] = {"joint": {f"memory {m}": joint(problem, start, m) for m in (5, 10)}}
+    paths["nested"] = {}
+    seconds = {}
+    for label, settings in grid():
+        begin = time.process_time()
+        run = nested(problem, start, **settings)
+        seconds[label] = time.process_time() - begin
+        paths["nested"][label] = [(visit.own, visit.x) for visit in run.visits]  # type: ignore[misc]
+    values = {row: {k: verified(problem, [x for _, x in p]) for k, p in ways.items()} for row, ways in paths.items()}
+    best = torch.stack([v.amin(0) for ways in values.values() for v in ways.values()]).amin(0)
+    result: harness.Row = {"case": name}
+    own = {}
+    for row, ways in paths.items():
+        crossed = {label: crossing(path, values[row][label], best) for label, path in ways.items()}
+        chosen = min(crossed, key=lambda label: float(crossed[label].median()))
+        own[row] = crossed[chosen]
+        result |= {f"{row}, calls": float(crossed[chosen].median()), f"{row}, chosen": chosen}
+        result[f"{row}, reached"] = float(torch.isfinite(crossed[chosen]).float().mean())
+    ratio = own["nested"] / own["joint"]
+    return result | {"nested / joint": float(ratio.median()), "ratios": ratio, "best": best}
+
+
+def run(options: argparse.Namespace) -> harness.Row:
+    prior = load_restorer("--weights", options.weights).prior
+    assert isinstance(prior, ImagePrior)
+    count = 2 if options.fast else 6
+    pictures = load_pictures(options.family, 1, data_root=options.data_root)[:: max(1, 400 // count)][:count]
+    clean = torch.stack([p[:, :96, :96].float() / 255 for p in pictures])
+    rows = []
+    for name in CASES:
+        rows.append(one(name, prior, clean))
+        harness.say(str({k: v for k, v in rows[-1].items() if not isinstance(v, Tensor)}))
+    short = [{k: v for k, v in row.items() if not isinstance(v, Tensor)} for row in rows]
+    harness.show(f"Calls per picture until within 1 % of the best objective, median of {len(clean)} pictures", short)
+    return {"rows": rows}
+
+
+if __name__ == "__main__":
+    made = harness.parser(__doc__, seeds=1)
+    made.add_argument("--weights", default="prior-grey", help="shipped weights, a checkpoint or a folder")
+    made.add_argument("--family", default="train400", help="pictures (default train400)")
+    sys.exit(harness.main(made, run))
