@@ -37,11 +37,11 @@ RESIDUALS = (
     "The same window: residual of each block of unknowns (z state, mu multiplier, x image) over the steps, in the "
     "scaled units that the tolerance is compared with."
 )
-OBJECTIVE = " Beside it the objective above the lowest value that was seen."
+OBJECTIVE = " Beside it how far the objective is from its last value."
 CONVERGED = " met its tolerance."
 CHANGE = (
-    "Restored minus original, mean over the colours, in 8-bit grey levels: red became brighter, blue darker. Pure "
-    "noise shows no outlines here; where edges of the picture show, detail was changed too.{every}"
+    "Restored minus original, mean over the colours, in 8-bit grey levels: red became brighter, blue darker. Where "
+    "the damage was noise alone, outlines of the picture here are detail that was lost.{every}"
 )
 CONFIDENCE = (
     "Root mean square error to be expected of each pixel, in 8-bit grey levels, from restorations of the restored "
@@ -95,7 +95,7 @@ def photo_page(subject: Subject, command: str) -> str:
         add_confidence(page, subject.expected)
     add_iteration(page, subject)
     page.heading("Numbers")
-    page.table(numbers(subject))
+    page.facts(numbers(subject))
     software = ", ".join(f"{name} {number}" for name, number in versions().items())
     return page.render(f"{command}. {software}.")
 
@@ -190,8 +190,8 @@ def add_iteration(page: Page, subject: Subject) -> None:
     panels: list[tuple[str, str, list[Curve]]] = [("Residuals", "root mean square", curves)]
     words = RESIDUALS
     if bool(torch.isfinite(value).any()):
-        excess = (value - value[torch.isfinite(value)].min()).tolist()
-        panels.append(("Objective", "above its lowest value", [Curve("objective", numbers, excess, COLOURS["x"])]))
+        apart = (value - value[torch.isfinite(value)][-1]).abs().tolist()
+        panels.append(("Objective", "distance from its last value", [Curve("objective", numbers, apart, COLOURS["x"])]))
         words += OBJECTIVE
     page.picture(plot(panels, "step"), words)
 
@@ -235,12 +235,12 @@ class Part:
         return shown(dataclasses.replace(self.subject.done.picture, pixels=image[0].numpy()), 1)
 
 
-def numbers(subject: Subject) -> list[dict[str, str | float]]:
+def numbers(subject: Subject) -> dict[str, str]:
     """What was measured, one row each."""
     done, job = subject.done, subject.done.job
     height, width = done.picture.pixels.shape[1:]
     tiled, steps = done.tiled, [tile.steps for tile in done.tiled.tiles]
-    rows = {
+    return {
         "picture": f"{width} x {height}, {subject.before.kind}",
         "noise": f"{job.sigma * LEVELS:.2f} grey levels, {'estimated' if job.estimated else 'given'}",
         "damage": job.damage.words,
@@ -254,4 +254,3 @@ def numbers(subject: Subject) -> list[dict[str, str | float]]:
         "steps of a tile": f"{min(steps)} to {max(steps)}" if min(steps) < max(steps) else str(steps[0]),
         "largest residual": f"{max(tile.residual for tile in tiled.tiles):.1e}",
     }
-    return [{"": name, " ": value} for name, value in rows.items()]

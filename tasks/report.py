@@ -40,6 +40,7 @@ th, td { padding: .32rem .85rem .32rem 0; text-align: right; border-bottom: 1px 
          white-space: nowrap; }
 th { font-weight: 600; color: var(--soft); }
 th:first-child, td:first-child { text-align: left; }
+.facts th, .facts td { text-align: left; white-space: normal; font-weight: 400; vertical-align: top; }
 tr.ours td { font-weight: 650; background: var(--ours); }
 code { background: var(--shade); padding: .08rem .3rem; border-radius: 3px; font-size: .9em; }
 footer { margin-top: 3rem; color: var(--faint); font-size: .85rem; border-top: 1px solid var(--line);
@@ -93,6 +94,11 @@ class Page:
         self.parts.append(
             f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
         )
+
+    def facts(self, rows: dict[str, str]) -> None:
+        """Names and values, one pair a line; long values wrap."""
+        lines = (f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>" for name, value in rows.items())
+        self.parts.append(f'<table class="facts"><tbody>{"".join(lines)}</tbody></table>')
 
     def render(self, footer: str) -> str:
         """The whole page as text."""

@@ -228,7 +228,7 @@ def test_the_page_shows_everything_and_loads_nothing():
         f"{made.done.tiled.evaluations}",
         "jiio restore a.png --report r.html",
         "residual of each block",
-        "objective above the lowest",
+        "the objective is from its last value",
     ):
         assert words in page.words, words
     before, after = (np.asarray(image).astype(float) for image in pictures[:2])
