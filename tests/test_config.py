@@ -11,7 +11,7 @@ import pytest
 
 import jiio
 import tasks
-from tasks.config import TABLE, Choice, ConfigError, DataConfig, JointConfig, TrainConfig, look_up
+from tasks.config import TABLE, Choice, ConfigError, DataConfig, JointConfig, TrainConfig, config_class, look_up
 from tasks.load import build, flatten, merge, read_yaml
 
 SHIPPED = sorted((Path(tasks.__file__).parent / "configs").glob("*.yaml"))
@@ -181,4 +181,5 @@ def test_a_shipped_file_opens_with_its_command_its_figure_and_its_minutes(path):
     assert head[0].split("  ")[0] == f"# jiio train {path.stem}"
     text = " ".join(line for line in head if line.startswith("#"))
     assert re.search(r"(?i)\bexpect\b.*\d", text) and re.search(r"\d minutes?\b", text)
-    build(TrainConfig, read_yaml("CONFIG", path))
+    values = read_yaml("CONFIG", path)
+    build(config_class(values), values)

@@ -1,0 +1,70 @@
+"""Does the error that ``jiio restore --confidence`` expects predict the error there is?
+
+Pictures of a set, cut to their middles, get noise and are restored; the expected error of every pixel (a parametric
+bootstrap, four draws) is held against the error there is, both averaged over 7 x 7 pixels: correlation by value and by
+rank within each picture, and their means in grey levels.
+
+    python benchmarks/confidence.py --data-root FOLDER [--on set12] [--sigma 25] [--output FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+
+import torch
+import torch.nn.functional as F
+from harness import Row, main, parser, say, show
+from torch import Tensor
+
+from tasks.confidence import NEAR, expected_error
+from tasks.maps import Denoise
+from tasks.photo import LEVELS
+from tasks.picture_sets import load_set
+from tasks.restorers import load_restorer
+from tasks.seeds import generator
+from tasks.tiles import restore_tiled
+
+SIDE = 160  # pixels of the middles
+
+
+def run(options: argparse.Namespace) -> Row:
+    """Every picture of the set."""
+    restorer = load_restorer("--weights", options.weights)
+    limit = 2 if options.fast else None
+    pictures = load_set("--on", options.on, channels=restorer.channels, limit=limit, data_root=options.data_root)
+    operator = Denoise(options.sigma / LEVELS)
+    rows = []
+    for name, picture in pictures.items():
+        top, left = ((n - min(n, SIDE)) // 2 for n in picture.shape[2:])
+        clean = picture[:, :, top : top + SIDE, left : left + SIDE]
+        y = operator.measure(clean, generator(0, "confidence benchmark", name))
+        restored = restore_tiled(restorer, y, operator).image
+        expected = expected_error(restorer, restored, operator)
+        square = F.pad((restored - clean).square().mean((0, 1), keepdim=True), (NEAR // 2,) * 4, mode="replicate")
+        rows.append({"picture": name} | compare(expected, F.avg_pool2d(square, NEAR, stride=1).sqrt()))
+        say(f"{name}: {rows[-1]['correlation']:.2f}")
+    keys = [key for key in rows[0] if key != "picture"]
+    rows.append({"picture": "mean"} | {key: statistics.fmean(row[key] for row in rows) for key in keys})
+    show(f"expected against true error, {options.on}, sigma {options.sigma:g}, {options.weights}", rows)
+    return {"rows": rows}
+
+
+def compare(expected: Tensor, true: Tensor) -> dict[str, float]:
+    """Two maps of errors (1, 1, H, W)."""
+    pair = torch.stack([expected.flatten(), true.flatten()]).double()
+    return {
+        "correlation": float(torch.corrcoef(pair)[0, 1]),
+        "of ranks": float(torch.corrcoef(pair.argsort(1).argsort(1).double())[0, 1]),
+        "expected": LEVELS * float(pair[0].mean()),
+        "true": LEVELS * float(pair[1].mean()),
+    }
+
+
+if __name__ == "__main__":
+    made = parser(__doc__, seeds=1)
+    made.add_argument("--on", default="set12", help="set12, bsd68, cbsd68 or folder:PATH (default set12)")
+    made.add_argument("--sigma", type=float, default=25.0, help="noise in 8-bit grey levels (default 25)")
+    made.add_argument("--weights", default="prior-grey", help="shipped weights or a checkpoint (default prior-grey)")
+    sys.exit(main(made, run))
