@@ -127,9 +127,9 @@ def run(options: argparse.Namespace) -> harness.Row:
     assert isinstance(prior, ImagePrior)
     count = 2 if options.fast else 6
     pictures = load_pictures(options.family, 1, data_root=options.data_root)[:: max(1, 400 // count)][:count]
-    clean = torch.stack([p[:, :96, :96].float() / 255 for p in pictures])
+    clean = torch.stack([p[:, : options.size, : options.size].float() / 255 for p in pictures])
     rows = []
-    for name in CASES:
+    for name in options.cases:
         rows.append(one(name, prior, clean))
         harness.say(str({k: v for k, v in rows[-1].items() if not isinstance(v, Tensor)}))
     short = [{k: v for k, v in row.items() if not isinstance(v, Tensor)} for row in rows]
@@ -140,5 +140,7 @@ def run(options: argparse.Namespace) -> harness.Row:
 if __name__ == "__main__":
     made = harness.parser(__doc__, seeds=1)
     made.add_argument("--weights", default="prior-grey", help="shipped weights, a checkpoint or a folder")
+    made.add_argument("--size", type=harness.positive, default=96, help="side of the pictures (default 96)")
+    made.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES), help="only these")
     made.add_argument("--family", default="train400", help="pictures (default train400)")
     sys.exit(harness.main(made, run))
