@@ -57,9 +57,10 @@ class Intersection(AbstractProx):
         for box in boxes[1:]:
             other = box.interval(x)
             low, high = torch.maximum(low, other[0]), torch.minimum(high, other[1])
-        slack = 16 * torch.finfo(x.dtype).eps * (1 + torch.maximum(low.abs(), high.abs()))
-        if bool((low > high + slack).any()):
-            _apart(low - high)
+        if len(boxes) > 1 and bool((low > high).any()):
+            slack = 16 * torch.finfo(x.dtype).eps * (1 + torch.maximum(low.abs(), high.abs()))
+            if bool((low > high + slack).any()):
+                _apart(low - high)
         return _onto(balls[0], x, low, high) if balls else _clip(x, low, high)
 
     def excess(self, x: Tensor) -> Tensor:
@@ -110,61 +111,94 @@ def _clip(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
     return torch.minimum(torch.maximum(x, low), high)
 
 
+class _Scaled:
+    """Points t (x - center) clipped to the box, s = t^2 in [0, 1]: the way to an L2 ball. ``norm`` is squared."""
+
+    def __init__(self, d: Tensor, a: Tensor, b: Tensor) -> None:
+        self.d, self.a, self.b = d, a, b
+        self.bottom, self.top = torch.zeros_like(d[:, :1]), torch.ones_like(d[:, :1])
+
+    def target(self, radius: Tensor) -> Tensor:
+        return radius.square()
+
+    def start(self, target: Tensor) -> Tensor:
+        """Where it would end without the box. Clipping makes a point shorter, so the answer is not below; and from
+        below Newton's method never steps over it, because the norm bends down.
+        """
+        return (target / self.d.square().sum(1, keepdim=True).clamp_min(torch.finfo(self.d.dtype).tiny)).clamp_max(1.0)
+
+    def shrunk(self, s: Tensor) -> Tensor:
+        # The square root has no derivative at zero.
+        return self.d * torch.where(s > 0, s.clamp_min(torch.finfo(s.dtype).tiny).sqrt(), torch.zeros_like(s))
+
+    def norm(self, s: Tensor) -> tuple[Tensor, Tensor]:
+        u = self.shrunk(s)
+        clipped = _clip(u, self.a, self.b)
+        free = torch.where(u == clipped, self.d, torch.zeros_like(s))
+        return (clipped * clipped).sum(1, keepdim=True), (free * free).sum(1, keepdim=True)
+
+
+class _Thresholded:
+    """Soft thresholds of x - center clipped to the box, s = -threshold: the way to an L1 ball."""
+
+    def __init__(self, d: Tensor, a: Tensor, b: Tensor) -> None:
+        self.d, self.a, self.b = d, a, b
+        self.bottom, self.top = -d.detach().abs().amax(1, keepdim=True), torch.zeros_like(d[:, :1])
+
+    def target(self, radius: Tensor) -> Tensor:
+        return radius
+
+    def start(self, target: Tensor) -> Tensor:
+        return self.top
+
+    def shrunk(self, s: Tensor) -> Tensor:
+        return self.d.sign() * (self.d.abs() + s).clamp_min(0.0)
+
+    def norm(self, s: Tensor) -> tuple[Tensor, Tensor]:
+        u = self.shrunk(s)
+        free = (u > self.a) & (u < self.b) & (u != 0)
+        return _clip(u, self.a, self.b).abs().sum(1, keepdim=True), free.sum(1, keepdim=True).to(self.d)
+
+
 def _onto(ball: L1Ball | L2Ball, x: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """Projection onto a ball and a box: clip(shrink(x)), where one number s per sample says how far to shrink.
 
-    s is t^2 for an L2 ball, whose shrinking is t (x - center) with t in [0, 1], and -level for an L1 ball, whose
-    shrinking is the soft threshold ``level``. Either way the (squared) norm of the clipped point grows with s and is
-    linear between kinks.
+    The norm of the clipped point grows with s and is linear between kinks.
     """
     center = 0.0 if ball.center is None else ball.center
     d, a, b = x - center, low - center, high - center
     radius = ball.radius if isinstance(ball.radius, Tensor) else x.new_full((1, 1), ball.radius)
-    euclidean = isinstance(ball, L2Ball)
-    target = radius.square() if euclidean else radius
-    finfo = torch.finfo(x.dtype)
-
-    def shrunk(s: Tensor) -> Tensor:
-        if euclidean:
-            return d * s.clamp_min(finfo.tiny).sqrt() * (s > 0)
-        return d.sign() * (d.abs() + s).clamp_min(0.0)
-
-    def norm(s: Tensor) -> tuple[Tensor, Tensor]:
-        """The (squared) norm of the clipped point at s, and its slope in s, both (B, 1)."""
-        u = shrunk(s)
-        free, clipped = (u > a) & (u < b), _clip(u, a, b)
-        if euclidean:
-            return clipped.square().sum(1, keepdim=True), (d * free).square().sum(1, keepdim=True)
-        return clipped.abs().sum(1, keepdim=True), (free & (u != 0)).sum(1, keepdim=True).to(d)
-
+    way = _Scaled(d, a, b) if isinstance(ball, L2Ball) else _Thresholded(d, a, b)
+    target = way.target(radius).expand_as(d[:, :1])
     with torch.no_grad():
-        top = torch.ones_like(d[:, :1]) if euclidean else torch.zeros_like(d[:, :1])
-        bottom = torch.zeros_like(top) if euclidean else -d.abs().amax(1, keepdim=True)
-        least = norm(bottom)[0]
-        reach = least.sqrt() if euclidean else least  # of the point of the box that is nearest to the centre
-        if bool((reach > radius + 1e3 * finfo.eps * (radius + reach)).any()):
-            _apart(reach - radius)
-        inside = norm(top)[0] <= target
-        s = _root(norm, target, bottom, top, inside)
-    # One more Newton step, with a graph where one is being recorded: the norm is linear in s between kinks, so
-    # this step
-    # carries the derivatives of the root, first and second, and moves nothing else.
-    value, slope = norm(s)
-    moves = slope > 0
-    s = torch.where(moves, s + (target - value) / torch.where(moves, slope, torch.ones_like(slope)), s)
-    s = torch.minimum(torch.maximum(s, bottom), top)
-    return center + torch.where(inside, _clip(d, a, b), _clip(shrunk(s), a, b))
+        if bool((a.amax() > 0) | (b.amin() < 0)):  # the centre is outside the box: is the nearest point in the ball?
+            near = _clip(torch.zeros_like(d), a, b)
+            reach = near.norm(p=2 if isinstance(ball, L2Ball) else 1, dim=1, keepdim=True)
+            if bool((reach > radius + 1e3 * torch.finfo(x.dtype).eps * (radius + reach)).any()):
+                _apart(reach - radius)
+        inside = way.norm(way.top)[0] <= target
+        s = way.top if bool(inside.all()) else _root(way.norm, target, way.bottom, way.top, way.start(target), inside)
+    if torch.is_grad_enabled():
+        # One more Newton step, with a graph: between kinks the norm is linear in s, so this step carries the
+        # derivatives of the root, first and second, and moves nothing else.
+        value, slope = way.norm(s)
+        moves = slope > 0
+        s = torch.where(moves, s + (target - value) / torch.where(moves, slope, torch.ones_like(slope)), s)
+        s = torch.minimum(torch.maximum(s, way.bottom), way.top)
+    return center + _clip(torch.where(inside, d, way.shrunk(s)), a, b)
 
 
-def _root(norm: Norm, target: Tensor, low: Tensor, high: Tensor, done: Tensor) -> Tensor:
-    """s (B, 1) in [low, high] with norm(s) = target, for a growing piecewise linear norm: Newton in a bracket."""
-    s, finfo = high, torch.finfo(high.dtype)
+def _root(norm: Norm, target: Tensor, low: Tensor, high: Tensor, s: Tensor, done: Tensor) -> Tensor:
+    """From s (B, 1), the one in [low, high] with norm(s) = target, for a growing piecewise linear norm: Newton in a
+    bracket.
+    """
+    finfo = torch.finfo(high.dtype)
     for _ in range(200):
         value, slope = norm(s)
         above = value > target
         low, high = torch.where(above, low, s), torch.where(above, s, high)
         newton = s + (target - value) / slope.clamp_min(finfo.tiny)
-        following = torch.where((newton >= low) & (newton < high), newton, 0.5 * (low + high))
+        following = torch.where((newton >= low) & (newton <= high), newton, 0.5 * (low + high))
         still = (following - s).abs() <= finfo.eps * s.abs()
         done = done | still | ((value - target).abs() <= 2 * finfo.eps * target)
         s = torch.where(done, s, following)

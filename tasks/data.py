@@ -1,6 +1,6 @@
 """Image families as float32 tensors (N, C, H, W) in [0, 1], and batches that are pure functions of (seed, step).
 
-`faces` ships with scikit-image and needs nothing. The others are looked for in the folder that ``--data-root`` or the
+`faces` and `patches` ship with scikit-image and need nothing. The others are looked for in the folder that ``--data-root`` or the
 environment variable JIIO_DATA names; what is missing, and what to do about it, is said in one sentence.
 """
 
@@ -75,6 +75,7 @@ def load_images(config: DataConfig, *, data_root: Path | None = None) -> ImageSe
             "celeba": _load_celeba,
             "mnist": _load_mnist,
             "cifar10": _load_cifar10,
+            "patches": _load_patches,
         }
         assert set(loaders) == set(FAMILIES)
         raw = loaders[config.family](config, data_root)
@@ -105,6 +106,18 @@ def _load_faces(config: DataConfig, data_root: Path | None) -> Raw:
     return faces[:80], faces[80:], None, None
 
 
+def _load_patches(config: DataConfig, data_root: Path | None) -> Raw:
+    """Squares cut from the photographs that scikit-image ships; the test ones from a photograph of their own."""
+    from tasks.patches import PHOTOS, draw_patches, load_pictures
+
+    pictures = load_pictures("photos", config.channels)
+    held = PHOTOS[config.channels].index("chelsea")
+    sets = [[p for i, p in enumerate(pictures) if (i == held) is kept] for kept in (False, True)]
+    shape = {"channels": config.channels, "size": config.size, "seed": 0}
+    train, test = (draw_patches([s], batch=n, step=0, **shape) for s, n in zip(sets, (6000, 500), strict=True))
+    return train, test, None, None
+
+
 def _load_celeba(config: DataConfig, data_root: Path | None) -> Raw:
     folder = find_data(data_root, "celeba_1000/img", "the CelebA images")
     images = _read_folder(folder, config, limit=1000)
@@ -113,19 +126,27 @@ def _load_celeba(config: DataConfig, data_root: Path | None) -> Raw:
 
 def _load_folder(folder: Path, config: DataConfig) -> Raw:
     """The images in the order of their names, the last ones (``test_share``) for testing."""
-    if not folder.is_dir():
-        fail("data.family", "folder:PATH with a folder of images", f"{folder}, which is not a folder", error=InputError)
     images = _read_folder(folder, config)
     kept = len(images) - math.ceil(config.test_share * len(images))
     return images[:kept], images[kept:], None, None
 
 
-def _read_folder(folder: Path, config: DataConfig, limit: int | None = None) -> Tensor:
+def image_files(argument: str, folder: Path) -> list[Path]:
+    """The pictures directly inside a folder, by name; hidden files are left alone.
+
+    Errors: InputError where there are none.
+    """
+    if not folder.is_dir():
+        fail(argument, "a folder of pictures", f"{folder}, which is not a folder", error=InputError)
     paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
     if not paths:
-        fail("data.family", "a folder with images", f"{folder} without any", error=InputError)
+        fail(argument, "a folder with pictures", f"{folder} without any", f"Fill it, {OFFLINE}", InputError)
+    return paths
+
+
+def _read_folder(folder: Path, config: DataConfig, limit: int | None = None) -> Tensor:
     images = []
-    for path in paths[:limit]:
+    for path in image_files("data.family", folder)[:limit]:
         pixels = torch.from_numpy(read_image("data.family", path, channels=config.channels)).permute(2, 0, 1)[None]
         side = min(pixels.shape[2:])
         top, left = (pixels.shape[2] - side) // 2, (pixels.shape[3] - side) // 2

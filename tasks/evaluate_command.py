@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tasks.benchmark import Benchmark
 
 NOISE = {"name": "GaussianNoise", "options": {"sigma": 25 / 255}}  # what every denoising paper has in its table
-ONLY_WITH_ON = ("per_image", "limit", "no_baselines", "resume", "threads")
+ONLY_WITH_ON = ("per_image", "limit", "no_baselines", "resume", "threads", "symmetries")
 
 
 def declare(parser: ArgumentParser, argv: Sequence[str]) -> None:
@@ -29,6 +29,7 @@ def declare(parser: ArgumentParser, argv: Sequence[str]) -> None:
     add("--limit", type=int, help="with --on: only the first so many pictures")
     add("--no-baselines", action="store_true", help="with --on: without the restorers of scikit-image")
     add("--resume", action="store_true", help="with --on: go on with the figures in the file of --json")
+    add("--symmetries", type=int, help="with --on: average each restorer over 1 (default), 2, 4 or 8 symmetries")
     add("--threads", type=int, help="with --on: CPU threads (default: torch's choice)")
     add("--data-root", type=str, help="folder of the data sets (default: JIIO_DATA)")
     add("--json", type=str, help="write the figures to this file instead of to standard output")
@@ -98,6 +99,7 @@ def on_pictures(values: dict[str, Any], json_path: str | None) -> dict[str, Any]
     from tasks.loop import check_device
     from tasks.picture_sets import load_set, tuning_pictures
     from tasks.restorers import load_restorer
+    from tasks.symmetries import SymmetricRestorer, check_symmetries
     from tasks.threads import cpu_threads
     from tasks.versions import versions
 
@@ -111,6 +113,9 @@ def on_pictures(values: dict[str, Any], json_path: str | None) -> dict[str, Any]
     corruption = build(Choice, merge(NOISE, values.get("corruption", {})), "corruption.")
     family, settings = corruption.make("corruption", "corruption"), solve_settings(values.get("joint", {}))
     restorers = {label: load_restorer("CHECKPOINT", word) for label, word in labels(values["checkpoint"]).items()}
+    count = check_symmetries("--symmetries", values.get("symmetries", 1))
+    if count > 1:
+        restorers = {f"{name}, {count} symmetries": SymmetricRestorer(r, count) for name, r in restorers.items()}
     channels = {restorer.channels for restorer in restorers.values()}
     if len(channels) > 1:
         fail("CHECKPOINT", "weights for grey pictures or for colours", "both", error=InputError)
@@ -125,6 +130,7 @@ def on_pictures(values: dict[str, Any], json_path: str | None) -> dict[str, Any]
         "corruption": dataclasses.asdict(corruption),
         "seed": seed,
         "joint": values.get("joint", {}),
+        "symmetries": count,
         "weights": {label: fingerprint(restorer) for label, restorer in restorers.items()},
     }
     done = Benchmark()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -21,12 +21,14 @@ from jiio.checks import ArgumentError, CheckpointError, JiioError, fail
 from tasks import checkpoint as files
 from tasks.checkpoint import Checkpoint
 from tasks.config import FREE_ON_RESUME, OptimiserConfig, RunConfig, look_up
-from tasks.files import check_output_folder, remove_parts
+from tasks.files import atomic_write, check_output_folder, remove_parts
 from tasks.interrupt import Interruption, TrainingInterrupted
 from tasks.logs import AbstractLogger, JsonLinesLogger
 from tasks.seeds import derive
 from tasks.threads import cpu_threads
 from tasks.versions import versions
+
+Figure = float | Callable[[], float]
 
 
 class Task(Protocol):
@@ -35,14 +37,19 @@ class Task(Protocol):
     The constructor reads the data and checks everything that can be checked, so that bad input ends before anything is
     written. A task keeps no state between steps: what a step draws at random is a function of (seed, step), by
     ``tasks.seeds.generator(config.seed, "what for", step)``. It moves its tensors to ``config.device``.
+
+    A task may also offer ``pictures(model) -> {file name: bytes}``, something to look at, which is written at the end.
     """
 
     def model(self) -> nn.Module:
         """A freshly initialised model on the CPU; the global random state is seeded before the call."""
         ...
 
-    def loss(self, model: nn.Module, step: int) -> tuple[Tensor, dict[str, float]]:
-        """The scalar loss of training step ``step`` (0, 1, ...), and figures for the log."""
+    def loss(self, model: nn.Module, step: int) -> tuple[Tensor, Mapping[str, Figure]]:
+        """The scalar loss of training step ``step`` (0, 1, ...), and figures for the log.
+
+        A figure that is a function is called at the end of the step, when the costs of the backward pass are known.
+        """
         ...
 
     def evaluate(self, model: nn.Module) -> list[dict[str, str | float]]:
@@ -91,6 +98,8 @@ def train(
         if start is not None:
             start.restore_model(model)
             start.restore_optimiser(model, optimiser)
+        elif config.start is not None:
+            begin_with(config.start, model)
         done = 0 if start is None else start.step
         remove_parts(folder)
 
@@ -107,8 +116,14 @@ def train(
                         message = f"Interrupted after step {done} of {config.steps}, saved in {folder}. {resume_hint}"
                         raise TrainingInterrupted(message, interruption.code)
         files.save(folder / files.WEIGHTS, done, config, model)
+        for name, picture in getattr(task, "pictures", _no_pictures)(model.eval()).items():
+            atomic_write(folder / name, picture)
     assert last is not None  # config.steps is at least 1
     return last
+
+
+def _no_pictures(model: nn.Module) -> dict[str, bytes]:
+    return {}
 
 
 def find_start(config: RunConfig, folder: Path, resume: bool, report: Callable[[str], None]) -> Checkpoint | None:
@@ -125,6 +140,18 @@ def find_start(config: RunConfig, folder: Path, resume: bool, report: Callable[[
         check_same(config, start, report)
         report(f"{folder}: {start.step} of {config.steps} steps are done.")
     return start
+
+
+def begin_with(word: str, model: nn.Module) -> None:
+    """Weights of another training, in place: for fine-tuning. Steps and optimiser begin anew."""
+    from tasks.commands import shipped
+
+    other = files.load(shipped("start", word, "weights", ".safetensors"))
+    try:
+        other.restore_model(model)
+    except CheckpointError:
+        remedy = f"Copy the sizes from its configuration, a training of the task {other.config.task!r}."
+        fail("start", "weights that fit the model of this configuration", str(other.path), remedy, CheckpointError)
 
 
 class Record:
@@ -181,7 +208,8 @@ def training_step(
     if not math.isfinite(norm):
         raise TrainingError(f"step {step}: the norm of the gradient is {norm}. {ADVICE}")
     optimiser.step()
-    return {"loss": value, "gradient_norm": norm, "rate": optimiser.param_groups[0]["lr"], **figures}
+    told = {name: figure() if callable(figure) else figure for name, figure in figures.items()}
+    return {"loss": value, "gradient_norm": norm, "rate": optimiser.param_groups[0]["lr"], **told}
 
 
 ADVICE = "Lower optimiser.rate, or begin again with another seed; the last checkpoint stands."

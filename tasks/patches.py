@@ -7,10 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from jiio.checks import fail
 from tasks.config import DataConfig
-from tasks.data import IMAGE_SUFFIXES, OFFLINE, find_data, load_images
-from tasks.files import InputError, read_image
+from tasks.data import find_data, image_files, load_images
+from tasks.files import read_image
 from tasks.seeds import generator
 
 # Families whose pictures are larger than a patch and of their own size, and where they are under the data root.
@@ -41,17 +40,11 @@ def load_pictures(family: str, channels: int, *, data_root: Path | None = None) 
         return list((images * 255).round().to(torch.uint8))
     if family.startswith("folder:"):
         folder = Path(family.removeprefix("folder:"))
-        if not folder.is_dir():
-            came = f"{folder}, which is not a folder"
-            fail("data.families", "folder:PATH with a folder of pictures", came, error=InputError)
     else:
         folder = find_data(data_root, FOLDERS[family], f"the {family} pictures")
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
-    paths = paths[:CELEBA_TRAIN] if family == "celeba" else paths
+    paths = image_files("data.families", folder)[: CELEBA_TRAIN if family == "celeba" else None]
     grey = channels == 1 or family == "train400"
     arrays = [read_image("data.families", path, channels=1 if grey else 3) for path in paths]
-    if not arrays:
-        fail("data.families", "a folder with pictures", f"{folder} without any", f"Fill it, {OFFLINE}", InputError)
     return [torch.from_numpy(a * 255).round().to(torch.uint8).permute(2, 0, 1) for a in arrays]
 
 

@@ -25,6 +25,7 @@ from tasks.photo_page import Subject, photo_page
 from tasks.pictures import Picture, read_picture
 from tasks.places import Places, Source, find_pictures
 from tasks.restorers import AbstractRestorer
+from tasks.symmetries import SymmetricRestorer, check_symmetries
 from tasks.threads import cpu_threads
 from tasks.tiles import TILE, check_tile
 
@@ -59,7 +60,8 @@ class WeightsError(InputError):
 
 @dataclass(frozen=True)
 class Request:
-    """How to restore. sigma: on the image range [0, 1], None to estimate it. settings: of the solve."""
+    """How to restore. sigma: on the image range [0, 1], None to estimate it. settings: of the solve. symmetries: that
+    the result is averaged over."""
 
     damage: AbstractDamage
     sigma: float | None
@@ -69,6 +71,7 @@ class Request:
     device: torch.device
     threads: int | None
     settings: dict[str, Any]
+    symmetries: int = 1
     loaded: dict[str, AbstractRestorer] = field(default_factory=dict)
 
     @classmethod
@@ -89,7 +92,8 @@ class Request:
         threads = None if get("threads") is None else check_integer("--threads", get("threads"), 1)
         settings = {} if get("max_steps") is None else {"max_steps": check_integer("--max-steps", get("max_steps"), 2)}
         tile, device = check_tile("--tile", get("tile", TILE)), check_device(get("device", "cpu"))
-        return cls(damage, sigma, get("weights"), family, tile, device, threads, settings)
+        symmetries = check_symmetries("--symmetries", get("symmetries", 1))
+        return cls(damage, sigma, get("weights"), family, tile, device, threads, settings, symmetries)
 
     def name(self, picture: Picture) -> str:
         """Of the weights."""
@@ -100,9 +104,10 @@ class Request:
         name = self.name(picture)
         if name not in self.loaded:
             try:
-                self.loaded[name] = restorers.load_restorer("--weights", name).to(self.device)
+                restorer = restorers.load_restorer("--weights", name).to(self.device)
             except JiioError as error:
                 raise WeightsError(str(error)) from error
+            self.loaded[name] = restorer if self.symmetries == 1 else SymmetricRestorer(restorer, self.symmetries)
         return self.loaded[name]
 
     def restore(self, picture: Picture, progress: Callable[..., object] | None = None) -> Restored:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from jiio.checks import fail
 from tasks.config import DataConfig
-from tasks.data import IMAGE_SUFFIXES, find_data, load_images
+from tasks.data import find_data, image_files, load_images
 from tasks.files import InputError, read_image
 from tasks.load import nearest
 from tasks.patches import load_pictures
@@ -35,19 +35,6 @@ SETS = {
 NAMES = (*SETS, "faces", "folder:PATH")
 
 
-def picture_files(argument: str, folder: Path) -> list[Path]:
-    """The pictures directly inside a folder, by name; hidden files are left alone.
-
-    Errors: InputError where there are none.
-    """
-    if not folder.is_dir():
-        fail(argument, "a folder of pictures", f"{folder}, which is not a folder", error=InputError)
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
-    if not paths:
-        fail(argument, "a folder with pictures", f"{folder} without any", error=InputError)
-    return paths
-
-
 def load_set(
     argument: str, name: str, *, channels: int, limit: int | None = None, data_root: Path | None = None
 ) -> dict[str, Tensor]:
@@ -69,7 +56,7 @@ def load_set(
         folder = find_data(data_root, SETS[name].folder, f"the pictures of {name}", argument=argument)
     else:
         fail(argument, "a set of pictures", repr(name), nearest(name, NAMES), InputError)
-    paths = picture_files(argument, folder)[:limit]
+    paths = image_files(argument, folder)[:limit]
     return {path.name: as_batch(torch.from_numpy(read_image(argument, path, channels=channels))) for path in paths}
 
 

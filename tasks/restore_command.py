@@ -22,6 +22,7 @@ def declare(parser: ArgumentParser, argv: Sequence[str]) -> None:
     add("--upscale", type=int, help="enlarge by 2, 3 or 4")
     add("--restorer", type=str, help="image-space (default) or direct (faster, for noise alone)")
     add("--weights", type=str, help="shipped weights, a checkpoint or the folder of a training, instead of --restorer")
+    add("--symmetries", type=int, help="average over 1 (default), 2, 4 or 8 turns and mirror images: better and slower")
     add("--report", type=str, help="also write a page about the restoration of a single picture to this .html file")
     add("--confidence", type=str, help="also write the error to be expected of each pixel to this .png file")
     add("--tile", type=int, help="side of the windows of large pictures, a multiple of 8 (default: 384)")

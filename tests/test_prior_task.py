@@ -20,7 +20,7 @@ from tasks.load import build
 from tasks.maps import Denoise, Inpaint
 from tasks.metrics import psnr
 from tasks.patches import draw_patches, load_pictures, tint
-from tasks.prior import Direct, Prior, PriorConfig
+from tasks.prior import Direct, Prior, PriorConfig, number_format
 from tasks.restorers import load_restorer
 
 SIZES = {"features": 4, "wide": 4, "depth": 1}
@@ -133,6 +133,16 @@ def test_the_loss_of_the_prior_is_that_of_its_gradient_step(folder, tmp_path):
     step, _ = model.gradient_step(noisy, level, tolerance=jiio.Tolerance(atol=1e-7, rtol=1e-7), on_failure="ignore")
     figures = task.loss(model, 0)[1]
     assert figures["psnr"] == pytest.approx(float(psnr(step.clamp(0, 1), clean).mean()), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    "capability, device, expected",
+    [("AVX512", "cpu", torch.bfloat16), ("AVX2", "cpu", torch.float32), ("AVX2", "cuda", torch.bfloat16)],
+)
+def test_the_precision_follows_the_device(monkeypatch, capability, device, expected):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    assert number_format("auto", torch.device(device)) == expected
+    assert number_format("float32", torch.device(device)) == torch.float32
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..adjoints import Implicit
@@ -25,6 +26,7 @@ from ..prox import AbstractProx, Identity
 from ..solution import Solution
 from .equilibrium import EquilibriumModel
 from .image import SMOOTH_ACTIVATIONS, LevelInjection, ResidualHead, TwoScaleCell
+from .layers import check_image
 
 
 @dataclass(frozen=True)
@@ -97,16 +99,22 @@ class ImagePrior(nn.Module):
     def gradient_step(self, x: Tensor, level: float | Tensor, **options: Any) -> tuple[Tensor, Solution]:
         """x - grad E(x, level), at the converged equilibrium, and the equilibrium; no gradients to the parameters.
 
+        Where 4 does not divide the sides, the step is taken on x continued by reflection, and cut. (The gradient of
+        E itself would gather on the last row and column what belongs to their copies, up to four times a step.)
+
         options: as in :meth:`jiio.models.EquilibriumModel.solve`; the multiplier is solved for to the tolerance of the
         state.
         """
         model = self.at(level)
+        height, width = check_image("x", x, self.config.channels).shape[2:]
+        mode = "reflect" if min(height, width) > 3 else "replicate"
+        x = F.pad(x.detach(), (0, -width % 4, 0, -height % 4), mode=mode)
         with torch.enable_grad():
-            leaf = x.detach().requires_grad_()
+            leaf = x.requires_grad_()
             adjoint = Implicit(tolerance=options.get("tolerance", model.tolerance))
             solution = model.solve(leaf, **({"adjoint": adjoint} | options))
             (gradient,) = torch.autograd.grad(self.energy(solution.z).sum(), leaf)
-        return x.detach() - gradient, solution
+        return (x.detach() - gradient)[..., :height, :width], solution
 
     def problem(
         self,
