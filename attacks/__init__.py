@@ -29,6 +29,7 @@ from .report import Report, Share
 from .search import Square
 from .statistics import interval
 from .suites import SUITES, AutoAttack, TorchAttack
+from .surrogate import SurrogateAttack
 from .threat import ThreatModel
 
 __all__ = [
@@ -57,6 +58,7 @@ __all__ = [
     "SimultaneousAttack",
     "SingleViewAttack",
     "Square",
+    "SurrogateAttack",
     "Target",
     "TargetedCrossEntropy",
     "TargetedDLR",

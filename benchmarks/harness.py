@@ -74,6 +74,18 @@ def main(made: Parser, run: Callable[[argparse.Namespace], Row], argv: Sequence[
     return 0
 
 
+def kept(folder: Path | None, name: str, make: Callable[[], Any]) -> Any:
+    """What ``make`` returns, as JSON gives it back; read from ``folder`` where a run before has left it there."""
+    path = None if folder is None else folder / f"{name}.json"
+    if path is not None and path.exists():
+        return json.loads(path.read_text(encoding="utf-8"))
+    text = json.dumps(plain(make()))
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(path, text.encode())
+    return json.loads(text)
+
+
 def processor() -> str:
     """The name of the processor, where the system tells."""
     try:

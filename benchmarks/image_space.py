@@ -140,6 +140,9 @@ def one(name: str, prior: ImagePrior, clean: Tensor) -> harness.Row:
         calls = float(crossed[chosen].median())
         result |= {f"{row}, calls": calls, f"{row}, seconds": calls * per_call[chosen], f"{row}, chosen": chosen}
         result[f"{row}, reached"] = float(torch.isfinite(crossed[chosen]).float().mean())
+    usual = {k: crossing(p, values["nested"][k], best) for k, p in paths["nested"].items() if "outer" not in k}
+    chosen = min(usual, key=lambda label: float(usual[label].median()))
+    result |= {"nested without outer Anderson, calls": float(usual[chosen].median()), "chosen": chosen}
     ratio = own["nested"] / own["joint"]
     return result | {"nested / joint": float(ratio.median()), "ratios": ratio, "best": best}
 

@@ -1,4 +1,4 @@
-"""The command line: ``jiio restore | demo | train | evaluate | doctor``.
+"""The command line: ``jiio restore | demo | train | evaluate | attack | doctor``.
 
 Every mistake of the user is one sentence on standard error and exit code 2, with nothing written. The heavy imports
 wait until a command runs, so that ``jiio --help`` answers at once.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser
 
-from tasks import evaluate_command, restore_command
+from tasks import attack_command, evaluate_command, fit_command, language_commands, restore_command
 
 if TYPE_CHECKING:
     from tasks.config import RunConfig
@@ -128,8 +128,18 @@ def run_doctor(values: dict[str, Any], argv: Sequence[str]) -> int:
 
 COMMANDS = {
     "restore": Command("make better pictures of your own ones", restore_command.declare, restore_command.run),
+    "fit": Command("fit a generator's code to a picture", fit_command.declare, fit_command.run),
     "demo": Command("show the whole idea on small pictures", declare_demo, run_demo),
     "train": Command("train what a YAML file describes", declare_train, run_train),
     "evaluate": Command("measure a trained model on test images", evaluate_command.declare, evaluate_command.run),
+    "write": Command(
+        "continue a text with a trained language model", language_commands.declare_write, language_commands.run_write
+    ),
+    "prompt": Command(
+        "find the soft prompt that makes a language model say a text",
+        language_commands.declare_prompt,
+        language_commands.run_prompt,
+    ),
+    "attack": Command("attack a trained classifier", attack_command.declare, attack_command.run),
     "doctor": Command("versions, devices, extras, and a gradient check on this machine", declare_doctor, run_doctor),
 }

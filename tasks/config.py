@@ -17,17 +17,37 @@ from jiio.models import ModelConfig
 from tasks.load import ConfigError, nearest
 from tasks.seeds import generator
 
-FAMILIES = ("faces", "celeba", "mnist", "cifar10")
+FAMILIES = ("faces", "celeba", "mnist", "cifar10", "patches")
 
 # kind -> name -> "module:attribute". The only place where a name becomes a class.
 TABLE: dict[str, dict[str, str]] = {
-    "task": {"restore": "tasks.restore:Restore", "prior": "tasks.prior:Prior", "direct": "tasks.prior:Direct"},
+    "task": {
+        "restore": "tasks.restore:Restore",
+        "prior": "tasks.prior:Prior",
+        "direct": "tasks.prior:Direct",
+        "classify": "tasks.classify:Classify",
+        "meta": "tasks.meta:Meta",
+        "generate": "tasks.generate:Generate",
+        "language": "tasks.language:Language",
+    },
     "solver": {name: f"jiio:{name}" for name in ("Picard", "Anderson", "Broyden")},
     "rule": {
         name: f"jiio:{name}" for name in ("GradientStep", "MomentumStep", "NormalizedStep", "SignStep", "AdamStep")
     },
     "adjoint": {name: f"jiio:{name}" for name in ("Envelope", "KKT", "Implicit", "Phantom", "Unrolled", "Detached")},
+    "depth": {name: f"tasks.depths:{name}" for name in ("Equilibrium", "WeightTied", "Explicit")},
     "cell": {name: f"jiio.models:{name}Config" for name in ("Dense", "Monotone", "Conv", "Multiscale")},
+    "network": {
+        **{name: f"jiio.models:{name}Config" for name in ("Dense", "Monotone", "Conv", "Multiscale")},
+        "Reference": "tasks.networks:ReferenceConfig",
+    },
+    "defence": {
+        **{
+            name: f"tasks.defences:{name}"
+            for name in ("Clean", "PGDTraining", "JointTraining", "TRADES", "JacobianPenalty")
+        },
+        **{name: f"tasks.stability:{name}" for name in ("Lyapunov", "LyapunovFeature", "RegulatedDynamics")},
+    },
     "corruption": {
         name: f"tasks.corruption:{name}"
         for name in (
@@ -35,6 +55,8 @@ TABLE: dict[str, dict[str, str]] = {
             *("Downsampling", "CompressedSensing"),
         )
     },
+    "adaptation": {name: f"tasks.adaptation:{name}" for name in ("Joint", "Nested", "FirstOrder")},
+    "inference": {name: f"tasks.inference:{name}" for name in ("Joint", "Nested", "Variational")},
     "logger": {"Tensorboard": "tasks.logs:TensorboardLogger"},
 }
 
@@ -87,7 +109,7 @@ class DataConfig:
     """Images.
 
     Args:
-        family: faces, celeba, mnist, cifar10, or folder:PATH
+        family: faces, celeba, mnist, cifar10, patches (of photographs, offline), or folder:PATH
         size: height and width in pixels after resizing
         channels: 1 (grey) or 3 (colour)
         batch_size: images per training step
@@ -239,6 +261,7 @@ class RunConfig:
         checkpoint_every: steps between two checkpoints
         keep: number of checkpoints kept
         loggers: where the figures go besides the log file
+        start: weights to begin with, a checkpoint, the folder of a training or shipped ones (default: random weights)
         optimiser: Adam with a cosine schedule
     """
 
@@ -251,6 +274,7 @@ class RunConfig:
     checkpoint_every: int = 100
     keep: int = 2
     loggers: tuple[Choice, ...] = ()
+    start: str | None = None
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
 
     def __post_init__(self) -> None:
@@ -286,6 +310,7 @@ class TrainConfig(RunConfig):
         checkpoint_every: steps between two checkpoints
         keep: number of checkpoints kept
         loggers: where the figures go besides the log file
+        start: weights to begin with, a checkpoint, the folder of a training or shipped ones (default: random weights)
         optimiser: Adam with a cosine schedule
         data: images
         corruption: how images are damaged
@@ -312,7 +337,14 @@ class TrainConfig(RunConfig):
 
 
 # task -> "module:attribute" of its configuration; TrainConfig where a task names none.
-CONFIGS = {"prior": "tasks.prior:PriorConfig", "direct": "tasks.prior:PriorConfig"}
+CONFIGS = {
+    "prior": "tasks.prior:PriorConfig",
+    "direct": "tasks.prior:PriorConfig",
+    "classify": "tasks.classify:ClassifyConfig",
+    "meta": "tasks.meta:MetaConfig",
+    "generate": "tasks.generate:GenerateConfig",
+    "language": "tasks.language_config:LanguageConfig",
+}
 
 
 def config_class(values: Mapping[str, Any]) -> type[RunConfig]:

@@ -1,7 +1,8 @@
 """Image families as float32 tensors (N, C, H, W) in [0, 1], and batches that are pure functions of (seed, step).
 
-`faces` and `patches` ship with scikit-image and need nothing. The others are looked for in the folder that ``--data-root`` or the
-environment variable JIIO_DATA names; what is missing, and what to do about it, is said in one sentence.
+`faces` and `patches` ship with scikit-image and need nothing. The others are looked for in the folder that
+``--data-root`` or the environment variable JIIO_DATA names; what is missing, and what to do about it, is said in one
+sentence.
 """
 
 from __future__ import annotations

@@ -1,0 +1,96 @@
+"""Does the fit of a generator of digits tell digits from other images? AUROC, digits against other sets.
+
+Scores of an image: the objective of its fit; its two parts, error and prior; and the surprise (Laplace approximation of
+minus the log likelihood). 0.5 tells nothing, 1 everything; below 0.5 the other images look *more* like digits than
+digits do, the failure of likelihoods that Nalisnick et al. (2019) describe.
+
+    JIIO_DATA=DIR python benchmarks/ood.py --cache generators --output ood.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import harness
+import torch
+from generators import plan, trained
+from torch import Tensor
+
+from tasks.config import DataConfig
+from tasks.data import fit as resized
+from tasks.data import load_images
+from tasks.episodes import EpisodeConfig, load_classes
+from tasks.files import InputError
+from tasks.fit import fit_images, surprise
+from tasks.generator import LatentGenerator
+from tasks.samples import auroc
+from tasks.seeds import generator
+
+SCORES = ("objective", "error", "prior", "surprise")
+
+
+def others(count: int, root: Path | None) -> dict[str, Tensor]:
+    """Sets of images (count, 1, 28, 28) that are no digits; those that are not there are passed over."""
+    found: dict[str, Tensor] = {}
+    for family in ("cifar10", "celeba", "faces", "patches"):
+        try:
+            found[family] = load_images(DataConfig(family=family, size=28, test_limit=count), data_root=root).test
+        except InputError as error:
+            harness.say(str(error))
+    for family in ("omniglot", "glyphs"):
+        try:
+            images = load_classes(EpisodeConfig(family=family), data_root=root)[1].images
+            found[family] = images[torch.randperm(len(images), generator=generator(0, family))[:count]]
+        except InputError as error:
+            harness.say(str(error))
+    draw = generator(0, "noise")
+    found["uniform noise"] = torch.rand(count, 1, 28, 28, generator=draw)
+    found["constant"] = torch.rand(count, 1, 1, 1, generator=draw).expand(-1, -1, 28, 28).contiguous()
+    return found
+
+
+def scores(model: LatentGenerator, images: Tensor) -> dict[str, Tensor]:
+    """(N,) by name; larger is stranger."""
+    fits = [fit_images(model, part) for part in images.split(100)]
+    found = {name: torch.cat([getattr(fit, name) for fit in fits]) for name in SCORES[:3]}
+    return found | {"surprise": torch.cat([surprise(model, fit) for fit in fits])}
+
+
+def one(seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """AUROC of every score for every set."""
+    config = plan("mnist", "Joint", seed, test=options.images)
+    task, model, _ = trained(config, options.seconds, cache=options.cache, data_root=options.data_root)
+    digits = scores(model, task.images.test)
+    sets = others(options.images, options.data_root)
+    sets["digits, upside down"] = task.images.test.flip(2)
+    sets["digits, half the size"] = torch.nn.functional.pad(resized(task.images.test, 14, 1), (7,) * 4)
+    rows = {}
+    for name, images in sets.items():
+        told = scores(model, images)
+        rows[name] = {score: auroc(digits[score], told[score]) for score in SCORES}
+    return {"seed": seed, "rows": rows}
+
+
+def run(options: argparse.Namespace) -> harness.Row:
+    runs = []
+    for seed in range(1 if options.fast else options.seeds):
+        name = f"ood-{seed}-{options.seconds:g}-{options.images}"
+        runs.append(harness.kept(options.cache, name, lambda s=seed: one(s, options)))
+        harness.say(str(runs[-1]))
+    table = [
+        {"other images": name}
+        | {score: harness.spread([found["rows"][name][score] for found in runs]) for score in SCORES}
+        for name in runs[0]["rows"]
+    ]
+    harness.show(f"AUROC, {options.images} test digits against others: median (lowest to highest seed)", table)
+    return {"runs": runs}
+
+
+if __name__ == "__main__":
+    made = harness.parser(__doc__, seeds=3)
+    made.add_argument("--seconds", type=float, default=60.0, help="processor seconds of every training (default 60)")
+    made.add_argument("--images", type=harness.positive, default=100, help="images of every set (default 100)")
+    sys.exit(harness.main(made, run))
