@@ -34,9 +34,13 @@ ERROR = (
 )
 
 
+BRIGHTER = 5  # times, so that a good fit's distance is not simply black
+
+
 def pictures_of(model: LatentGenerator, fitted: Fitted, told: dict[str, Any], *, command: str) -> dict[str, bytes]:
     """File name -> bytes."""
-    beside = side_by_side([fitted.image, fitted.result, (fitted.result - fitted.image).abs().clamp(0, 1)])
+    distance = (BRIGHTER * (fitted.result - fitted.image).abs()).clamp(0, 1)
+    beside = side_by_side([fitted.image, fitted.result, distance])
     frames, captions, residuals = path_of(model, fitted)
     path = figures.sheet(
         {caption: frame for caption, frame in zip(captions, frames, strict=True)}, scale=scale_of(fitted.side)
@@ -51,7 +55,7 @@ def pictures_of(model: LatentGenerator, fitted: Fitted, told: dict[str, Any], *,
     size = f"{fitted.image.shape[2]} x {fitted.image.shape[1]}"
     page = Page(f"{told['picture']}, fitted", LEAD.format(size=size, quality=told["PSNR"], good=good, n=count))
     page.heading("Picture, fit, and the distance between them")
-    page.picture(beside, "As it was fitted; the fit; the absolute difference.", pixels=True)
+    page.picture(beside, f"As it was fitted; the fit; {BRIGHTER} times the distance between them.", pixels=True)
     if len(fitted.places) > 1:
         page.heading("Where it fits")
         page.picture(error_map(fitted), ERROR)

@@ -115,7 +115,7 @@ def nothing() -> None:
 
 # name, what stands in the folder, the command line, words of the sentence. With a star: after a training into runs/.
 BAD: list[tuple[str, Callable[[], object], str, str]] = [
-    ("no command", nothing, "", "demo,train,evaluate,doctor"),
+    ("no command", nothing, "", "one of {restore,fit,"),
     ("unknown command", nothing, "trian toy.yaml", "invalid choice: 'trian'"),
     ("unknown option", nothing, "train toy.yaml --nonsense 3", "--nonsense: no such option"),
     ("unknown option of the top", nothing, "--nonsense", "--nonsense: no such option"),

@@ -155,13 +155,23 @@ def test_the_joint_solve_finds_the_minimum_that_descent_finds():
     solution = jiio.solve(problem, y, tolerance=TIGHT, max_steps=500)
     assert solution.converged.all()
 
-    x = y.clone()
-    for _ in range(300):
-        leaf = x.requires_grad_()
-        value = fidelity(y)(leaf) + 0.7 * converged_energy(prior, leaf, 0.1)
-        x = (leaf - 0.3 * torch.autograd.grad(value.sum(), leaf)[0]).detach()
-    torch.testing.assert_close(solution.x, x, rtol=1e-7, atol=1e-7)
-    torch.testing.assert_close(solution.value, value.detach(), rtol=1e-9, atol=1e-9)
+    x = y.clone().requires_grad_()
+    descent = torch.optim.LBFGS(
+        [x], max_iter=100, tolerance_grad=1e-11, tolerance_change=0, line_search_fn="strong_wolfe"
+    )
+
+    def value() -> torch.Tensor:
+        return fidelity(y)(x) + 0.7 * converged_energy(prior, x, 0.1)
+
+    def closure() -> float:
+        descent.zero_grad()
+        total = value().sum()
+        total.backward()
+        return float(total.detach())
+
+    descent.step(closure)
+    torch.testing.assert_close(solution.x, x.detach(), rtol=1e-7, atol=1e-7)
+    torch.testing.assert_close(solution.value, value().detach(), rtol=1e-9, atol=1e-9)
 
 
 def test_the_bilevel_gradient_of_the_weights_against_finite_differences():
