@@ -67,6 +67,15 @@ def whole(argument: str, value: int, low: int, high: int) -> None:
         fail(argument, f"a whole number of at most {high:,}", f"{value:,}", error=ConfigError)
 
 
+def plain(value: Any) -> bool:
+    """Whether YAML and JSON can say it."""
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and plain(v) for key, v in value.items())
+    if isinstance(value, (list, tuple)):
+        return all(plain(v) for v in value)
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
 def look_up(kind: str, name: str, where: str) -> Any:
     """The class that ``name`` stands for in the table."""
     if name not in TABLE[kind]:
@@ -86,6 +95,12 @@ class Choice:
 
     name: str = ""  # the empty name is in no table: a default that is always refused
     options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for key, value in self.options.items():
+            if not plain(value):  # a checkpoint could not give it back
+                remedy = "Objects have no place in a configuration."
+                fail(f"options.{key}", "numbers, words, lists and mappings", describe(value), remedy, ConfigError)
 
     def make(self, kind: str, where: str) -> Any:
         """The object. ``where`` is the key of this choice, for messages."""

@@ -6,6 +6,7 @@ Classes of training and of testing are disjoint. An episode is a pure function o
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 import zipfile
 import zlib
@@ -196,14 +197,14 @@ def _torchvision_omniglot(part: str, data_root: Path | None) -> tuple[Tensor, Te
     """As torchvision keeps it, fetched where it is not there yet."""
     folder = find_data(data_root, "", "the Omniglot images (torchvision fetches them into this folder)")
     try:
-        from torchvision.datasets import Omniglot
-        from torchvision.transforms.functional import pil_to_tensor
+        # By name: the extra may be missing where types are checked.
+        sets, functional = (importlib.import_module(f"torchvision.{n}") for n in ("datasets", "transforms.functional"))
     except ImportError as error:
         words = "data.family: Omniglot is not in the data folder, and torchvision, which could fetch it, is missing."
         raise InputError(f"{words} Install jiio[vision], or use the glyphs, which need nothing.") from error
     try:
-        found = Omniglot(str(folder), background=part == "background", download=True)
-        pairs = [(255 - pil_to_tensor(image), label) for image, label in found]  # type: ignore[misc]
+        found = sets.Omniglot(str(folder), background=part == "background", download=True)
+        pairs = [(255 - functional.pil_to_tensor(image), label) for image, label in found]
     except (OSError, RuntimeError) as error:
         words = f"data.family: torchvision could not fetch Omniglot into {folder} ({reason(error)})."
         raise InputError(f"{words} Fetch it where there is a network, or use the glyphs, which need none.") from error

@@ -183,3 +183,10 @@ def test_a_shipped_file_opens_with_its_command_its_figure_and_its_minutes(path):
     assert re.search(r"(?i)\bexpect\b.*\d", text) and re.search(r"\d minutes?\b", text)
     values = read_yaml("CONFIG", path)
     build(config_class(values), values)
+
+
+def test_an_object_among_the_options_is_refused_at_once():
+    """It would train, and the checkpoint could not be read again."""
+    with pytest.raises(ConfigError, match=r"options\.solver: expected numbers, words, lists and mappings"):
+        Choice("Implicit", {"solver": jiio.Anderson()})
+    assert Choice("Multiscale", {"channels": [24, 32], "more": {"a": (1, None)}}).options["channels"] == [24, 32]
