@@ -48,6 +48,8 @@ class State:
         named = folder / "settings.json"
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            for part in folder.glob(".*.part"):  # what a killed evaluation was writing, the settings included
+                part.unlink(missing_ok=True)
             if named.exists():
                 _same(folder, json.loads(named.read_text(encoding="utf-8")), json.loads(text))
             else:
