@@ -59,17 +59,6 @@ class ClassifyConfig(RunConfig):
     """A training of a classifier.
 
     Args:
-        task: classify
-        output: folder of the checkpoints and the log
-        seed: of everything random
-        steps: number of training steps
-        device: cpu, cuda, cuda:0, mps
-        threads: CPU threads (default: torch's choice); small networks are fastest on one
-        checkpoint_every: steps between two checkpoints
-        keep: number of checkpoints kept
-        loggers: where the figures go besides the log file
-        start: weights to begin with, a checkpoint, the folder of a training or shipped ones (default: random weights)
-        optimiser: Adam with a cosine schedule
         data: labelled images
         model: the classifier
         defence: what makes it harder to fool, any of Clean, PGDTraining, JointTraining, TRADES, JacobianPenalty,

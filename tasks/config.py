@@ -262,6 +262,9 @@ class OptimiserConfig:
         check_number("optimiser.weight_decay", self.weight_decay, 0.0)
 
 
+ARGS = "    Args:\n"
+
+
 @dataclass(frozen=True)
 class RunConfig:
     """What every training has, whatever it trains.
@@ -292,6 +295,14 @@ class RunConfig:
     start: str | None = None
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
 
+    def __init_subclass__(cls) -> None:
+        """The command line takes the help of a key from the docstring of the class that it builds: what every training
+        has is described once, above, and laid before what a class has of its own.
+        """
+        shared = (RunConfig.__doc__ or "").partition(ARGS)[2].rstrip() + "\n"
+        head, mark, own = (cls.__doc__ or "").partition(ARGS)
+        cls.__doc__ = head + mark + shared + own if mark else cls.__doc__
+
     def __post_init__(self) -> None:
         if self.task not in TABLE["task"]:
             raise ConfigError(f"task: no task is called {self.task!r}. {nearest(self.task, TABLE['task'])}")
@@ -316,17 +327,6 @@ class TrainConfig(RunConfig):
     """A training of the latent restorer, from the data to the files it leaves.
 
     Args:
-        task: what is trained
-        output: folder of the checkpoints and the log
-        seed: of everything random
-        steps: number of training steps
-        device: cpu, cuda, cuda:0, mps
-        threads: CPU threads (default: torch's choice); small networks are fastest on one
-        checkpoint_every: steps between two checkpoints
-        keep: number of checkpoints kept
-        loggers: where the figures go besides the log file
-        start: weights to begin with, a checkpoint, the folder of a training or shipped ones (default: random weights)
-        optimiser: Adam with a cosine schedule
         data: images
         corruption: how images are damaged
         model: the equilibrium decoder

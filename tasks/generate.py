@@ -64,16 +64,6 @@ class GenerateConfig(RunConfig):
     """A training of a generator.
 
     Args:
-        task: generate
-        output: folder of the checkpoints and the log
-        seed: of everything random
-        steps: number of training steps
-        device: cpu, cuda, cuda:0, mps
-        threads: CPU threads (default: torch's choice); small networks are fastest on one
-        checkpoint_every: steps between two checkpoints
-        keep: number of checkpoints kept
-        loggers: where the figures go besides the log file
-        optimiser: Adam with a cosine schedule
         data: images
         model: the equilibrium decoder
         inference: how codes are found, Joint, Nested or Variational

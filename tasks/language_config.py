@@ -96,20 +96,9 @@ class WarmConfig:
 
 @dataclass(frozen=True)
 class LanguageConfig(RunConfig):
-    """A training of a language model.
+    """A training of a language model. Weights that it begins with (``start``) bring their vocabulary along.
 
     Args:
-        task: language
-        output: folder of the checkpoints and the log
-        seed: of everything random
-        steps: number of training steps
-        device: cpu, cuda, cuda:0, mps
-        threads: CPU threads (default: torch's choice)
-        checkpoint_every: steps between two checkpoints
-        keep: number of checkpoints kept
-        loggers: where the figures go besides the log file
-        start: weights to begin with, a checkpoint or the folder of a training, whose vocabulary is kept
-        optimiser: Adam with a cosine schedule
         data: texts
         model: sizes of the transformer
         depth: Equilibrium, WeightTied or Explicit

@@ -101,16 +101,6 @@ class MetaConfig(RunConfig):
     """A training of a few-shot learner.
 
     Args:
-        task: meta
-        output: folder of the checkpoints and the log
-        seed: of everything random
-        steps: number of training steps
-        device: cpu, cuda, cuda:0, mps
-        threads: CPU threads (default: torch's choice); small networks are fastest on one
-        checkpoint_every: steps between two checkpoints
-        keep: number of checkpoints kept
-        loggers: where the figures go besides the log file
-        optimiser: Adam with a cosine schedule
         data: episodes
         model: the network that adapts
         adaptation: Joint, Nested or FirstOrder

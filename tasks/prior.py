@@ -99,17 +99,6 @@ class PriorConfig(RunConfig):
     """A training of an image prior, or of a direct restorer.
 
     Args:
-        task: prior or direct
-        output: folder of the checkpoints and the log
-        seed: of everything random
-        steps: number of training steps
-        device: cpu, cuda, cuda:0, mps
-        threads: CPU threads (default: torch's choice)
-        checkpoint_every: steps between two checkpoints
-        keep: number of checkpoints kept
-        loggers: where the figures go besides the log file
-        start: weights to begin with, a checkpoint, the folder of a training or shipped ones (default: random weights)
-        optimiser: Adam with a cosine schedule
         data: training patches
         noise: the noise levels that are trained
         model: sizes of the network; channels 1 for grey and 3 for colour
@@ -133,8 +122,8 @@ class PriorConfig(RunConfig):
 def number_format(precision: str, device: torch.device) -> torch.dtype:
     """What convolutions compute in.
 
-    ``auto`` asks for vectors of 512 bits on a CPU: with bfloat16 units (AMX) a step takes a fifth of the time, but
-    without such vectors PyTorch has no quick bfloat16 convolution at all, and a step took 13 times as long.
+    ``auto`` asks for vectors of 512 bits on a CPU: bfloat16 units (AMX) are several times faster, but without such
+    vectors PyTorch has no quick bfloat16 convolution at all, and float32 is faster by far.
     """
     if precision != "auto":
         return torch.bfloat16 if precision == "bfloat16" else torch.float32

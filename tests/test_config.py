@@ -190,3 +190,11 @@ def test_an_object_among_the_options_is_refused_at_once():
     with pytest.raises(ConfigError, match=r"options\.solver: expected numbers, words, lists and mappings"):
         Choice("Implicit", {"solver": jiio.Anderson()})
     assert Choice("Multiscale", {"channels": [24, 32], "more": {"a": (1, None)}}).options["channels"] == [24, 32]
+
+
+@pytest.mark.parametrize("task", TABLE["task"])
+def test_every_key_of_a_training_is_explained(task):
+    """The command line shows the docstring's words; a key without any would stand there bare."""
+    cls = config_class({"task": task})
+    explained = re.findall(r"^        (\w+): ", cls.__doc__ or "", re.M)
+    assert sorted(explained) == sorted(field.name for field in dataclasses.fields(cls))
