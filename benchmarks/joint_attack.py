@@ -28,20 +28,22 @@ from tasks.classify import Classify, ClassifyConfig
 from tasks.files import atomic_write
 from tasks.load import build
 
+CELL = {"expansion": 2, "halvings": 1, "groups": 4, "fusion_groups": 4, "final_channels": 64}
 SETS: dict[str, dict[str, Any]] = {
     "mnist": {
         "data": {"family": "mnist", "size": 28, "batch_size": 64},
-        "cell": {"channels": [8, 16], "expansion": 2, "halvings": 1, "head_channels": [4, 8], "final_channels": 64},
-        "steps": 120,
+        "cell": {"channels": [8, 16], "head_channels": [4, 8]} | CELL,
+        "warm": 500,
         "threats": (("l2", 1.0), ("linf", 0.1)),
     },
     "cifar10": {
-        "data": {"family": "cifar10", "size": 32, "channels": 3, "batch_size": 64, "mirror": True},
-        "cell": {"channels": [8, 16], "expansion": 2, "halvings": 1, "head_channels": [4, 8], "final_channels": 64},
-        "steps": 120,
+        "data": {"family": "cifar10", "size": 32, "channels": 3, "batch_size": 64, "mirror": True, "shift": 2},
+        "cell": {"channels": [16, 32], "head_channels": [8, 16]} | CELL,
+        "warm": 1500,
         "threats": (("l2", 0.25), ("linf", 2 / 255)),
     },
 }
+STEPS = 120  # of the equilibrium, after the warm ones
 PGD = {
     f"PGD-{steps}, {'warm' if warm else 'cold'}": attacks.PGD(steps=steps, warm=warm, objective=attacks.Margin())
     for steps in (20, 50)
@@ -55,18 +57,18 @@ BASE = "PGD-20, cold"
 
 
 def trained(name: str, options: argparse.Namespace) -> tuple[Classify, jiio.EquilibriumModel]:
-    """The network, trained without a defence."""
+    """The network, trained without a defence: first five layers of the same weights, then the equilibrium."""
     chosen = SETS[name]
-    cell = {"groups": 4, "fusion_groups": 4, **chosen["cell"]}
+    warm = 4 if options.fast else chosen["warm"]
     config = build(
         ClassifyConfig,
         {
             "output": str(options.cache / name),
-            "steps": 4 if options.fast else chosen["steps"],
+            "steps": warm + (4 if options.fast else STEPS),
             "threads": options.threads,
-            "checkpoint_every": 10,
+            "warm": {"steps": warm, "layers": 5},
             "data": chosen["data"] | {"train_limit": 10_000, "test_limit": options.samples},
-            "model": {"cell": {"name": "Multiscale", "options": cell}},
+            "model": {"cell": {"name": "Multiscale", "options": chosen["cell"]}},
             "defence": [{"name": "JacobianPenalty", "options": {"weight": 0.5}}],
             "optimiser": {"rate": 0.004, "warmup": 2},
         },

@@ -261,10 +261,15 @@ class JointMap:
 
     # -- the start
 
-    def start(self, z0: Tree, multiplier: Tree | None, x0: Tree) -> Tensor:
-        """Pack the start and measure the scales."""
+    def start(
+        self, z0: Tree, multiplier: Tree | None, x0: Tree, scaling: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
+        """Pack the start; take the scales that are given, or measure them."""
         z, x = self.zspec.pack(z0), self.prox.project(self.xspec.pack(x0))
         mu = torch.zeros_like(z) if multiplier is None else self.zspec.pack(multiplier)
+        if scaling is not None:
+            self.sigma, self.kappa = (part.to(x).reshape(-1, 1).expand(self.batch, 1) for part in scaling)
+            return self.join(z, mu, x, self.memory)
         given = self.rule.curvature
         if given is not None:
             curvature = given if isinstance(given, Tensor) else x.new_tensor(float(given))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 
 import torch
+from torch import Tensor
 
 from .adjoints import AbstractAdjoint, Envelope, Implicit
 from .checks import (
     ArgumentError,
+    ArgumentTypeError,
     GradientError,
     check_callable,
     check_choice,
@@ -36,6 +38,20 @@ def _check_settings(solver, adjoint, tolerance, max_steps, on_failure, trace) ->
         fail("trace", "True, False or 'points' (which keeps every iterate)", trace)
 
 
+def _check_scaling(scaling, like: Tensor, rule: AbstractRule) -> None:
+    if scaling is None:
+        return
+    if not isinstance(scaling, tuple) or len(scaling) != 2 or not all(isinstance(part, Tensor) for part in scaling):
+        fail("scaling", "a pair of tensors as in Solution.scaling", scaling, error=ArgumentTypeError)
+    for part in scaling:
+        if part.shape not in ((), (1,), (like.shape[0], 1)):
+            fail("scaling", f"tensors () or ({like.shape[0]}, 1), a number for each sample", part)
+        if not bool((torch.isfinite(part) & (part > 0)).all()):
+            fail("scaling", "finite numbers above zero", part)
+    if rule.curvature is not None:
+        fail("scaling", "a rule without a curvature of its own", f"{type(rule).__name__}.curvature", "Leave one out.")
+
+
 def _traced(outcome: Outcome, trace: bool | str, split) -> Trace | None:
     if not trace:
         return None
@@ -53,6 +69,7 @@ def solve(
     z0: Tree | None = None,
     *,
     multiplier: Tree | None = None,
+    scaling: tuple[Tensor, Tensor] | None = None,
     solver: AbstractSolver = Anderson(),  # noqa: B008 (frozen records)
     rule: AbstractRule = GradientStep(),  # noqa: B008
     adjoint: AbstractAdjoint = Envelope(),  # noqa: B008
@@ -64,8 +81,11 @@ def solve(
     """Minimise the objective over the input while the equilibrium is being solved (JIIO, Gurumurthy et al. 2021).
 
     x0: tree of tensors (B, ...), the start. z0: the state to start from; may be left out where the cell has
-    ``initial_state(x)``. multiplier: a warm start for mu, a tree like z0. max_steps: evaluations after the two
-    that measure the scale. trace: True keeps residuals and objective of every step, "points" also every z and x.
+    ``initial_state(x)``. multiplier: a warm start for mu, a tree like z0. scaling: the curvature of the objective in z
+    and the squared gain in x, each () or (B, 1), as ``Solution.scaling`` has them; where left out, two steps measure
+    them. Give those of an earlier solve to one that begins near an answer: there J_x^T mu + l_x = 0, so the gain cannot
+    be measured, and steps that follow from it are too long. max_steps: evaluations after those two. trace: True keeps
+    residuals and objective of every step, "points" also every z and x.
 
     One step costs one evaluation of the cell and one VJP. Every sample is its own problem: its status, residuals
     and step count are its own, and it never touches its neighbours. The returned x satisfies the constraint to
@@ -104,10 +124,11 @@ def solve(
                 fail("multiplier", "the same tree and shapes as z0", multiplier)
             for leaf in leaves(multiplier):
                 check_finite("multiplier", leaf)
+        _check_scaling(scaling, like, rule)
         taped = adjoint.taped and torch.is_grad_enabled()
         with _recording(taped):
             operator = JointMap(problem, rule, x0, z0, solver.damping, taped)
-            v = operator.start(z0, multiplier, x0)
+            v = operator.start(z0, multiplier, x0, scaling)
             recorder = Recorder(bool(trace), trace == "points")
             outcome = iterate(operator, solver, v, tolerance, max_steps, recorder)
             z, mu, x, _ = operator.parts(outcome.v)

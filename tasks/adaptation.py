@@ -20,6 +20,7 @@ import jiio
 from jiio.checks import check_choice, check_integer, check_number
 from jiio.layout import Spec, Tree, detach
 from tasks.nested import NestedRun, nested
+from tasks.starts import Start
 
 RULES = {"Adam": jiio.AdamStep, "Gradient": jiio.GradientStep}
 
@@ -67,10 +68,11 @@ class Joint(AbstractAdaptation):
         jiio.Tolerance(self.atol, self.rtol)
         jiio.KKT(self.adjoint_rtol, self.adjoint_steps)
 
-    def adapt(self, problem: jiio.Problem, x0: Tensor) -> Adapted:
-        solution = jiio.solve(
+    def adapt(self, problem: jiio.Problem, x0: Tensor, begin: Start | None = None) -> Adapted:
+        """begin: where else to start than at x0, of :mod:`tasks.starts`."""
+        begin = Start(x0) if begin is None else begin
+        solution = begin.solve(
             problem,
-            x0,
             solver=jiio.Anderson(memory=self.memory),
             rule=jiio.GradientStep(self.rate),
             adjoint=jiio.KKT(self.adjoint_rtol, self.adjoint_steps),
@@ -78,7 +80,8 @@ class Joint(AbstractAdaptation):
             max_steps=self.max_steps,
             on_failure="ignore",
         )
-        calls = 2 * (solution.steps.cpu() + 2)  # two evaluations and two VJPs measure the scale
+        measured = 0 if begin.scaling else 2  # evaluations, and as many VJPs, for the scale
+        calls = begin.calls + 2 * (solution.steps.cpu() + measured)
         return Adapted(solution.x, solution.z, solution.value, calls, solution.converged)
 
 

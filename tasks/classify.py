@@ -11,17 +11,19 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 import attacks
+import jiio
 from attacks import Target, ThreatModel
-from jiio.checks import JiioError
+from jiio.checks import JiioError, fail
 from tasks.checkpoint import Checkpoint
 from tasks.classify_data import ClassifyDataConfig, in_batches, labelled_batch, load_labelled
-from tasks.config import Choice, RunConfig
+from tasks.config import Choice, RunConfig, WarmConfig
 from tasks.defences import AbstractDefence, Batch, Part
 from tasks.load import ConfigError
 from tasks.loop import Figure
@@ -64,6 +66,7 @@ class ClassifyConfig(RunConfig):
         defence: what makes it harder to fool, any of Clean, PGDTraining, JointTraining, TRADES, JacobianPenalty,
             Lyapunov, RegulatedDynamics
         threat: what it is attacked with at the end
+        warm: the beginning with a few layers, on clean images and without the defences
     """
 
     task: str = "classify"
@@ -72,11 +75,14 @@ class ClassifyConfig(RunConfig):
     model: NetworkConfig = field(default_factory=NetworkConfig)
     defence: tuple[Choice, ...] = ()
     threat: ThreatConfig = field(default_factory=ThreatConfig)
+    warm: WarmConfig = field(default_factory=WarmConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.model.plan(self.data)
         self.defences()
+        if self.warm.steps and not self.model.implicit:
+            fail("warm.steps", f"0 for model.cell {self.model.cell.name}", self.warm.steps, error=ConfigError)
 
     def defences(self) -> list[AbstractDefence]:
         """The objects that ``defence`` names."""
@@ -128,21 +134,23 @@ class Classify:
         clock = Clock()
         x, y = labelled_batch(self.data, self.config.data, seed=self.config.seed, step=step)
         batch = Batch(Target(model), x.to(self.device), y.to(self.device), self.config.seed, step)
-        at = [dataclasses.replace(batch, place=place) for place in range(len(self.defences))]
+        warm = step < self.config.warm.steps
+        defences = [] if warm else self.defences
+        at = [dataclasses.replace(batch, place=place) for place in range(len(defences))]
         made: list[Tensor] = []
-        for defence, view in zip(self.defences, at, strict=True):
+        for defence, view in zip(defences, at, strict=True):
             images = defence.images(view)
             if images is not None and not any(images is other for other in made):
                 made.append(images)
         attacked = clock.processor
-        solving = {}
-        for defence, view in zip(self.defences, at, strict=True):
+        solving = layers(self.config.warm.layers) if warm else {}
+        for defence, view in zip(defences, at, strict=True):
             solving |= defence.solving(view)
         seen = batch.target.variant(**solving) if solving else batch.target
         parts = [Part(images, *seen.forward(images)) for images in made or [batch.x]]
         losses = torch.stack([F.cross_entropy(part.logits, batch.y) for part in parts])
         loss = losses.mean()
-        for defence, view in zip(self.defences, at, strict=True):
+        for defence, view in zip(defences, at, strict=True):
             term = defence.term(view, parts)
             loss = loss if term is None else loss + term
         return loss, self.figures(batch, parts, losses, attacked, clock)
@@ -198,6 +206,13 @@ class Classify:
         for defence in config.defences():
             model = defence.deployed(model)
         return model
+
+
+def layers(count: int) -> dict[str, Any]:
+    """Settings of a solve that make it an ordinary network of ``count`` layers with the same weights."""
+    exact = jiio.Tolerance(1e-30, 0.0)  # out of reach: every sample gets all layers
+    steps = count + 1  # the last one only measures the residual of the state that is returned
+    return {"solver": jiio.Picard(), "adjoint": jiio.Unrolled(), "tolerance": exact, "max_steps": steps}
 
 
 def quick(model: nn.Module) -> list[attacks.AbstractAttack]:

@@ -29,6 +29,7 @@ TABLE: dict[str, dict[str, str]] = {
         "meta": "tasks.meta:Meta",
         "generate": "tasks.generate:Generate",
         "language": "tasks.language:Language",
+        "segment": "tasks.segment:Segment",
     },
     "solver": {name: f"jiio:{name}" for name in ("Picard", "Anderson", "Broyden")},
     "rule": {
@@ -36,6 +37,9 @@ TABLE: dict[str, dict[str, str]] = {
     },
     "adjoint": {name: f"jiio:{name}" for name in ("Envelope", "KKT", "Implicit", "Phantom", "Unrolled", "Detached")},
     "depth": {name: f"tasks.depths:{name}" for name in ("Equilibrium", "WeightTied", "Explicit")},
+    "adversary": {
+        name: f"tasks.embedding_adversary:{name}" for name in ("JointAdversary", "PGDAdversary", "Unperturbed")
+    },
     "cell": {name: f"jiio.models:{name}Config" for name in ("Dense", "Monotone", "Conv", "Multiscale")},
     "network": {
         **{name: f"jiio.models:{name}Config" for name in ("Dense", "Monotone", "Conv", "Multiscale")},
@@ -266,6 +270,24 @@ ARGS = "    Args:\n"
 
 
 @dataclass(frozen=True)
+class WarmConfig:
+    """The beginning of a training of an equilibrium, with a few layers of the same weights instead: cheaper, and learnt
+    sooner (Bai, Kolter and Koltun 2019, Bai, Koltun and Kolter 2020).
+
+    Args:
+        steps: how many training steps
+        layers: how many layers
+    """
+
+    steps: int = 0
+    layers: int = 3
+
+    def __post_init__(self) -> None:
+        whole("warm.steps", self.steps, 0, 10**9)
+        whole("warm.layers", self.layers, 1, 1000)
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """What every training has, whatever it trains.
 
@@ -359,6 +381,7 @@ CONFIGS = {
     "meta": "tasks.meta:MetaConfig",
     "generate": "tasks.generate:GenerateConfig",
     "language": "tasks.language_config:LanguageConfig",
+    "segment": "tasks.segment:SegmentConfig",
 }
 
 

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import torch
 
+from jiio.checks import fail
 from tasks.checkpoint import Checkpoint
 from tasks.config import RunConfig
+from tasks.files import InputError, atomic_write, check_output_folder
 from tasks.loop import Task, build_task, check_device
 from tasks.seeds import derive
 from tasks.threads import cpu_threads
@@ -19,19 +21,29 @@ def evaluate(
     config: RunConfig | None = None,
     data_root: Path | None = None,
     task: Task | None = None,
+    pictures: Path | None = None,
 ) -> list[dict[str, str | float]]:
     """The rows of ``task.evaluate``.
 
     config: other data, corruption or solve settings than the training's; the model must stay the same. task: instead of
-    the one the configuration names.
+    the one the configuration names. pictures: a folder for those that the task makes.
 
-    Errors: JiioError where data are missing or the weights do not fit.
+    Errors: JiioError where data are missing, the weights do not fit, or the task makes no pictures.
     """
     config = config or checkpoint.config
     device = check_device(config.device)
     task = task or build_task(config, data_root=data_root)
+    draw = getattr(task, "pictures", None)
+    if pictures is not None:
+        check_output_folder("--pictures", pictures)
+        if draw is None:
+            fail("--pictures", "a task that makes pictures", f"{config.task}, which makes none", error=InputError)
     with cpu_threads(config.threads), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(derive(config.seed, "evaluate"))
         model = task.model()
         checkpoint.restore_model(model)
-        return task.evaluate(model.to(device).eval())
+        rows = task.evaluate(model.to(device).eval())
+        if pictures is not None and draw is not None:
+            for name, picture in draw(model).items():
+                atomic_write(pictures / name, picture)
+        return rows

@@ -33,6 +33,8 @@ def declare(parser: ArgumentParser, argv: Sequence[str]) -> None:
     add("--threads", type=int, help="with --on: CPU threads (default: torch's choice)")
     add("--data-root", type=str, help="folder of the data sets (default: JIIO_DATA)")
     add("--json", type=str, help="write the figures to this file instead of to standard output")
+    add("--features", type=str, help="generators: file of torch-fidelity's Inception weights, for FID and KID")
+    add("--pictures", type=str, help="without --on: a folder for the pictures that the task makes")
     add("--seed", type=int, help="of the noise and the masks (default: the training's; with --on: 0)")
     add("--device", type=str, help="cpu, cuda, cuda:0, mps (default: the training's; with --on: cpu)")
     parser.add_class_arguments(DataConfig, "data")
@@ -73,7 +75,8 @@ def on_its_own_images(values: dict[str, Any]) -> dict[str, Any]:
     from tasks.files import InputError
     from tasks.load import build, merge
 
-    words, root = values.pop("checkpoint"), values.pop("data_root", None)
+    words = values.pop("checkpoint")
+    root, drawn = (None if f is None else Path(f) for f in (values.pop(k, None) for k in ("data_root", "pictures")))
     path = shipped("CHECKPOINT", words[0], "weights", ".safetensors")
     for name in ONLY_WITH_ON:
         if values.pop(name, None):
@@ -81,8 +84,12 @@ def on_its_own_images(values: dict[str, Any]) -> dict[str, Any]:
     checkpoint = load(path)
     if len(words) > 1 or hasattr(look_up("task", checkpoint.config.task, "task"), "restorer"):
         fail("--on", "a set of pictures to measure restorers on", "none", "For example --on set12.", InputError)
+    if (features := values.pop("features", None)) is not None:
+        if checkpoint.config.task != "generate":
+            fail("--features", "a generator", f"a training of the task {checkpoint.config.task!r}", error=InputError)
+        values["sampling"] = {"features": features}
     config = build(type(checkpoint.config), merge(dataclasses.asdict(checkpoint.config), values))
-    rows = evaluate(checkpoint, config=config, data_root=None if root is None else Path(root))
+    rows = evaluate(checkpoint, config=config, data_root=root, pictures=drawn)
     print(table(rows), file=sys.stderr)
     return {"checkpoint": str(checkpoint.path), "step": checkpoint.step, "rows": finite(rows)}
 
@@ -103,6 +110,10 @@ def on_pictures(values: dict[str, Any], json_path: str | None) -> dict[str, Any]
     from tasks.threads import cpu_threads
     from tasks.versions import versions
 
+    if "features" in values:
+        fail("--features", "--on without it", "both", "It is for the samples of generators.", InputError)
+    if "pictures" in values:
+        fail("--pictures", "--on without it", "both", "It is for the pictures that a task makes.", InputError)
     if "data" in values:
         fail("--data", "--on without it", "both", "The pictures of --on keep their own size.", InputError)
     on, root = values["on"], None if values.get("data_root") is None else Path(values["data_root"])

@@ -27,12 +27,13 @@ from tasks.checkpoint import Checkpoint
 from tasks.codes import GaussianMixture
 from tasks.config import Choice, DataConfig, DecoderConfig, RunConfig, whole
 from tasks.data import load_images, training_batch
+from tasks.fidelity import Features, Inception, fidelity
 from tasks.files import InputError
 from tasks.fit import fit_images
 from tasks.generator import LatentGenerator
 from tasks.inference import EXACT, AbstractInference
 from tasks.metrics import psnr, ssim
-from tasks.samples import fidelity, has_fidelity, nearest_neighbour_accuracy, sliced_wasserstein
+from tasks.samples import nearest_neighbour_accuracy, sliced_wasserstein
 from tasks.seeds import generator
 
 Row = dict[str, str | float]
@@ -47,11 +48,13 @@ class SamplingConfig:
         components: of the Gaussian mixture; 1 for a single Gaussian
         codes: number of training images whose codes are fitted
         samples: number of images drawn and compared with as many test images
+        features: file of torch-fidelity's Inception weights, for FID and KID; without it, distances of pixels alone
     """
 
     components: int = 1
     codes: int = 1000
     samples: int = 500
+    features: str | None = None
 
     def __post_init__(self) -> None:
         whole("sampling.components", self.components, 1, 10_000)
@@ -158,6 +161,8 @@ class Generate:
         test = self.images.test
         if len(test) < 2:
             fail("data.test_share", "at least two test images", f"{len(test)}", error=InputError)
+        named = self.config.sampling.features
+        features = None if named is None else Inception(Path(named), "sampling.features")
         rows: list[Row] = []
         for name, image, calls, converged in self.reconstructions(model, test):
             row: Row = {
@@ -175,7 +180,7 @@ class Generate:
         half = self.images.train[torch.randperm(len(self.images.train), generator=generator(self.config.seed, "half"))]
         sets["training images"] = half[:count]  # what a perfect generator would reach
         for name, images in sets.items():
-            rows.append({"images": name} | distances(images, test[: max(count, 2)]))
+            rows.append({"images": name} | distances(images, test[: max(count, 2)], features))
         return rows
 
     @torch.no_grad()
@@ -235,10 +240,10 @@ class Generate:
         }
 
 
-def distances(samples: Tensor, real: Tensor) -> Row:
-    """The columns about a set of samples."""
+def distances(samples: Tensor, real: Tensor, features: Features | None = None) -> Row:
+    """The columns about a set of samples: of pixels; FID and KID where there are features (:mod:`tasks.fidelity`)."""
     row: Row = {
         "sliced Wasserstein": sliced_wasserstein(samples, real),
         "told apart": nearest_neighbour_accuracy(samples, real),
     }
-    return row | fidelity(samples, real) if has_fidelity() else row
+    return row if features is None else row | fidelity(samples, real, features)

@@ -24,6 +24,7 @@ from jiio.checks import check_integer, check_number
 from jiio.layout import Tree, detach
 from tasks.maps import Denoise
 from tasks.nested import nested
+from tasks.starts import AbstractStart, Plain
 
 if TYPE_CHECKING:
     from tasks.generator import LatentGenerator
@@ -73,10 +74,18 @@ class Joint(AbstractInference):
         check_integer("max_steps", self.max_steps, 2)
         jiio.Tolerance(self.atol, self.rtol)
 
-    def infer(self, model: LatentGenerator, images: Tensor, noise: Tensor | None = None) -> Inferred:
-        solution = jiio.solve(
-            model.problem(images, EXACT),
-            model.start(images),
+    def infer(
+        self,
+        model: LatentGenerator,
+        images: Tensor,
+        noise: Tensor | None = None,
+        *,
+        start: AbstractStart = Plain(),  # noqa: B008 (holds nothing)
+    ) -> Inferred:
+        problem = model.problem(images, EXACT)
+        begin = start.begin(problem, model.start(images), model.observation(images, EXACT))
+        solution = begin.solve(
+            problem,
             solver=jiio.Anderson(memory=self.memory),
             rule=jiio.GradientStep(self.rate),
             adjoint=jiio.Envelope(),
@@ -84,9 +93,8 @@ class Joint(AbstractInference):
             max_steps=self.max_steps,
             on_failure="ignore",
         )
-        return Inferred(
-            solution.x.detach(), detach(solution.z), solution.value, solution.evaluations.total, solution.converged
-        )
+        calls = begin.calls + solution.evaluations.total
+        return Inferred(solution.x.detach(), detach(solution.z), solution.value, calls, solution.converged)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from jiio.checks import JiioError, fail
 from jiio.models.sequence import AbstractSequenceModel, Memory
 from tasks.checkpoint import Checkpoint, load
 from tasks.depths import AbstractDepth, Segment, WeightTied
+from tasks.embedding_adversary import AbstractAdversary, Unperturbed
 from tasks.files import InputError
 from tasks.language_config import LanguageConfig
 from tasks.load import ConfigError
@@ -50,7 +51,16 @@ class LanguageModel(nn.Module):
         """The states of a segment (B, T) after ``memory``. In train mode whole columns of embeddings and states are
         dropped, drawn from the global generator.
         """
-        x = self._dropped(self.body.tokens.embed(tokens))
+        return self.hear(self.embed(tokens), memory, depth=depth, penalty=penalty)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Token numbers (B, T) -> embeddings (B, T, width)."""
+        return self._dropped(self.body.tokens.embed(tokens))
+
+    def hear(
+        self, x: Tensor, memory: Memory | None, *, depth: AbstractDepth | None = None, penalty: bool = False
+    ) -> Segment:
+        """As :meth:`read`, from embeddings (B, T, width)."""
         segment = (depth or self.depth).read(self.body, x, memory, penalty=penalty)
         return dataclasses.replace(segment, state=self._dropped(segment.state))
 
@@ -74,7 +84,7 @@ class Language:
     """The task ``language`` of a training configuration."""
 
     def __init__(self, config: LanguageConfig, *, data_root: Path | None = None) -> None:
-        self.config, self.device = config, torch.device(config.device)
+        self.config, self.device, self.adversaries = config, torch.device(config.device), config.adversaries()
         train, self.text = load_text(config.data, data_root=data_root)
         self.vocabulary = self._vocabulary(train)
         self.packed = self.vocabulary.packed().to(self.device)
@@ -110,17 +120,23 @@ class Language:
         draw = float(torch.rand((), generator=generator(config.seed, "jacobian", step)))
         depth = WeightTied(config.warm.layers) if step < config.warm.steps else None
         penalty = config.jacobian.weight > 0 and draw < config.jacobian.share and depth is None
-        memory, losses, prices, figures = None, [], [], {}
+        losses, prices, figures, spent = [], [], {}, [0, 0]
         n = config.data.segment
-        for i in range(config.data.segments):
-            piece = text[:, i * n : (i + 1) * n + 1]
-            segment = model.read(piece[:, :-1], memory, depth=depth, penalty=penalty)
-            losses.append(model.body.tokens.surprise(segment.state, piece[:, 1:]).mean())
-            memory, figures = segment.memory, segment.figures
-            if segment.penalty is not None:
-                prices.append(segment.penalty)
+        for adversary in self.adversaries if depth is None and self.adversaries else [Unperturbed()]:
+            memory = None
+            for i in range(config.data.segments):
+                piece = text[:, i * n : (i + 1) * n + 1]
+                found = adversary.find(model, model.embed(piece[:, :-1]), memory, piece[:, 1:])
+                segment = model.hear(found.x, memory, depth=depth, penalty=penalty)
+                losses.append(model.body.tokens.surprise(segment.state, piece[:, 1:]).mean())
+                memory, figures = segment.memory, segment.figures
+                spent = [spent[0] + found.evaluations, spent[1] + found.vjps]
+                if segment.penalty is not None:
+                    prices.append(segment.penalty)
         surprise = torch.stack(losses).mean()
         figures = {"perplexity": math.exp(min(float(surprise.detach()), 700.0)), **figures}
+        if self.adversaries:
+            figures |= {"adversary_evaluations": float(spent[0]), "adversary_vjps": float(spent[1])}
         if not prices:
             return surprise, figures
         price = torch.stack(prices).mean()
@@ -139,10 +155,21 @@ class Language:
         text = f"{vocabulary.decode(begin)}\n---- what the model wrote ----\n{vocabulary.decode(told)}\n"
         return {"sample.txt": text.encode()}
 
-    @torch.no_grad()
     def evaluate(self, model: nn.Module) -> list[dict[str, str | float]]:
-        """Perplexity per word or per character on the held-out text, read in segments with the memory carried on."""
+        """Perplexity per word or per character on the held-out text, read in segments with the memory carried on; and
+        what it is when the adversaries of the training have had the embeddings first.
+        """
         assert isinstance(model, LanguageModel)
+        others = [a for a in self.adversaries if not isinstance(a, Unperturbed)]
+        rows = [self.measured(model, adversary) for adversary in (Unperturbed(), *others)]
+        if others:
+            names = ("none", *(type(adversary).__name__ for adversary in others))
+            rows = [row | {"adversary": name} for row, name in zip(rows, names, strict=True)]
+        return rows
+
+    @torch.no_grad()
+    def measured(self, model: LanguageModel, adversary: AbstractAdversary) -> dict[str, str | float]:
+        """One row of :meth:`evaluate`. The memory is that of the perturbed text."""
         data = self.config.data
         # The model's own vocabulary: another text would number its words otherwise.
         tokens = model.vocabulary().encode(self.text)[: data.valid_limit]
@@ -153,7 +180,8 @@ class Language:
         total, seen, memory, converged, calls = 0.0, 0, None, [], []
         for start in range(0, laid.shape[1] - 1, data.segment):
             piece = laid[:, start : start + data.segment + 1]
-            segment = model.read(piece[:, :-1], memory)
+            found = adversary.find(model, model.embed(piece[:, :-1]), memory, piece[:, 1:])
+            segment = model.hear(found.x, memory)
             memory = segment.memory
             total += float(model.body.tokens.surprise(segment.state, piece[:, 1:]).double().sum())
             seen += piece[:, 1:].numel()
@@ -161,7 +189,7 @@ class Language:
             calls.append(segment.figures.get("evaluations", math.nan))
         nats = total / seen
         unit = "word" if data.unit == "words" else "character"
-        row: dict[str, str | float] = {
+        return {
             "text": f"{data.family} ({data.part})",
             "tokens": seen,
             f"perplexity per {unit}": math.exp(min(nats, 700.0)),
@@ -169,4 +197,3 @@ class Language:
             "converged": sum(converged) / len(converged),
             "evaluations per segment": sum(calls) / len(calls),
         }
-        return [row]

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 from jiio.checks import JiioError, check_number, fail
 from jiio.models.transformer import TransformerConfig
-from tasks.config import Choice, RunConfig, whole
+from tasks.config import Choice, RunConfig, WarmConfig, whole
 from tasks.depths import Equilibrium, SolveConfig
+from tasks.embedding_adversary import AbstractAdversary
 from tasks.load import ConfigError
 from tasks.text import TextConfig
 
@@ -78,23 +79,6 @@ class JacobianConfig:
 
 
 @dataclass(frozen=True)
-class WarmConfig:
-    """The beginning of a training of an equilibrium, with a few layers of the same weights instead.
-
-    Args:
-        steps: how many training steps
-        layers: how many layers
-    """
-
-    steps: int = 0
-    layers: int = 3
-
-    def __post_init__(self) -> None:
-        whole("warm.steps", self.steps, 0, 10**9)
-        whole("warm.layers", self.layers, 1, 1000)
-
-
-@dataclass(frozen=True)
 class LanguageConfig(RunConfig):
     """A training of a language model. Weights that it begins with (``start``) bring their vocabulary along.
 
@@ -102,6 +86,8 @@ class LanguageConfig(RunConfig):
         data: texts
         model: sizes of the transformer
         depth: Equilibrium, WeightTied or Explicit
+        adversary: what perturbs the embeddings that are trained on, any of JointAdversary, PGDAdversary, Unperturbed;
+            none means the embeddings as they are
         solve: how the equilibrium is found and differentiated
         jacobian: the Jacobian penalty
         warm: the beginning with a few layers
@@ -112,6 +98,7 @@ class LanguageConfig(RunConfig):
     data: TextConfig = field(default_factory=TextConfig)
     model: SizeConfig = field(default_factory=SizeConfig)
     depth: Choice = Choice("Equilibrium")
+    adversary: tuple[Choice, ...] = ()
     solve: SolveConfig = field(default_factory=SolveConfig)
     jacobian: JacobianConfig = field(default_factory=JacobianConfig)
     warm: WarmConfig = field(default_factory=WarmConfig)
@@ -121,3 +108,11 @@ class LanguageConfig(RunConfig):
         depth = self.depth.make("depth", "depth")
         if not isinstance(depth, Equilibrium) and self.warm.steps:
             fail("warm.steps", "0 where depth is not Equilibrium", self.warm.steps, error=ConfigError)
+        for choice, adversary in zip(self.adversary, self.adversaries(), strict=True):
+            if adversary.needs_equilibrium and not isinstance(depth, Equilibrium):
+                remedy = f"{choice.name} needs the equilibrium."
+                fail("adversary", "none where depth is not Equilibrium", choice.name, remedy, ConfigError)
+
+    def adversaries(self) -> list[AbstractAdversary]:
+        """The objects that ``adversary`` names."""
+        return [choice.make("adversary", f"adversary[{i}]") for i, choice in enumerate(self.adversary)]

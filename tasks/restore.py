@@ -26,6 +26,7 @@ from tasks.corruption import Inpaint, LinearMap
 from tasks.data import load_images, training_batch
 from tasks.metrics import psnr, ssim
 from tasks.seeds import generator
+from tasks.starts import AbstractStart, Plain
 
 Row = dict[str, str | float]
 
@@ -61,9 +62,24 @@ class LatentRestorer(nn.Module):
         config = self.decoder.config
         return self.mean.new_zeros(y.shape[0], config.input[0])
 
-    def restore(self, y: Tensor, operator: LinearMap, **settings) -> tuple[Tensor, jiio.Solution]:
-        """The restored images (B, C, H, W) and the solution; ``settings`` as in :func:`jiio.solve`."""
-        solution = jiio.solve(self.problem(y, operator), self.start(y), **settings)
+    def observation(self, y: Tensor, operator: LinearMap) -> Tensor:
+        """(B, 2 pixels) what an amortised start sees: how far the measurement is off the mean, and where it is."""
+        mean = self.mean.expand(len(y), *self.mean.shape)
+        where = operator.A_adjoint(operator.A(torch.ones_like(mean)))
+        return torch.cat([(operator.A_adjoint(y - operator.A(mean))).flatten(1), where.flatten(1)], 1)
+
+    def restore(
+        self,
+        y: Tensor,
+        operator: LinearMap,
+        *,
+        start: AbstractStart = Plain(),  # noqa: B008 (holds nothing)
+        **settings,
+    ) -> tuple[Tensor, jiio.Solution]:
+        """The restored images (B, C, H, W) and the solution, from a start; ``settings`` as in :func:`jiio.solve`."""
+        problem = self.problem(y, operator)
+        begin = start.begin(problem, self.start(y), self.observation(y, operator))
+        solution = begin.solve(problem, **settings)
         return self.decode(solution.z), solution
 
 

@@ -1,20 +1,15 @@
 """How far a set of generated images is from a set of real ones.
 
-The distances here need no network: they compare pixels, and say nothing of what a person would see. FID and KID, which
-do to some degree, are measured where torch-fidelity is installed (extra ``fidelity``) and finds its feature weights.
+The distances here need no network: they compare pixels, and say nothing of what a person would see. For FID and KID,
+which do to some degree, see :mod:`tasks.fidelity`.
 """
 
 from __future__ import annotations
-
-import importlib.util
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from jiio.checks import check_integer, fail
-from tasks.files import InputError, reason
 from tasks.seeds import generator
 
 PROJECTIONS = 512
@@ -73,58 +68,3 @@ def auroc(inside: Tensor, outside: Tensor) -> float:
         fail("inside", "at least one score on each side", f"{len(inside)} and {len(outside)}")
     above = (outside[:, None] > inside).double().mean()
     return float(above + 0.5 * (outside[:, None] == inside).double().mean())
-
-
-def has_fidelity() -> bool:
-    """Whether torch-fidelity is installed."""
-    return importlib.util.find_spec("torch_fidelity") is not None
-
-
-def fidelity(samples: Tensor, real: Tensor, *, weights: Path | None = None) -> dict[str, float]:
-    """FID (Heusel et al. 2017) and KID (Binkowski et al. 2018) by torch-fidelity.
-
-    weights: file of its Inception network (default: the one it keeps or fetches itself).
-
-    Errors: InputError where torch-fidelity is missing or has no weights.
-    """
-    check_sets(samples, real)
-    if not has_fidelity():
-        remedy = "Install jiio[fidelity], or use the sliced Wasserstein distance."
-        fail("torch-fidelity", "the package", "no such package", remedy, InputError)
-    import torch_fidelity  # type: ignore[import-not-found]
-
-    def as_bytes(images: Tensor) -> list[Tensor]:
-        return list((images.clamp(0, 1) * 255).round().to(torch.uint8).expand(-1, 3, -1, -1).cpu())
-
-    options: dict[str, Any] = {"feature_extractor_weights_path": str(weights)} if weights else {}
-    size = min(len(samples), len(real), 1000)
-    try:
-        found = torch_fidelity.calculate_metrics(
-            input1=_Listed(as_bytes(samples)),
-            input2=_Listed(as_bytes(real)),
-            cuda=False,
-            fid=True,
-            kid=True,
-            kid_subset_size=size,
-            verbose=False,
-            **options,
-        )
-    except (OSError, RuntimeError, ValueError) as error:
-        raise InputError(f"torch-fidelity: it could not measure ({reason(error)}).") from error
-    return {
-        "FID": float(found["frechet_inception_distance"]),
-        "KID": float(found["kernel_inception_distance_mean"]),
-    }
-
-
-class _Listed(torch.utils.data.Dataset):
-    """Images in memory, as torch-fidelity takes them."""
-
-    def __init__(self, images: list[Tensor]) -> None:
-        self.images = images
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> Tensor:
-        return self.images[index]

@@ -20,8 +20,8 @@ from attack_models import (
 from attacks import APGD, PGD, AbstractAttack, Audit, Report, Square, TargetedMargin, ThreatModel, evaluate
 
 X, Y = blobs(24, seed=2)
-AUDIT = Audit(samples=20, steps=20, queries=60)
-STRONG: list[AbstractAttack] = [PGD(steps=10), APGD(steps=12, objective=TargetedMargin(), targets=3)]
+AUDIT = Audit(samples=20, steps=10, queries=60)
+STRONG: list[AbstractAttack] = [PGD(steps=5), APGD(steps=8, objective=TargetedMargin(), targets=3)]
 
 
 def report(model: nn.Module, attacks: list[AbstractAttack] | None = None, **options) -> Report:

@@ -263,6 +263,26 @@ def test_the_gradient_of_the_loss_agrees_with_finite_differences():
     assert relative(told, central(value, start, direction, 1e-4)) < 1e-6
 
 
+def test_warm_steps_train_an_ordinary_network_of_the_same_weights_on_clean_images():
+    warm = {"steps": 2, "layers": 3}
+    task, model = task_and_model(defence=[JOINT], warm=warm)
+    assert isinstance(model, jiio.EquilibriumModel)
+    x, y = labelled_batch(task.data, task.config.data, seed=0, step=1)
+    u = model.inject(x)
+    z = model.cell.initial_state(u)
+    for _ in range(3):
+        z = model.cell(z, u)
+    expected = F.cross_entropy(model.head(z), y)
+    loss, figures = task.loss(model, 1)
+    torch.testing.assert_close(loss, expected)
+    weight = model.get_parameter("inject.linear.weight")
+    torch.testing.assert_close(torch.autograd.grad(loss, weight), torch.autograd.grad(expected, weight))
+    counted = figures["evaluations"]
+    assert callable(counted) and counted() == 4  # the last one only measures a residual; no attack
+    cold, same = task_and_model(defence=[JOINT])
+    assert torch.equal(task.loss(model, 2)[0], cold.loss(same, 2)[0])  # afterwards as without a warm beginning
+
+
 # Training
 
 
@@ -341,6 +361,11 @@ def test_a_training_makes_a_classifier_and_the_evaluation_tells_the_truth(tmp_pa
             {"model": {"cell": {"name": "Reference"}}, "defence": [{"name": "JointTraining"}]},
             "defence: JointTraining needs an equilibrium, got model.cell Reference.",
         ),
+        (
+            {"model": {"cell": {"name": "Reference"}}, "warm": {"steps": 2}},
+            "warm.steps: expected 0 for model.cell Reference, got int 2.",
+        ),
+        ({"warm": {"steps": 2, "layers": 0}}, "warm.layers: expected a whole number of at least 1"),
     ],
 )
 def test_a_mistake_in_the_configuration_is_a_sentence(over, sentence):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import types
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from helpers import central, relative
 from jiio.checks import JiioError
 from jiio.models import DenseConfig, ModelConfig
 from jiio.models import build as build_model
-from tasks import samples
 from tasks.checkpoint import load
 from tasks.cli import main
 from tasks.codes import GaussianMixture
@@ -31,7 +29,7 @@ from tasks.generate import Generate, GenerateConfig, encoder_plan, load_generato
 from tasks.generator import LatentGenerator
 from tasks.inference import Inferred, Joint, Nested, Variational
 from tasks.load import build
-from tasks.samples import auroc, fidelity, nearest_neighbour_accuracy, sliced_wasserstein
+from tasks.samples import auroc, nearest_neighbour_accuracy, sliced_wasserstein
 
 TIGHT: dict[str, Any] = {"atol": 1e-12, "rtol": 1e-11}
 
@@ -259,26 +257,6 @@ def test_auroc_counts_pairs(inside, outside):
     pairs = [1.0 if b > a else 0.5 if b == a else 0.0 for a in inside for b in outside]
     expected = sum(pairs) / len(pairs)
     assert auroc(torch.tensor(inside), torch.tensor(outside)) == pytest.approx(expected)
-
-
-def test_fid_needs_its_package_and_takes_bytes(monkeypatch):
-    a = torch.rand(4, 1, 8, 8)
-    if not samples.has_fidelity():
-        with pytest.raises(JiioError, match=r"jiio\[fidelity\]"):
-            fidelity(a, a)
-    seen = {}
-
-    def calculate_metrics(**options):
-        seen.update(options)
-        return {"frechet_inception_distance": 3.0, "kernel_inception_distance_mean": 0.1}
-
-    fake = types.SimpleNamespace(calculate_metrics=calculate_metrics)
-    monkeypatch.setattr(samples, "has_fidelity", lambda: True)
-    monkeypatch.setitem(__import__("sys").modules, "torch_fidelity", fake)
-    assert fidelity(a, a) == {"FID": 3.0, "KID": 0.1}
-    first = seen["input1"][0]
-    assert first.dtype == torch.uint8 and first.shape == (3, 8, 8) and len(seen["input2"]) == 4
-    assert torch.equal(first[0], (a[0, 0] * 255).round().to(torch.uint8))
 
 
 # ----------------------------------------------------------------------------------------------------------------------

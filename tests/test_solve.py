@@ -226,6 +226,30 @@ def test_a_warm_start_saves_steps(prox: jiio.AbstractProx) -> None:
     assert int(again.steps.sum()) < int(near.solve(prox, tolerance=CLOSE).steps.sum())
 
 
+@pytest.mark.parametrize(
+    "prox", [jiio.Identity(), jiio.L2Ball(0.5), jiio.SoftThreshold(0.1)], ids=lambda p: type(p).__name__
+)
+def test_a_solve_goes_on_from_its_own_answer_when_it_is_told_the_scales(prox: jiio.AbstractProx) -> None:
+    """Without them the gain is measured where J_x^T mu + l_x vanishes, and the steps come out far too long."""
+    case = CASES["tanh"]
+    cold = case.solve(prox, tolerance=CLOSE)
+    start = {"x0": cold.x, "z0": cold.z, "multiplier": cold.multiplier, "tolerance": CLOSE}
+    again = case.solve(prox, scaling=cold.scaling, **start)
+    assert bool(again.converged.all()) and int(again.steps.max()) <= 2
+    assert again.evaluations.vjp == int(again.steps.max()) and gap(again.x, cold.x) < 1e-6  # nothing is measured
+    assert cold.scaling is not None and again.scaling is not None
+    assert torch.equal(again.scaling[0], cold.scaling[0]) and torch.equal(again.scaling[1], cold.scaling[1])
+
+
+@pytest.mark.parametrize("prox", [jiio.Identity(), jiio.SoftThreshold(0.1)], ids=lambda p: type(p).__name__)
+def test_given_scales_change_the_way_and_not_the_answer(prox: jiio.AbstractProx) -> None:
+    case = CASES["tanh"]
+    measured = case.solve(prox, tolerance=CLOSE)
+    given = case.solve(prox, tolerance=CLOSE, scaling=(torch.tensor(7.0), torch.full((len(case.x0), 1), 2.0)))
+    assert bool(given.converged.all())
+    assert gap(given.x, measured.x) < 1e-6 and gap(given.multiplier, measured.multiplier) < 1e-6
+
+
 def test_an_infeasible_start_is_projected() -> None:
     case = CASES["tanh"]
     far = case.solve(jiio.L2Ball(0.5), x0=case.x0 + 100.0, tolerance=CLOSE)

@@ -26,8 +26,8 @@ from tasks.seeds import generator
 from tasks.tiles import STEP, restore_tiled, strips
 from toy_restorer import SmoothRestorer
 
-HEIGHT, WIDTH = 86, 118
-SETTINGS: dict[str, Any] = {"tolerance": jiio.Tolerance(1e-6, 3e-5), "max_steps": 200}
+HEIGHT, WIDTH = 74, 98
+SETTINGS: dict[str, Any] = {"tolerance": jiio.Tolerance(1e-5, 1e-4), "max_steps": 200}
 
 
 def scene(height: int = HEIGHT, width: int = WIDTH, channels: int = 1) -> Tensor:

@@ -6,6 +6,7 @@ Cells, injections, heads, and the model that joins them. See ``build`` for the s
 from .attention import AbstractAttention, KernelAttention, RelativeAttention
 from .build import ConvConfig, DenseConfig, ModelConfig, MonotoneConfig, build, classifier, decoder
 from .cells import AbstractCell, ConvCell, DenseCell
+from .crossmodal import CrossAttention, CrossModalCell, CrossModalModel
 from .equilibrium import BoundCell, EquilibriumModel
 from .files import load, save
 from .heads import ClassifierHead, DenseHead, ImageHead
@@ -17,6 +18,7 @@ from .multiscale import PRESETS, MultiscaleCell, MultiscaleConfig
 from .potential import ConvexPotential, project_field
 from .prior import ImagePrior, ImagePriorConfig
 from .regulated import RegulatedModel, entropy, intermediate_scores
+from .segmentation import SceneScores, TwoHeads
 from .sequence import AbstractSequenceModel, ExplicitTransformer, Memory, TransformerModel, sparse_masks
 from .smooth import SmoothConv2d
 from .tokens import Tokens
@@ -34,6 +36,9 @@ __all__ = [
     "ConvConfig",
     "ConvInjection",
     "ConvexPotential",
+    "CrossAttention",
+    "CrossModalCell",
+    "CrossModalModel",
     "DecoderInjection",
     "DenseCell",
     "DenseConfig",
@@ -57,6 +62,7 @@ __all__ = [
     "RegulatedModel",
     "RelativeAttention",
     "ResidualHead",
+    "SceneScores",
     "SmoothConv2d",
     "Tokens",
     "TransformerBlock",
@@ -64,6 +70,7 @@ __all__ = [
     "TransformerConfig",
     "TransformerInjection",
     "TransformerModel",
+    "TwoHeads",
     "TwoScaleCell",
     "build",
     "classifier",

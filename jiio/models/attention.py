@@ -92,7 +92,12 @@ class AbstractAttention(nn.Module, ABC):
         if past is not None:
             _, old_k, old_v = self.split(past)
             k, v = torch.cat([old_k, k], dim=2), torch.cat([old_v, v], dim=2)
-        hidden = future(q.shape[2], k.shape[2], self.span, z.device)
+        return self.attend(q, k, v, future(q.shape[2], k.shape[2], self.span, z.device))
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, hidden: Tensor) -> Tensor:
+        """q (B, heads, T, size), k and v (B, heads, L, size) -> (B, T, width). hidden: True where a query may not look
+        at a key, broadcast to (B, heads, T, L).
+        """
         weights = self.scores(q, k).masked_fill(hidden, -math.inf).softmax(dim=3)
         return self.out((weights @ v).transpose(1, 2).flatten(2))
 

@@ -16,8 +16,9 @@ from .injections import ConvInjection, DecoderInjection, LinearInjection
 from .layers import ACTIVATIONS, BLOCK_ACTIVATIONS, check_groups, check_sizes
 from .monotone import MONOTONE_ACTIVATIONS, MonotoneCell
 from .multiscale import MultiscaleCell, MultiscaleConfig
+from .segmentation import TwoHeads
 
-HEADS = ("classifier", "image", "pixels")
+HEADS = {"classifier": 1, "image": 3, "pixels": 1, "both": 2}  # name -> how many numbers its output has
 
 
 @dataclass(frozen=True)
@@ -94,9 +95,9 @@ class ModelConfig:
 
     cell: sizes of the cell, whose class is the kind of model. input: the shape of x without the batch, (n,) for a
     vector or latent code, (C, H, W) for an image; H and W only matter for a dense state, as maps take any multiple of
-    the cell's divisor. head: "classifier" (B, classes), "image" (B, C, H, W), "pixels" (B, classes, H, W). output: the
-    shape of the prediction without the batch, (classes,) or (C, H, W); for pixels (classes,). squash: "none", "tanh"
-    or "sigmoid", of an image head.
+    the cell's divisor. head: "classifier" (B, classes), "image" (B, C, H, W), "pixels" (B, classes, H, W), "both" a
+    :class:`SceneScores` of classifier and pixels. output: the shape of the prediction without the batch, (classes,) or
+    (C, H, W); for pixels (classes,), for both (labels, classes). squash: "none", "tanh" or "sigmoid", of an image head.
     """
 
     cell: CellConfig
@@ -113,11 +114,11 @@ class ModelConfig:
         check_choice("squash", self.squash, SQUASH)
         if len(check_sizes("input", self.input)) not in (1, 3):
             fail("input", "(n,) or (channels, height, width)", self.input)
-        check_sizes("output", self.output, 3 if self.head == "image" else 1)
+        check_sizes("output", self.output, HEADS[self.head])
         if self.squash != "none" and self.head != "image":
             fail("squash", f"'none' for the {self.head} head", self.squash)
         if isinstance(self.cell, (DenseConfig, MonotoneConfig)):
-            if self.head == "pixels":
+            if self.head in ("pixels", "both"):
                 fail("head", "'classifier' or 'image' for a vector state", self.head)
         elif len(self.input) == 1 and self.head != "image":
             remedy = "Use DenseConfig or MonotoneConfig for vectors."
@@ -184,13 +185,21 @@ def _map_parts(config: ModelConfig, cell: ConvConfig | MultiscaleConfig) -> tupl
             drive=cell.drive,
             **shared,
         )
-    if config.head == "classifier":
-        sizes = {"head_channels": cell.head_channels, "final_channels": cell.final_channels, "groups": cell.groups}
-        return inject, body, ClassifierHead(widths, config.output[0], **sizes, **shared)  # type: ignore[arg-type]
+    return inject, body, _map_head(config, cell, widths)
+
+
+def _map_head(config: ModelConfig, cell: ConvConfig | MultiscaleConfig, widths: tuple[int, ...]) -> nn.Module:
+    shared: dict[str, Any] = {"activation": cell.activation}
     if config.head == "image":
         image: Any = config.output
-        return inject, body, ImageHead(widths, image, halvings=cell.halvings, squash=config.squash, **shared)
-    return inject, body, DenseHead(widths, config.output[0], halvings=cell.halvings, groups=cell.groups, **shared)
+        return ImageHead(widths, image, halvings=cell.halvings, squash=config.squash, **shared)
+    heads: list[nn.Module] = []
+    if config.head in ("classifier", "both"):
+        sizes: dict[str, Any] = {"head_channels": cell.head_channels, "final_channels": cell.final_channels}
+        heads.append(ClassifierHead(widths, config.output[0], groups=cell.groups, **sizes, **shared))
+    if config.head in ("pixels", "both"):
+        heads.append(DenseHead(widths, config.output[-1], halvings=cell.halvings, groups=cell.groups, **shared))
+    return heads[0] if len(heads) == 1 else TwoHeads(*heads)
 
 
 def _cell_config(cell: str | CellConfig) -> CellConfig:

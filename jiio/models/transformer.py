@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm as apply_weight_norm
 
 from ..checks import check_choice, check_integer, check_number, fail
-from .attention import ATTENTIONS, check_tokens
+from .attention import ATTENTIONS, AbstractAttention, check_tokens
 from .cells import AbstractCell
 from .layers import ACTIVATIONS, elementwise, zeros
 from .tokens import check_cutoffs
@@ -79,11 +79,12 @@ class TransformerConfig:
 class TransformerBlock(AbstractCell):
     """One transformer layer whose residual stream is handed to it; :class:`TransformerCell` closes the circle."""
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: TransformerConfig, attention: AbstractAttention | None = None) -> None:
         super().__init__()
         self.config, self.dropout = config, config.dropout
         cls, options = ATTENTIONS[config.attention]
-        self.attention = cls(config.width, config.heads, span=config.span, **options)
+        own = cls(config.width, config.heads, span=config.span, **options) if attention is None else attention
+        self.attention = own
         self.norm1, self.norm2 = nn.LayerNorm(config.width), nn.LayerNorm(config.width)
         self.up, self.down = nn.Linear(config.width, config.inner), nn.Linear(config.inner, config.width)
         nn.init.normal_(self.up.weight, std=config.width**-0.5)
@@ -103,7 +104,10 @@ class TransformerBlock(AbstractCell):
         self, z: Tensor, stream: Tensor, said: Tensor, past: Tensor | None, masks: tuple[Tensor, Tensor] | None
     ) -> Tensor:
         """The equations of the module with ``stream`` for what is added to A: z + s, s, or z in an ordinary layer."""
-        heard = self.attention(self.seen(z), said, past)
+        return self.finish(stream, self.attention(self.seen(z), said, past), masks)
+
+    def finish(self, stream: Tensor, heard: Tensor, masks: tuple[Tensor, Tensor] | None) -> Tensor:
+        """The equations from A on: ``heard`` is what the attention said."""
         h = stream + (heard if masks is None else heard * masks[0])
         h = self.norm1(h) if self.config.norm == "post" else h
         inner = self.act(self.up(h if self.config.norm == "post" else self.norm2(h)))
@@ -168,7 +172,7 @@ TRANSFORMERS: dict[str, TransformerConfig] = {
     "tiny": TransformerConfig(),
     # Words of the Penn Treebank, for a CPU and an hour.
     "small": TransformerConfig(10_000, 128, 4, 512, memory=64, dropout=0.1, cutoffs=(1000, 4000)),
-    # WikiText-103, the sizes in the paper's code: 110 million parameters with the adaptive embedding.
+    # WikiText-103, the sizes in the paper's code: 97 million parameters here (the paper counts 110).
     "medium": TransformerConfig(
         267_735,
         700,

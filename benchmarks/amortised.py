@@ -1,0 +1,349 @@
+"""Amortised starts: calls of the joint solve that a linear map, or a small network, saves by proposing where it begins.
+
+Models for restore, generate and meta are trained as usual and then held; a start is trained on finished solves of
+training samples (tasks/start_training.py) and measured on test samples. Every start is followed by the same joint
+solve. Reported, as medians over the samples: evaluations plus VJPs until the input is and stays within 5 % and within
+1 % of the best objective that any start led to, and until the solve converges; how often a start is within 5 % before
+any step; how often the solve ends more than 1 % above the best. Objectives are measured at equilibria that are solved
+again, uncounted. The two evaluations and two VJPs that measure the scale are counted, and so is the check of a
+proposal against the plain start; the map itself is not, its price is told below the table. The fair rivals are
+free: the scales of a finished solve, and the mean of their answers. What no start can beat stands in the rows
+"answer": the solve's own answer, or parts of it.
+
+    JIIO_DATA=DIR python benchmarks/amortised.py --cache starts --output amortised.json
+
+With --cache, a run that was stopped goes on where it was. --fast uses the sets that need no files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import generators
+import harness
+import torch
+from generation import verified
+from torch import Tensor, nn
+
+import jiio
+from tasks import checkpoint
+from tasks.amortised import AmortisedStart, support_observation
+from tasks.config import DataConfig, TrainConfig
+from tasks.data import load_images, training_batch
+from tasks.episodes import Episodes, episodes
+from tasks.imagespace import ImageRestorer, Strength
+from tasks.inference import EXACT
+from tasks.load import build
+from tasks.maps import Denoise, Inpaint, random_mask
+from tasks.meta import FewShotLearner, Meta, MetaConfig
+from tasks.restore import LatentRestorer, Restore
+from tasks.restorers import load_restorer
+from tasks.seeds import derive, generator
+from tasks.start_training import SOLVE, Case, Finished, finish, train_on_objective, train_start
+from tasks.starts import Start
+
+SETS = ("restore-faces", "restore-celeba", "generate-faces", "generate-celeba", "generate-mnist")
+SETS += ("meta-glyphs", "meta-omniglot", "prior-noise", "prior-holes")
+OFFLINE = ("restore-faces", "generate-faces", "meta-glyphs")
+DEFAULT = ("restore-celeba", "generate-celeba", "generate-mnist", "meta-omniglot", "prior-noise", "prior-holes")
+WORDS = {"x": "x", "x, z": "xz", "x, z, mu": "xzmu"}
+LIMITS = (0.05, 0.01)
+USUAL = jiio.Tolerance(1e-5, 1e-3)  # of the three tasks; the objective is followed to a tenth of it
+
+
+@dataclass(frozen=True)
+class Arena:
+    """learn: number of a batch -> training case, None where no start is trained. test: the case that is measured."""
+
+    learn: Callable[[int], Case] | None
+    test: Case
+
+
+def latent(model: LatentRestorer, y: Tensor, operator: Any) -> Case:
+    """The case of a restorer or generator."""
+    return model.problem(y, operator), model.start(y), model.observation(y, operator)
+
+
+def restore(family: str, seed: int, options: argparse.Namespace) -> Arena:
+    values: dict[str, Any] = {"task": "restore", "seed": seed, "model": generators.SETS[family]["model"]}
+    values["data"] = {"family": family, "test_limit": options.samples, **generators.SETS[family]["data"]}
+    values["corruption"] = {"name": "BoxHole", "options": {"side": 8, "sigma": 0.05}}
+    values["model"] = values["model"] | {"cell": generators.CELL, "prior": 0.1, "jacobian": 0.1}
+    values["joint"] = {"max_steps": 40, "adjoint": {"name": "Implicit"}}
+    config = build(TrainConfig, values)
+    task = Restore(config, data_root=options.data_root)
+    model = trained(task, f"restore-{family}-{seed}", options)
+    assert isinstance(model, LatentRestorer)
+
+    def learn(step: int) -> Case:
+        clean = training_batch(task.images.train, config.data, seed=seed, step=step)
+        operator = task.draw(len(clean), "start", step)
+        return latent(model, operator.measure(clean, generator(seed, "start noise", step)), operator)
+
+    case = task.case(task.images.test, "test")
+    return Arena(learn, latent(model, case.y, case.operator))
+
+
+def generate(family: str, seed: int, options: argparse.Namespace) -> Arena:
+    config = generators.plan(family, "Joint", seed, test=options.samples)
+    task, model, _ = generators.trained(config, options.seconds, cache=options.cache, data_root=options.data_root)
+
+    def learn(step: int) -> Case:
+        return latent(model, training_batch(task.images.train, config.data, seed=seed, step=step), EXACT)
+
+    return Arena(learn, latent(model, task.images.test, EXACT))
+
+
+def meta(family: str, seed: int, options: argparse.Namespace) -> Arena:
+    values = {"task": "meta", "seed": seed, "data": {"family": family, "ways": 5, "shots": options.shots}}
+    values["data"]["batch_size"] = 16
+    task = Meta(build(MetaConfig, values), data_root=options.data_root)
+    model = trained(task, f"meta-{family}-{options.shots}-{seed}", options)
+    assert isinstance(model, FewShotLearner)
+
+    @torch.no_grad()
+    def case(batch: Episodes) -> Case:
+        support = model.images(batch.support)
+        seen = support_observation(support.u, batch.ways)
+        return model.problem(support, batch.ways), model.start(len(seen)), seen
+
+    def learn(step: int) -> Case:
+        found = episodes(task.train, task.config.data, seed=seed, purpose="start", number=step, tasks=32, turn=True)
+        return case(found)
+
+    source = generator(seed, "test episodes")
+    drawn = task.test.draw(options.samples, ways=5, shots=options.shots, queries=1, source=source)
+    return Arena(learn, case(drawn))
+
+
+def prior(family: str, seed: int, options: argparse.Namespace) -> Arena:
+    """The shipped prior at one level, the image itself the unknown: how much any start could save there."""
+    restorer = load_restorer("prior", "prior-grey")
+    assert isinstance(restorer, ImageRestorer)
+    images = load_images(DataConfig(family="patches", size=32, test_limit=6)).test
+    source, holes = generator(seed, "prior"), family == "holes"
+    mask = random_mask(len(images), 32, 32, missing=0.7, generator=source)
+    operator = Inpaint(mask, 0.02) if holes else Denoise(0.1)
+    y, level = operator.measure(images, source), 0.05 if holes else 0.1
+    problem = restorer.problem(y, operator, level=level, strength=Strength(levels=(level,)))
+    return Arena(None, (problem, operator.start(y), y.flatten(1)))
+
+
+def trained(task: Any, name: str, options: argparse.Namespace) -> nn.Module:
+    """The task's model after so many processor seconds of training; kept between runs."""
+    config = task.config
+    torch.manual_seed(derive(config.seed, "model"))
+    model = task.model()
+    path: Path | None = None if options.cache is None else options.cache / f"{name}-{options.seconds:g}.safetensors"
+    if path is not None and path.exists():
+        checkpoint.load(path).restore_model(model)
+        return model.eval().requires_grad_(False)
+    rate = 3e-3 if config.task == "meta" else generators.RATE
+    optimiser = torch.optim.Adam(model.parameters(), rate)
+    begin, step = time.process_time(), 0
+    while (gone := (time.process_time() - begin) / options.seconds) < 1.0:
+        torch.manual_seed(derive(config.seed, "step", step))
+        optimiser.param_groups[0]["lr"] = rate * min(1.0, (step + 1) / 25) * 0.5 * (1 + math.cos(math.pi * gone))
+        optimiser.zero_grad(set_to_none=True)
+        task.loss(model, step)[0].backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        step += 1
+    harness.say(f"{name}: {step} steps of training")
+    if path is not None:
+        checkpoint.save(path, step, config, model)
+    return model.eval().requires_grad_(False)
+
+
+def solved_before(learn: Callable[[int], Case], name: str, options: argparse.Namespace) -> Finished:
+    """The finished solves that starts are trained on."""
+    begin = time.process_time()
+    found = finish(learn(i) for i in range(options.solves // 32))
+    harness.say(f"{name}: {len(found)} finished solves in {time.process_time() - begin:.0f} s")
+    return found
+
+
+def starts(
+    finished: Finished, learn: Callable[[int], Case], seed: int, options: argparse.Namespace
+) -> dict[str, AmortisedStart]:
+    """The trained starts by name."""
+    linear = train_start(finished, seed=seed)
+    network = train_start(finished, hidden=options.hidden, steps=options.steps, seed=seed)
+    found = {"linear": linear, "network": network}
+    if not options.fast:
+        found["on the objective"] = train_on_objective(network, learn, steps=options.steps // 10)
+    return found
+
+
+def proposing(start: AmortisedStart, propose: str) -> AmortisedStart:
+    """The same start with fewer blocks."""
+    made = AmortisedStart(start.sizes, hidden=start.hidden, propose=propose).to(start.observed_mean)
+    made.load_state_dict(start.state_dict())
+    return made.eval().requires_grad_(False)
+
+
+def means(start: AmortisedStart, case: Case, propose: str) -> Start:
+    """The mean of the finished solves, for every sample."""
+    blank = AmortisedStart(start.sizes, propose=propose).to(start.observed_mean)
+    own = {k: v for k, v in start.state_dict().items() if k.endswith(("_mean", "_scale", "scaling"))}
+    blank.load_state_dict(blank.state_dict() | own)
+    return blank.proposal(*case)
+
+
+@torch.no_grad()
+def candidates(found: dict[str, AmortisedStart], case: Case) -> dict[str, Start]:
+    """Where the solve of the test case begins, by name."""
+    begin = {
+        f"mean: {words}": means(found["linear"], case, blocks) for words, blocks in WORDS.items() if blocks != "xz"
+    }
+    for kind in ("linear", "network"):
+        for words, propose in WORDS.items():
+            begin[f"{kind}: {words}"] = proposing(found[kind], propose).proposal(*case)
+        begin[f"{kind}: x, z, mu, checked"] = found[kind].begin(*case)
+    if "on the objective" in found:
+        begin["on the objective: x, z, mu"] = found["on the objective"].proposal(*case)
+    return begin
+
+
+def limits(case: Case) -> dict[str, Start]:
+    """The plain start, with the middle scales of its own solves, and with parts of their answers: what a start could
+    save at most.
+    """
+    problem, x0, _ = case
+    settings: dict[str, Any] = SOLVE | {"tolerance": jiio.Tolerance(1e-6, 3e-5)}
+    done = jiio.solve(problem, x0, **settings)
+    assert done.scaling is not None
+    scaling = (done.scaling[0].median(), done.scaling[1].median())
+    found = {"plain": Start(x0), "plain, scale known": Start(x0, scaling=scaling)}
+    found["answer: x"] = Start(done.x, scaling=scaling)
+    found["answer: x, z"] = Start(done.x, done.z, scaling=scaling)
+    return found | {"answer: x, z, mu": Start(done.x, done.z, done.multiplier, scaling)}
+
+
+@torch.no_grad()
+def measure(begin: dict[str, Start], case: Case) -> list[dict[str, Any]]:
+    """One row for each start."""
+    problem = case[0]
+    settings: dict[str, Any] = SOLVE | {"max_steps": 100, "trace": "points"}
+    runs = {}
+    for name, start in begin.items():
+        solution = start.solve(problem, **settings)
+        assert solution.trace is not None
+        steps = torch.arange(len(solution.trace.x))[:, None].expand(-1, len(solution.steps))
+        before = start.calls + (4 if start.scaling is None else 0)
+        own = (before + 2 * torch.minimum(steps, solution.steps)).float()
+        values = verified(problem, [*solution.trace.x, solution.x])
+        usual = start.solve(problem, **(settings | {"tolerance": USUAL, "trace": False}))
+        runs[name] = torch.cat([own, own[-1:]]), values, before + 2 * usual.steps.float(), usual
+    best = torch.stack([values.amin(0) for _, values, _, _ in runs.values()]).amin(0)
+    rows, plain = [], {}
+    for name, (own, values, ends, solution) in runs.items():
+        row: dict[str, Any] = {"start": name}
+        for limit in LIMITS:
+            calls = arrival(own, values, best, limit)
+            plain.setdefault(limit, calls)
+            row[f"to {limit:.0%}"] = middle(calls)
+            share = (calls / plain[limit])[torch.isfinite(plain[limit])]
+            row[f"to {limit:.0%}, of plain"] = middle(share)
+        plain.setdefault("end", ends)
+        row |= {"to convergence": middle(ends), "of plain": middle(ends / plain["end"])}
+        row["at once within 5 %"] = float((values[0] <= best + 0.05 * best.abs()).float().mean())
+        row["ends above 1 %"] = float((values[-1] > best + 0.01 * best.abs()).float().mean())
+        row["converged"] = float(solution.converged.float().mean())
+        kept = begin[name].kept
+        row["kept"] = math.nan if kept is None else float(kept.float().mean())
+        rows.append(row)
+    return rows
+
+
+def arrival(own: Tensor, values: Tensor, best: Tensor, limit: float) -> Tensor:
+    """(B,) calls until each sample is within the limit of the best and stays there; infinite where it never is."""
+    near = values <= best + limit * best.abs()
+    stays = near.flip(0).cummin(0).values.flip(0)
+    calls = own.gather(0, stays.float().argmax(0)[None])[0]
+    return torch.where(stays.any(0), calls, torch.full_like(calls, math.inf))
+
+
+def middle(values: Tensor) -> float:
+    """The lower median, infinity included."""
+    return float(values.sort().values[(len(values) - 1) // 2])
+
+
+@torch.no_grad()
+def price(start: AmortisedStart, case: Case) -> dict[str, float]:
+    """What a proposal costs, in processor seconds of one call of the solve, and its parameters."""
+    problem, x0, observation = case
+
+    def seconds(work: Callable[[], Any]) -> float:
+        times = []
+        for _ in range(6):  # the first one warms up
+            begin = time.process_time()
+            work()
+            times.append(time.process_time() - begin)
+        return statistics.median(times[1:])
+
+    solution = jiio.solve(problem, x0, **SOLVE)
+    call = seconds(lambda: jiio.solve(problem, x0, **SOLVE)) / solution.evaluations.total
+    proposed = seconds(lambda: start.proposal(problem, x0, observation))
+    return {"parameters": float(sum(p.numel() for p in start.parameters())), "costs calls": proposed / call}
+
+
+def one(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Train a model and its starts, and measure them."""
+    kind, _, family = name.partition("-")
+    arena = {"restore": restore, "generate": generate, "meta": meta, "prior": prior}[kind](family, seed, options)
+    bounds = limits(arena.test)
+    if arena.learn is None:
+        return {"set": name, "seed": seed, "rows": measure(bounds, arena.test), "price": {}}
+    finished = solved_before(arena.learn, f"{name}-{seed}", options)
+    begin = time.process_time()
+    found = starts(finished, arena.learn, seed, options)
+    harness.say(f"{name}-{seed}: starts trained in {time.process_time() - begin:.0f} s")
+    rows = measure(bounds | candidates(found, arena.test), arena.test)
+    prices = {f"{kind}, {k}": v for kind in ("linear", "network") for k, v in price(found[kind], arena.test).items()}
+    return {"set": name, "seed": seed, "rows": rows, "price": prices}
+
+
+def run(options: argparse.Namespace) -> harness.Row:
+    if options.fast:
+        options = argparse.Namespace(**vars(options) | {"seconds": 20.0, "solves": 640, "steps": 500, "samples": 20})
+    chosen = options.sets or (OFFLINE if options.fast else DEFAULT)
+    results: list[dict[str, Any]] = []
+    for name in chosen:
+        mine = []
+        for seed in range(1 if options.fast else options.seeds):
+            key = f"amortised-{name}-{seed}-{options.seconds:g}-{options.solves}-{options.steps}-{options.samples}"
+            mine.append(harness.kept(options.cache, key, lambda n=name, s=seed: one(n, s, options)))
+        table = []
+        for i, row in enumerate(mine[0]["rows"]):
+            same = [{k: math.nan if v is None else v for k, v in found["rows"][i].items()} for found in mine]
+            table.append(
+                {"start": row["start"]} | {k: harness.spread([r[k] for r in same]) for k in row if k != "start"}
+            )
+        harness.show(f"{name}: median (lowest to highest of {len(mine)} seeds)", table)
+        for key in mine[0]["price"]:
+            harness.show_line(key, harness.spread([found["price"][key] for found in mine]))
+        results += mine
+    return {"results": results}
+
+
+if __name__ == "__main__":
+    made = harness.parser(__doc__, seeds=3)
+    made.add_argument("--sets", nargs="+", choices=SETS, help=f"default {' '.join(DEFAULT)}")
+    made.add_argument(
+        "--seconds", type=float, default=60.0, help="processor seconds of a model's training (default 60)"
+    )
+    made.add_argument("--solves", type=harness.positive, default=3200, help="finished solves to learn from (3200)")
+    made.add_argument("--steps", type=harness.positive, default=2000, help="steps of a start's training (default 2000)")
+    made.add_argument("--hidden", type=harness.positive, default=128, help="width of the network (default 128)")
+    made.add_argument("--samples", type=harness.positive, default=100, help="test samples (default 100)")
+    made.add_argument("--shots", type=harness.positive, default=1, help="labelled images of a class, meta (default 1)")
+    sys.exit(harness.main(made, run))
