@@ -31,6 +31,7 @@ import generators
 import harness
 import torch
 from generation import verified
+from timed import train_for
 from torch import Tensor, nn
 
 import jiio
@@ -147,16 +148,7 @@ def trained(task: Any, name: str, options: argparse.Namespace) -> nn.Module:
         checkpoint.load(path).restore_model(model)
         return model.eval().requires_grad_(False)
     rate = 3e-3 if config.task == "meta" else generators.RATE
-    optimiser = torch.optim.Adam(model.parameters(), rate)
-    begin, step = time.process_time(), 0
-    while (gone := (time.process_time() - begin) / options.seconds) < 1.0:
-        torch.manual_seed(derive(config.seed, "step", step))
-        optimiser.param_groups[0]["lr"] = rate * min(1.0, (step + 1) / 25) * 0.5 * (1 + math.cos(math.pi * gone))
-        optimiser.zero_grad(set_to_none=True)
-        task.loss(model, step)[0].backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        step += 1
+    step = train_for(options.seconds, task, model, config.seed, rate)
     harness.say(f"{name}: {step} steps of training")
     if path is not None:
         checkpoint.save(path, step, config, model)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
 from harness import say
-from torch import nn
+from timed import train_for
 
 from tasks import checkpoint
 from tasks.generate import Generate, GenerateConfig
@@ -54,17 +52,8 @@ def trained(
         found = checkpoint.load(path)
         found.restore_model(model)
         return task, model.eval().requires_grad_(False), {"steps": float(found.step)}
-    optimiser = torch.optim.Adam(model.parameters(), RATE)
-    begin, step = time.process_time(), 0
-    while (gone := (time.process_time() - begin) / seconds) < 1.0:
-        torch.manual_seed(derive(config.seed, "step", step))
-        optimiser.param_groups[0]["lr"] = RATE * min(1.0, (step + 1) / 25) * 0.5 * (1 + math.cos(math.pi * gone))
-        optimiser.zero_grad(set_to_none=True)
-        task.loss(model, step)[0].backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        step += 1
-    say(f"{name}: {step} steps in {time.process_time() - begin:.0f} s")
+    step = train_for(seconds, task, model, config.seed, RATE)
+    say(f"{name}: {step} steps in {seconds:g} s")
     if path is not None:
         checkpoint.save(path, step, config, model)
     return task, model.eval().requires_grad_(False), {"steps": float(step)}

@@ -12,14 +12,12 @@ With --cache, a run that was stopped goes on where it was.
 from __future__ import annotations
 
 import argparse
-import math
 import sys
-import time
 from typing import Any
 
 import harness
 import torch
-from torch import nn
+from timed import train_for
 
 from tasks.load import build
 from tasks.meta import FewShotLearner, Meta, MetaConfig
@@ -38,16 +36,7 @@ def one(way: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     torch.manual_seed(derive(seed, "model"))
     model = task.model()
     assert isinstance(model, FewShotLearner)
-    optimiser = torch.optim.Adam(model.parameters(), RATE)
-    begin, step = time.process_time(), 0
-    while (gone := (time.process_time() - begin) / options.seconds) < 1.0:
-        torch.manual_seed(derive(seed, "step", step))
-        optimiser.param_groups[0]["lr"] = RATE * min(1.0, (step + 1) / 25) * 0.5 * (1 + math.cos(math.pi * gone))
-        optimiser.zero_grad(set_to_none=True)
-        task.loss(model, step)[0].backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        step += 1
+    step = train_for(options.seconds, task, model, seed, RATE)
     return {"adaptation": way, "seed": seed, "steps": step, "rows": task.evaluate(model.eval())}
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,8 @@ import jiio
 from jiio.models import ModelConfig, build
 from tasks.classify_data import ClassifyDataConfig
 from tasks.config import Choice, whole
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -44,16 +47,20 @@ class Reference(nn.Module):
 
 def reference(config: ReferenceConfig, channels: int, classes: int) -> Reference:
     """The network whose number of parameters comes nearest to the configuration's."""
+    return nearest(config, lambda width: Reference(width, channels, classes))
+
+
+def nearest(config: ReferenceConfig, make: Callable[[int], Network]) -> Network:
+    """What ``make`` makes of the width, a multiple of 4, whose number of parameters comes nearest."""
 
     def size(width: int) -> int:
         with torch.device("meta"):
-            return sum(p.numel() for p in Reference(width, channels, classes).parameters())
+            return sum(p.numel() for p in make(width).parameters())
 
     width = 4
     while size(width + 4) <= config.parameters:
         width += 4
-    nearest = min((width, width + 4), key=lambda w: abs(size(w) - config.parameters))
-    return Reference(nearest, channels, classes)
+    return make(min((width, width + 4), key=lambda w: abs(size(w) - config.parameters)))
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from jiio.models import ClassifierHead, DenseHead, ModelConfig, SceneScores, TwoHeads, build
 from tasks.config import Choice
-from tasks.networks import NetworkConfig, ReferenceConfig
+from tasks.networks import NetworkConfig, ReferenceConfig, nearest
 from tasks.segment_data import SegmentDataConfig
 
 
@@ -41,16 +40,7 @@ class PlainSegmenter(nn.Module):
 
 def plain_segmenter(config: ReferenceConfig, channels: int, classes: int) -> PlainSegmenter:
     """The network whose number of parameters comes nearest to the configuration's."""
-
-    def size(width: int) -> int:
-        with torch.device("meta"):
-            return sum(p.numel() for p in PlainSegmenter(width, channels, classes).parameters())
-
-    width = 4
-    while size(width + 4) <= config.parameters:
-        width += 4
-    nearest = min((width, width + 4), key=lambda w: abs(size(w) - config.parameters))
-    return PlainSegmenter(nearest, channels, classes)
+    return nearest(config, lambda width: PlainSegmenter(width, channels, classes))
 
 
 @dataclass(frozen=True)

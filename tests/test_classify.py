@@ -269,7 +269,7 @@ def test_warm_steps_train_an_ordinary_network_of_the_same_weights_on_clean_image
     assert isinstance(model, jiio.EquilibriumModel)
     x, y = labelled_batch(task.data, task.config.data, seed=0, step=1)
     u = model.inject(x)
-    z = model.cell.initial_state(u)
+    z = torch.zeros(len(x), 10)
     for _ in range(3):
         z = model.cell(z, u)
     expected = F.cross_entropy(model.head(z), y)
