@@ -52,6 +52,7 @@ PGD = {
 JOINT = {
     "joint, 40 steps": attacks.JointAttack(steps=40, objective=attacks.Margin()),
     "joint, 80 steps": attacks.JointAttack(steps=80, objective=attacks.Margin()),
+    "joint, 80 steps, 5 starts": attacks.JointAttack(steps=80, restarts=5, objective=attacks.Margin()),
 }
 BASE = "PGD-20, cold"
 

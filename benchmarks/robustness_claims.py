@@ -217,7 +217,7 @@ def tables(rows: list[Row]) -> None:
 
 def percent(shares: list[float]) -> str:
     """Median and range."""
-    return spread([100 * share for share in shares])
+    return spread([round(100 * share, 4) for share in shares])
 
 
 if __name__ == "__main__":
