@@ -268,7 +268,7 @@ class JointMap:
         z, x = self.zspec.pack(z0), self.prox.project(self.xspec.pack(x0))
         mu = torch.zeros_like(z) if multiplier is None else self.zspec.pack(multiplier)
         if scaling is not None:
-            self.sigma, self.kappa = (part.to(x).reshape(-1, 1).expand(self.batch, 1) for part in scaling)
+            self.sigma, self.kappa = (part.detach().to(x).reshape(-1, 1).expand(self.batch, 1) for part in scaling)
             return self.join(z, mu, x, self.memory)
         given = self.rule.curvature
         if given is not None:

@@ -266,9 +266,6 @@ class OptimiserConfig:
         check_number("optimiser.weight_decay", self.weight_decay, 0.0)
 
 
-ARGS = "    Args:\n"
-
-
 @dataclass(frozen=True)
 class WarmConfig:
     """The beginning of a training of an equilibrium, with a few layers of the same weights instead: cheaper, and learnt
@@ -285,6 +282,9 @@ class WarmConfig:
     def __post_init__(self) -> None:
         whole("warm.steps", self.steps, 0, 10**9)
         whole("warm.layers", self.layers, 1, 1000)
+
+
+ARGS = "    Args:\n"
 
 
 @dataclass(frozen=True)

@@ -30,13 +30,8 @@ from tasks.layers import Layer, layers_of, spectrum, undone, wide
 from tasks.seeds import generator as source_of
 
 APART = 1e-3  # relative distance from which two ends are two places; convergence leaves some 1e-6
-FADING = (
-    1.0,
-    0.1,
-    0.01,
-    1e-3,
-    1e-4,
-)  # lambda falls, each problem begun at the end of the last: little of its bias stays
+# Lambda falls, and each problem begins where the last one ended: little of its bias stays.
+FADING = (1.0, 0.1, 0.01, 1e-3, 1e-4)
 ROUGH = 1e-4  # rtol on the way
 
 

@@ -64,17 +64,8 @@ def nearest(config: ReferenceConfig, make: Callable[[int], Network]) -> Network:
 
 
 @dataclass(frozen=True)
-class NetworkConfig:
-    """The classifier.
-
-    Args:
-        cell: Dense, Monotone, Conv, Multiscale, or Reference (a plain convolutional network), and its sizes
-        solver: how the equilibrium is solved
-        adjoint: how it is differentiated
-        atol: absolute tolerance of the residual, of the equilibrium and of its adjoint system
-        rtol: relative tolerance of the residual, of the equilibrium and of its adjoint system
-        max_steps: steps after which a solve ends without convergence
-    """
+class SolvedConfig:
+    """A cell, and how its equilibrium is solved: what networks of every task have in common."""
 
     cell: Choice = Choice("Dense", {"features": 64})
     solver: Choice = Choice("Anderson")
@@ -105,6 +96,20 @@ class NetworkConfig:
     def implicit(self) -> bool:
         """Whether it is an equilibrium model."""
         return self.cell.name != "Reference"
+
+
+@dataclass(frozen=True)
+class NetworkConfig(SolvedConfig):
+    """The classifier.
+
+    Args:
+        cell: Dense, Monotone, Conv, Multiscale, or Reference (a plain convolutional network), and its sizes
+        solver: how the equilibrium is solved
+        adjoint: how it is differentiated
+        atol: absolute tolerance of the residual, of the equilibrium and of its adjoint system
+        rtol: relative tolerance of the residual, of the equilibrium and of its adjoint system
+        max_steps: steps after which a solve ends without convergence
+    """
 
     def plan(self, data: ClassifyDataConfig) -> ModelConfig | ReferenceConfig:
         """What the network for these images is made from; raises where the two do not fit."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from jiio.models import ClassifierHead, DenseHead, ModelConfig, SceneScores, TwoHeads, build
 from tasks.config import Choice
-from tasks.networks import NetworkConfig, ReferenceConfig, nearest
+from tasks.networks import ReferenceConfig, SolvedConfig, nearest
 from tasks.segment_data import SegmentDataConfig
 
 
@@ -44,7 +44,7 @@ def plain_segmenter(config: ReferenceConfig, channels: int, classes: int) -> Pla
 
 
 @dataclass(frozen=True)
-class SegmentNetworkConfig(NetworkConfig):
+class SegmentNetworkConfig(SolvedConfig):
     """The network.
 
     Args:
@@ -68,7 +68,7 @@ class SegmentNetworkConfig(NetworkConfig):
         },
     )
 
-    def plan(self, data: SegmentDataConfig) -> ModelConfig | ReferenceConfig:  # type: ignore[override]
+    def plan(self, data: SegmentDataConfig) -> ModelConfig | ReferenceConfig:
         """What the network for these images is made from; raises where the two do not fit."""
         cell = self.cell.make("network", "model.cell")
         if isinstance(cell, ReferenceConfig):
@@ -76,7 +76,7 @@ class SegmentNetworkConfig(NetworkConfig):
         classes = len(data.names)
         return ModelConfig(cell, data.shape, "both", (classes, classes))
 
-    def build(self, data: SegmentDataConfig) -> nn.Module:  # type: ignore[override]
+    def build(self, data: SegmentDataConfig) -> nn.Module:
         """A freshly initialised network, x (B, C, H, W) -> :class:`SceneScores`."""
         plan = self.plan(data)
         if isinstance(plan, ReferenceConfig):

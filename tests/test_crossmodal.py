@@ -227,6 +227,8 @@ def test_bad_sizes_get_a_sentence(change: dict, words: str) -> None:
         ((streams()[1], streams()[0]), None, r"x\[0\]: expected a tensor of shape \(B, T, 3\)"),
         ((streams()[0], streams()[1][:, :0]), None, r"x\[1\]"),
         ((streams(2)[0], streams(3)[1]), None, "batch size"),
+        ((streams()[0], streams()[1].half()), None, r"x\[1\]: expected float\d\d numbers on cpu, like the weights"),
+        ((streams()[0].long(), streams()[1]), None, r"x\[0\]: expected float\d\d numbers on cpu, like the weights"),
         (streams(), torch.ones(3, 4, dtype=torch.bool), "there: expected a pair"),
         (streams(), (torch.ones(3, 4), torch.ones(3, 6)), "there: expected a bool tensor"),
         (streams(), (torch.ones(3, 4, dtype=torch.bool),) * 2, r"\(3, 6\)"),

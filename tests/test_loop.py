@@ -1,15 +1,11 @@
-"""The training loop: exact resume after anything, whole files, refusals in a sentence."""
+"""The training loop: exact resume, whole files, refusals in a sentence."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import os
-import random
-import signal
-import subprocess
 import sys
-import time
 import types
 from pathlib import Path
 
@@ -20,11 +16,11 @@ from torch import nn
 import tasks.files
 import toy
 from jiio import CheckpointError, JiioError
+from loop_cases import InterruptedToy, assert_same_training, config_of, run
 from tasks.checkpoint import checkpoints, load, save
 from tasks.config import OptimiserConfig, TrainConfig
 from tasks.evaluate import evaluate
 from tasks.interrupt import TrainingInterrupted
-from tasks.load import build, read_yaml
 from tasks.loop import TrainingError, learning_rate, train
 
 
@@ -32,44 +28,6 @@ from tasks.loop import TrainingError, learning_rate, train
 def with_toy(monkeypatch, tmp_path):
     monkeypatch.setitem(toy.TABLE["task"], "toy", "toy:ToyTask")
     monkeypatch.chdir(tmp_path)
-
-
-def config_of(output: str, **changes) -> TrainConfig:
-    path = Path("toy.yaml")
-    path.write_text(toy.YAML)
-    return build(TrainConfig, {**read_yaml("config", path), "output": output, **changes})
-
-
-def silent(line: str) -> None:
-    pass
-
-
-def run(config: TrainConfig, **options):
-    return train(config, report=silent, **options)
-
-
-def assert_same_training(folder: str | Path, other: str | Path) -> None:
-    """Weights, optimiser state and log are equal bit for bit."""
-    for name in ("weights.safetensors", "step-00000040.safetensors"):
-        a, b = load(Path(folder) / name), load(Path(other) / name)
-        assert a.step == b.step == 40 and a.tensors.keys() == b.tensors.keys()
-        for key, tensor in a.tensors.items():
-            assert torch.equal(tensor, b.tensors[key]), key
-    assert (Path(folder) / "log.jsonl").read_bytes() == (Path(other) / "log.jsonl").read_bytes()
-
-
-class InterruptedToy(toy.ToyTask):
-    """Ctrl-C is pressed in the middle of a step."""
-
-    def __init__(self, config, at: int, times: int = 1) -> None:
-        super().__init__(config)
-        self.at, self.times = at, times
-
-    def loss(self, model, step):
-        if step == self.at:
-            for _ in range(self.times):
-                signal.raise_signal(signal.SIGINT)
-        return super().loss(model, step)
 
 
 class BrokenToy(toy.ToyTask):
@@ -108,35 +66,6 @@ def test_the_seed_decides_everything_and_the_global_random_state_nothing():
     assert torch.equal(after, torch.rand(3))  # and the caller's random state is left alone
     other = run(config_of("c", seed=1))
     assert not torch.equal(other.tensors["model.4.bias"], load(Path("a")).tensors["model.4.bias"])
-
-
-@pytest.mark.parametrize("at", [0, 6, 38])
-def test_ctrl_c_leaves_a_checkpoint_and_resume_is_exact(at):
-    run(config_of("whole"))
-    config = config_of("cut")
-    before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(TrainingInterrupted, match=f"after step {at + 1} of 40.*Press play") as stop:
-        run(config, task=InterruptedToy(config, at), resume_hint="Press play.")
-    assert stop.value.code == 130
-    assert signal.getsignal(signal.SIGINT) is before
-    assert load(Path("cut")).step == at + 1
-    run(config, resume=True)
-    assert_same_training("whole", "cut")
-
-
-def test_a_second_ctrl_c_stops_at_once_and_loses_nothing():
-    run(config_of("whole"))
-    config = config_of("cut")
-    with pytest.raises(TrainingInterrupted, match="at once"):
-        run(config, task=InterruptedToy(config, at=17, times=2))
-    assert load(Path("cut")).step == 15
-    run(config, resume=True)
-    assert_same_training("whole", "cut")
-
-
-def test_ctrl_c_in_the_last_step_ends_the_training_well():
-    config = config_of("a")
-    assert run(config, task=InterruptedToy(config, at=39)).step == 40
 
 
 def test_resume_of_a_finished_training_changes_nothing():
@@ -344,42 +273,6 @@ def test_every_kind_of_state_survives():
     assert int(load(Path("cut")).tensors["model.count"]) == 40
 
 
-def start(*arguments: str) -> subprocess.Popen:
-    root = Path(__file__).parents[1]
-    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(root / "tests" / "toy.py"), *arguments]
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-
-
-def wait_for_lines(path: Path, count: int, process: subprocess.Popen) -> None:
-    """Until the log holds so many lines, or the process has ended."""
-    while process.poll() is None and (not path.exists() or path.read_bytes().count(b"\n") < count):
-        time.sleep(0.001)
-
-
-def kill_again_and_again(times: int, chance: random.Random) -> int:
-    """Train in a process that is killed (kill -9) at random moments; returns how often that cut it off."""
-    log, cuts, lines = Path("cut/log.jsonl"), 0, 0
-    for _ in range(times):
-        process = start("train", "toy.yaml", "--output", "cut", "--resume")
-        # Anywhere between two steps of the rest, at any moment of a step, a log line or a checkpoint.
-        lines = min(39, lines + chance.randrange(1, 8))
-        wait_for_lines(log, lines, process)
-        time.sleep(chance.random() * 0.02)
-        process.kill()
-        process.communicate()
-        cuts += process.returncode == -signal.SIGKILL
-        assert process.returncode in (-signal.SIGKILL, 0)
-    return cuts
-
-
-def test_kill_9_and_resume_is_exact():
-    run(config_of("whole"))
-    assert kill_again_and_again(1, random.Random(0)) == 1
-    run(config_of("cut"), resume=True)
-    assert_same_training("whole", "cut")
-
-
 def test_a_checkpoint_is_read_whatever_the_length_of_its_header(tmp_path):
     """The first byte of a safetensors file is the lowest of that length, and 0x80 is how a pickle begins."""
     firsts = set()
@@ -389,71 +282,3 @@ def test_a_checkpoint_is_read_whatever_the_length_of_its_header(tmp_path):
         firsts.add(path.read_bytes()[0])
         assert load(path).step == 3
     assert 0x80 in firsts and len(firsts) == 32
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("text", [toy.YAML, toy.RESTORE], ids=["toy", "restore"])
-def test_kill_9_ten_times_and_resume_is_exact(text, monkeypatch):
-    monkeypatch.setattr(toy, "YAML", text)
-    run(config_of("whole"))
-    seed = random.randrange(10**6)
-    print(f"moments of the kills: seed {seed}")
-    assert kill_again_and_again(10, random.Random(seed)) >= 5
-    process = start("train", "toy.yaml", "--output", "cut", "--resume")
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
-    assert_same_training("whole", "cut")
-
-
-def test_ctrl_c_on_the_command_line():
-    run(config_of("whole"))
-    process = start("train", "toy.yaml", "--output", "cut")
-    wait_for_lines(Path("cut/log.jsonl"), 3, process)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 130, errors
-    assert errors.splitlines()[-1].endswith("Continue by: jiio train toy.yaml --output cut --resume")
-    run(config_of("cut"), resume=True)
-    assert_same_training("whole", "cut")
-
-
-# Fine-tuning
-
-
-@pytest.mark.parametrize("word", ["first", "first/weights.safetensors", "first/step-00000040.safetensors"])
-def test_a_training_can_begin_with_the_weights_of_another(word):
-    run(config_of("first"))
-    seen = []
-
-    class Watching(toy.ToyTask):
-        def loss(self, model, step):
-            seen.append({name: t.clone() for name, t in model.state_dict().items()})
-            return super().loss(model, step)
-
-    config = config_of("second", start=word, seed=7)
-    done = run(config, task=Watching(config))
-    first = load(Path("first")).tensors
-    assert seen[0].keys() == {name.removeprefix("model.") for name in first if name.startswith("model.")}
-    assert all(torch.equal(tensor, first[f"model.{name}"]) for name, tensor in seen[0].items())
-    assert done.step == 40 and load(Path("second")).config.start == word
-
-
-def test_a_fine_tuning_that_was_interrupted_goes_on_from_its_own_checkpoint():
-    run(config_of("first"))
-    config = config_of("half", start="first")
-    with pytest.raises(TrainingInterrupted):
-        run(config, task=InterruptedToy(config, at=17))
-    run(config, resume=True)
-    run(config_of("whole", start="first"))
-    a, b = load(Path("half")), load(Path("whole"))
-    assert all(torch.equal(tensor, b.tensors[name]) for name, tensor in a.tensors.items())
-
-
-@pytest.mark.parametrize(
-    "word, words",
-    [("nowhere", "start: no file is called 'nowhere'"), ("prior-grey", "start: expected weights that fit the model")],
-)
-def test_weights_that_cannot_be_begun_with_get_a_sentence(word, words):
-    with pytest.raises(JiioError, match=words):
-        run(config_of("new", start=word))
-    assert not Path("new").exists()

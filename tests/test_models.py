@@ -1,26 +1,19 @@
-"""The contract of every cell, the equilibrium model around it, and the guarantees of the monotone and the dense
-cell.
-"""
+"""The contract of every cell, and the equilibrium model around it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-import hypothesis.strategies as st
 import pytest
 import torch
-from hypothesis import given, settings
 from torch import Tensor, nn
 
 import jiio
+from helpers import gap
 from jiio import models
 from jiio.layout import leaves, map_tree
-from jiio.models.monotone import norm_bound
-
-SMALL = models.MultiscaleConfig(
-    (8, 8), expansion=1, groups=2, fusion_groups=2, head_channels=(2, 2), final_channels=8, activation="softplus"
-)
+from model_cases import CONFIGS, SMALL, Plain
 
 
 def vector(features: int) -> Callable[[int], Tensor]:
@@ -46,12 +39,6 @@ CELLS: dict[str, tuple[Callable[[], Any], Callable[[int], Any]]] = {
     "multiscale": (lambda: models.MultiscaleCell(SMALL), feature_map(8)),
     "multiscale-all": (lambda: models.MultiscaleCell(SMALL, injected=2), pyramid),
 }
-CONFIGS: dict[str, Any] = {
-    "dense": models.DenseConfig(12, scaling="weight"),
-    "monotone": models.MonotoneConfig(12),
-    "conv": models.ConvConfig(8, groups=2, head_channels=(2,), final_channels=8),
-    "multiscale": SMALL,
-}
 
 
 @pytest.fixture(autouse=True)
@@ -71,10 +58,6 @@ def rows(tree: Any, index: Any) -> Any:
 
 def random_like(tree: Any) -> Any:
     return map_tree(torch.randn_like, tree)
-
-
-def gap(a: Any, b: Any) -> float:
-    return max(float((p - q).detach().abs().max()) for p, q in zip(leaves(a), leaves(b), strict=True))
 
 
 # -- the contract of a cell
@@ -280,196 +263,7 @@ def test_dropout_is_seeded_by_torch_and_absent_in_eval_mode() -> None:
     assert {**attributes, "training": False} == now
 
 
-class Plain(nn.Module):
-    """A cell of the user's own, without a base class."""
-
-    def forward(self, z: Tensor, u: Tensor) -> Tensor:
-        return 0.5 * torch.tanh(z) + u
-
-    def initial_state(self, u: Tensor) -> Tensor:
-        return torch.zeros_like(u)
-
-
 def test_a_plain_module_serves_as_a_cell() -> None:
     model = models.EquilibriumModel(nn.Linear(3, 5), Plain(), nn.Linear(5, 2))
     model(torch.randn(4, 3)).sum().backward()
     assert model.inject.weight.grad is not None
-
-
-# -- the dense cell
-
-
-@pytest.mark.parametrize("scaling", ["none", "weight", "spectral"])
-@pytest.mark.parametrize("activation", ["relu", "tanh", "softplus", "silu", "gelu"])
-def test_dense_cell_contracts_at_the_start(scaling: str, activation: str) -> None:
-    cell = models.DenseCell(16, scaling=scaling, activation=activation, gain=0.7).double()
-    assert cell.contraction == pytest.approx(0.7, rel=1e-5)
-    u = torch.randn(200, 16, dtype=torch.float64)
-    z, w = torch.randn_like(u), torch.randn_like(u)
-    ratio = (cell(z, u) - cell(w, u)).norm(dim=1) / (z - w).norm(dim=1)
-    assert float(ratio.detach().max()) <= cell.contraction
-
-
-def test_spectral_scaling_survives_large_weights_and_the_others_do_not_claim_to() -> None:
-    cells = {scaling: models.DenseCell(16, scaling=scaling).double() for scaling in ("none", "weight", "spectral")}
-    with torch.no_grad():
-        for cell in cells.values():
-            for parameter in cell.parameters():
-                parameter.mul_(50.0)
-    assert cells["spectral"].contraction <= 0.8 + 1e-6
-    for scaling in ("none", "weight"):
-        assert cells[scaling].contraction > 1
-        assert cells[scaling].lipschitz == float("inf")
-
-
-# -- the monotone cell
-
-
-def wild(n: int, m: float, scale: float, number: int, activation: str = "relu") -> models.MonotoneCell:
-    """A monotone cell with factors far from their initial values."""
-    generator = torch.Generator().manual_seed(number)
-    cell = models.MonotoneCell(n, m=m, activation=activation).double()
-    with torch.no_grad():
-        for parameter in cell.parameters():
-            parameter.copy_(scale * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
-    return cell
-
-
-HYPOTHESIS = settings(max_examples=40, deadline=None, derandomize=True)
-drawn = given(
-    n=st.integers(1, 24),
-    m=st.floats(0.01, 5.0),
-    scale=st.floats(0.0, 30.0),
-    number=st.integers(0, 10**6),
-    activation=st.sampled_from(["relu", "softplus", "tanh"]),
-)
-
-
-@HYPOTHESIS
-@drawn
-def test_monotone_contraction_is_at_most_the_claimed(
-    n: int, m: float, scale: float, number: int, activation: str
-) -> None:
-    cell = wild(n, m, scale, number, activation)
-    s = cell.operator.detach()
-    assert float(norm_bound(s)) >= float(torch.linalg.matrix_norm(s, 2)) * (1 - 1e-9)
-    assert float(torch.linalg.eigvalsh((s + s.t()) / 2).min()) >= m * (1 - 1e-6) - 1e-9 * scale**2 * n
-    assert cell.contraction < 1 or m / float(norm_bound(s)) < 1e-7
-    u = torch.randn(32, n, dtype=torch.float64)
-    z, w = torch.randn_like(u), torch.randn_like(u)
-    # The worst direction of the linear part, which random pairs rarely meet.
-    step = cell.step.detach()[:-1].t()
-    worst = torch.linalg.svd(step).Vh[0]
-    assert float((step @ worst).norm()) <= cell.contraction * (1 + 1e-9)
-    ratio = (cell(z, u) - cell(w, u)).norm(dim=1) / (z - w).norm(dim=1)
-    assert float(ratio.detach().max()) <= cell.contraction * (1 + 1e-9)
-
-
-@settings(HYPOTHESIS, max_examples=15)
-@given(n=st.integers(2, 12), m=st.floats(0.3, 2.0), scale=st.floats(0.0, 0.5), number=st.integers(0, 10**6))
-def test_monotone_equilibrium_is_unique_and_lipschitz(n: int, m: float, scale: float, number: int) -> None:
-    cell = wild(n, m, scale, number)
-    u = torch.randn(6, n, dtype=torch.float64)
-    fine = {"tolerance": jiio.Tolerance(1e-10, 1e-10), "max_steps": 3000, "solver": jiio.Picard()}
-    with torch.no_grad():
-        z = jiio.equilibrium(cell, u, **fine, on_failure="ignore").z
-        far = jiio.equilibrium(cell, u, 10 * torch.randn_like(u), **fine, on_failure="ignore").z
-        assert gap(z, far) < 1e-5
-        w = torch.eye(n, dtype=torch.float64) - cell.operator
-        assert gap(z, torch.relu(z @ w.t() + u)) < 1e-5  # the equation of the paper, free of the step size
-        shift = torch.randn_like(u)
-        moved = jiio.equilibrium(cell, u + shift, **fine, on_failure="ignore").z
-        assert float(((moved - z).norm(dim=1) / shift.norm(dim=1)).max()) <= cell.lipschitz * (1 + 1e-4)
-
-
-def test_monotone_gradient_does_not_depend_on_the_step_size() -> None:
-    cell = wild(6, 0.5, 0.3, 1)
-    u = torch.randn(4, 6, dtype=torch.float64)
-    fine = {"tolerance": jiio.Tolerance(1e-12, 1e-12), "max_steps": 500}
-    adjoint = jiio.Implicit(tolerance=jiio.Tolerance(1e-12, 1e-12), max_steps=500)
-    jiio.equilibrium(cell, u, adjoint=adjoint, **fine).z.square().sum().backward()
-    parameter = next(cell.parameters())
-    a, b = (part.clone().requires_grad_() for part in parameter.detach())
-
-    def plain(z: Tensor, u: Tensor) -> Tensor:  # a fixed step in place of the cell's
-        s = 0.5 * torch.eye(6, dtype=torch.float64) + a.t() @ a - b + b.t()
-        return torch.relu(z - 0.11 * (z @ s.t() - u))
-
-    jiio.equilibrium(plain, u, torch.zeros_like(u), adjoint=adjoint, **fine).z.square().sum().backward()
-    assert parameter.grad is not None and a.grad is not None and b.grad is not None
-    assert torch.allclose(parameter.grad, torch.stack((a.grad, b.grad)), atol=1e-8)
-
-
-# -- building
-
-
-@pytest.mark.parametrize("name", CONFIGS)
-def test_every_kind_takes_its_heads(name: str) -> None:
-    config, flat = CONFIGS[name], name in ("dense", "monotone")
-    x, code = torch.rand(2, 3, 8, 8), torch.randn(2, 5)
-    with torch.no_grad():
-        assert models.classifier(config, image=(3, 8, 8), classes=4)(x).shape == (2, 4)
-        assert models.decoder(config, image=(3, 8, 8), latent=5)(code).abs().max() <= 1
-        pair = models.build(models.ModelConfig(config, (3, 8, 8), "image", (3, 8, 8), "sigmoid"))
-        assert pair(x).shape == (2, 3, 8, 8)
-        if not flat:
-            assert models.build(models.ModelConfig(config, (3, 8, 8), "pixels", (7,)))(x).shape == (2, 7, 8, 8)
-
-
-@pytest.mark.parametrize("halvings", [0, 1, 2])
-def test_a_coarser_state_still_gives_full_images(halvings: int) -> None:
-    config = models.ConvConfig(8, groups=2, halvings=halvings, head_channels=(2,))
-    with torch.no_grad():
-        decoder = models.decoder(config, image=(1, 16, 8), latent=3)
-        assert decoder(torch.randn(2, 3)).shape == (2, 1, 16, 8)
-        assert decoder.solve(torch.randn(2, 3)).z.shape == (2, 8, 16 // 2**halvings, 8 // 2**halvings)
-        pixels = models.build(models.ModelConfig(config, (1, 16, 8), "pixels", (5,)))
-        assert pixels(torch.rand(2, 1, 16, 8)).shape == (2, 5, 16, 8)
-
-
-BAD: list[tuple[Callable[[], Any], str]] = [
-    (lambda: models.classifier("tiny", image=(3, 9, 8), classes=2), "multiples of 2"),
-    (lambda: models.decoder("decoder-64", image=(3, 24, 20), latent=4), "multiples of 8"),
-    (lambda: models.classifier("huge", image=(3, 8, 8), classes=2), "'tiny'"),
-    (lambda: models.classifier("tiny", image=(8,), classes=2), "vectors"),
-    (lambda: models.classifier(models.DenseConfig, image=(8,), classes=2), "DenseConfig"),  # type: ignore[arg-type]
-    (lambda: models.build(models.ModelConfig(models.DenseConfig(), (8,), "pixels", (2,))), "vector state"),
-    (lambda: models.build(models.ModelConfig(models.DenseConfig(), (8,), "pixel", (2,))), "'pixels'"),
-    (lambda: models.ModelConfig(models.DenseConfig(), (8,), "classifier", (2,), "tanh"), "squash"),
-    (lambda: models.ModelConfig(models.DenseConfig(), (8, 8), "classifier", (2,)), "input"),
-    (lambda: models.DenseConfig(scaling="orthogonal"), "'spectral'"),
-    (lambda: models.DenseConfig(features=0), "at least 1"),
-    (lambda: models.MonotoneConfig(m=0.0), "above 0"),
-    (lambda: models.MonotoneConfig(activation="silu"), "'softplus'"),
-    (lambda: models.ConvConfig(channels=10), "divisor"),
-    (lambda: models.ConvConfig(activation="tanh"), "'silu'"),
-    (lambda: models.ConvConfig(dropout=1.0), "at most"),
-    (lambda: models.EquilibriumModel(nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2)), "initial_state"),
-    (lambda: models.EquilibriumModel(nn.Linear(2, 2), Plain(), nn.Linear(2, 2), solver=jiio.Picard), "Picard"),  # type: ignore[arg-type]
-    (lambda: models.classifier("tiny", image=(3, 8, 8), classes=2).problem("loss"), "objective"),  # type: ignore[arg-type]
-]
-
-
-@pytest.mark.parametrize(("make", "word"), BAD, ids=[word for _, word in BAD])
-def test_unusable_configurations_get_a_sentence(make: Callable[[], Any], word: str) -> None:
-    with pytest.raises(jiio.JiioError, match=word) as caught:
-        make()
-    assert str(caught.value).endswith(".")
-
-
-def test_wrong_inputs_get_a_sentence() -> None:
-    dense = models.classifier(models.DenseConfig(8), image=(4,), classes=2)
-    with pytest.raises(jiio.CellError, match="4 numbers per sample"):
-        dense(torch.randn(2, 5))
-    coded = models.decoder(SMALL, image=(1, 8, 8), latent=4)
-    with pytest.raises(jiio.CellError, match=r"\(B, 4\)"):
-        coded(torch.randn(2, 5))
-    image = models.classifier(SMALL, image=(1, 8, 8), classes=2)
-    with pytest.raises(jiio.CellError, match="multiples of 2"):
-        image(torch.rand(2, 1, 9, 8))
-    with pytest.raises(jiio.CellError, match=r"\(B, 1, H, W\)"):
-        image(torch.rand(2, 3, 8, 8))
-    for model, x in ((dense, torch.zeros(2, 4)), (coded, torch.zeros(2, 4)), (image, torch.zeros(2, 1, 8, 8))):
-        for other in (torch.float64, torch.uint8):
-            with pytest.raises(jiio.CellError, match="float32 numbers"):
-                model(x.to(other))

@@ -23,6 +23,7 @@ from problems import (
     DOUBLE,
     PROX,
     PUSH,
+    make,
     per_sample,
     spread,
 )
@@ -229,8 +230,7 @@ def test_a_warm_start_saves_steps(prox: jiio.AbstractProx) -> None:
 @pytest.mark.parametrize(
     "prox", [jiio.Identity(), jiio.L2Ball(0.5), jiio.SoftThreshold(0.1)], ids=lambda p: type(p).__name__
 )
-def test_a_solve_goes_on_from_its_own_answer_when_it_is_told_the_scales(prox: jiio.AbstractProx) -> None:
-    """Without them the gain is measured where J_x^T mu + l_x vanishes, and the steps come out far too long."""
+def test_scales_of_an_earlier_solve_are_taken_as_they_are(prox: jiio.AbstractProx) -> None:
     case = CASES["tanh"]
     cold = case.solve(prox, tolerance=CLOSE)
     start = {"x0": cold.x, "z0": cold.z, "multiplier": cold.multiplier, "tolerance": CLOSE}
@@ -239,6 +239,29 @@ def test_a_solve_goes_on_from_its_own_answer_when_it_is_told_the_scales(prox: ji
     assert again.evaluations.vjp == int(again.steps.max()) and gap(again.x, cold.x) < 1e-6  # nothing is measured
     assert cold.scaling is not None and again.scaling is not None
     assert torch.equal(again.scaling[0], cold.scaling[0]) and torch.equal(again.scaling[1], cold.scaling[1])
+
+
+def test_a_solve_goes_on_from_its_own_answer_when_it_is_told_the_scales() -> None:
+    """Left alone it measures its gain where J_x^T mu + l_x vanishes, and its steps are far too long."""
+    case = make(1, ridge=1e-6, batch=8)
+    cold = case.solve(tolerance=CLOSE, max_steps=3000)
+    assert bool(cold.converged.all()) and cold.scaling is not None
+    start = {"x0": cold.x, "z0": cold.z, "multiplier": cold.multiplier, "tolerance": jiio.Tolerance(1e-5, 1e-4)}
+    lost = case.solve(on_failure="ignore", **start)
+    assert lost.scaling is not None and bool((lost.scaling[1] < 0.01 * cold.scaling[1]).any())
+    assert not bool(lost.converged.all())
+    again = case.solve(scaling=cold.scaling, **start)
+    assert bool(again.converged.all()) and int(again.steps.max()) == 2 and gap(again.x, cold.x) < 1e-6
+
+
+def test_given_scales_change_no_gradient() -> None:
+    """They precondition the adjoint solve of the exact gradient as well."""
+    weight = CASES["tanh"].W.clone().requires_grad_()
+    found = []
+    for scaling in (None, (torch.tensor(3.0), torch.tensor(0.7))):
+        solution = CASES["tanh"].with_(W=weight).solve(scaling=scaling, tolerance=CLOSE, adjoint=jiio.KKT(1e-10, 1000))
+        found.append(torch.autograd.grad(solution.z.square().sum() + solution.x.sum(), weight)[0])
+    assert gap(found[0], found[1]) < 1e-6 and float(found[0].abs().max()) > 1e-3
 
 
 @pytest.mark.parametrize("prox", [jiio.Identity(), jiio.SoftThreshold(0.1)], ids=lambda p: type(p).__name__)

@@ -24,6 +24,7 @@ from ..checks import CellError, check_integer, fail
 from .attention import AbstractAttention, check_tokens, sinusoids
 from .cells import AbstractCell
 from .equilibrium import EquilibriumModel
+from .layers import check_dtype
 from .transformer import TransformerBlock, TransformerConfig, TransformerInjection
 
 Pair = tuple[Tensor, Tensor]
@@ -106,7 +107,7 @@ class CrossModalInjection(nn.Module):
         if not isinstance(x, (tuple, list)) or len(x) != 2:
             fail("x", "a pair of streams", x, error=CellError)
         for i, (part, n) in enumerate(zip(x, self.inputs, strict=True)):
-            check_tokens(f"x[{i}]", part, n)
+            check_dtype(f"x[{i}]", check_tokens(f"x[{i}]", part, n), next(self.parameters()))
         said = []
         for part, held, embed, inject in zip(x, present(x, there), self.embed, self.inject, strict=True):
             clean = torch.where(held > 0, part, torch.zeros_like(part))

@@ -65,8 +65,7 @@ class EquilibriumModel(nn.Module):
     prediction, a tensor (B, ...) or, of two heads, a named tuple of them. The settings of the solve are attributes and
     may be set at any time: solver, adjoint, tolerance, max_steps, on_failure, with the meaning they have in
     :func:`jiio.equilibrium`. Gradients exist whenever grad mode is on, in train and eval alike; the two modes differ in
-    dropout only. ``config`` is what
-    :func:`jiio.models.build` made the model from (None for one made by hand).
+    dropout only. ``config`` is what :func:`jiio.models.build` made the model from (None for one made by hand).
     """
 
     def __init__(
