@@ -1,20 +1,23 @@
 """Adversarial evaluation of equilibrium networks; imports jiio, and is imported by tasks."""
 
-from .audit import Audit, Finding
 from .base import AbstractAttack, AttackResult
-from .certificates import Certificate, certify
-from .deq import AdjointEnsemble, IntermediateAttack, SimultaneousAttack
-from .evaluate import evaluate
-from .gradient import APGD, PGD
-from .joint import JointAttack
-from .models import Counts, Prediction, Target
-from .multiview import (
+from .evaluation.audit import Audit, Finding
+from .evaluation.certificates import Certificate, certify
+from .evaluation.evaluate import evaluate
+from .evaluation.report import Report, Share
+from .methods.equilibrium import AdjointEnsemble, IntermediateAttack, SimultaneousAttack
+from .methods.gradient import APGD, PGD
+from .methods.joint import JointAttack
+from .methods.multiview import (
     MultiViewInjection,
     MultiViewThreat,
     SingleViewAttack,
     TwoStageAttack,
     multi_view_classifier,
 )
+from .methods.search import Square
+from .methods.surrogate import SurrogateAttack
+from .methods.tools import AutoAttack, TorchAttack
 from .objectives import (
     DLR,
     AbstractObjective,
@@ -25,11 +28,9 @@ from .objectives import (
     TargetedMargin,
     margin,
 )
-from .report import Report, Share
-from .search import Square
 from .statistics import interval
-from .suites import SUITES, AutoAttack, TorchAttack
-from .surrogate import SurrogateAttack
+from .suites import SUITES
+from .target import Counts, Prediction, Target
 from .threat import ThreatModel
 
 __all__ = [

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from jiio.checks import CellError, check_instance, fail
 
-from .models import Prediction, Target
 from .objectives import margin
+from .target import Prediction, Target
 from .threat import ThreatModel
 
 

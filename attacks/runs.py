@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from .base import rows
-from .models import Target
 from .objectives import AbstractObjective, likeliest_targets, margin
+from .target import Target
 from .threat import ThreatModel
 
 

@@ -22,13 +22,13 @@ from typing import Any
 import torch
 from harness import Row, main, parser, plain, say, show, spread
 
-import attacks
+from jiio import attacks
 from jiio.checks import JiioError, fail
-from tasks import train
-from tasks.classify import Classify, ClassifyConfig
-from tasks.classify_data import in_batches
-from tasks.files import atomic_write
-from tasks.load import build
+from jiio.tasks import train
+from jiio.tasks.classify.data import in_batches
+from jiio.tasks.classify.task import Classify, ClassifyConfig
+from jiio.tasks.frame.files import atomic_write
+from jiio.tasks.frame.load import build
 
 METHODS: dict[str, list[dict[str, Any]]] = {
     "none": [],

@@ -1,7 +1,7 @@
 """Amortised starts: calls of the joint solve that a linear map, or a small network, saves by proposing where it begins.
 
 Models for restore, generate and meta are trained as usual and then held; a start is trained on finished solves of
-training samples (tasks/start_training.py) and measured on test samples. Every start is followed by the same joint
+training samples (tasks/solving/learning.py) and measured on test samples. Every start is followed by the same joint
 solve. Reported, as medians over the samples: evaluations plus VJPs until the input is and stays within 5 % and within
 1 % of the best objective that any start led to, and until the solve converges; how often a start is within 5 % before
 any step; how often the solve ends more than 1 % above the best. Objectives are measured at equilibria that are solved
@@ -32,9 +32,9 @@ from generation import verified
 from torch import Tensor
 
 import jiio
-from tasks.amortised import AmortisedStart
-from tasks.start_training import SOLVE, Case, Finished, finish, train_on_objective, train_start
-from tasks.starts import Start
+from jiio.tasks.solving.amortised import AmortisedStart
+from jiio.tasks.solving.learning import SOLVE, Case, Finished, finish, train_on_objective, train_start
+from jiio.tasks.solving.starts import Start
 
 DEFAULT = ("restore-celeba", "generate-celeba", "generate-mnist", "meta-omniglot", "prior-noise", "prior-holes")
 WORDS = {"x": "x", "x, z": "xz", "x, z, mu": "xzmu"}

@@ -16,20 +16,23 @@ import torch
 from timed import train_for
 from torch import Tensor, nn
 
-from tasks import checkpoint
-from tasks.amortised import support_observation
-from tasks.config import DataConfig, TrainConfig
-from tasks.data import load_images, training_batch
-from tasks.episodes import Episodes, episodes
-from tasks.imagespace import ImageRestorer, Strength
-from tasks.inference import EXACT
-from tasks.load import build
-from tasks.maps import Denoise, Inpaint, random_mask
-from tasks.meta import FewShotLearner, Meta, MetaConfig
-from tasks.restore import LatentRestorer, Restore
-from tasks.restorers import load_restorer
-from tasks.seeds import derive, generator
-from tasks.start_training import Case
+from jiio.tasks.frame import checkpoint
+from jiio.tasks.frame.load import build
+from jiio.tasks.frame.seeds import derive, generator
+from jiio.tasks.generate.generator import EXACT
+from jiio.tasks.images.batches import training_batch
+from jiio.tasks.images.config import DataConfig
+from jiio.tasks.images.families import load_images
+from jiio.tasks.maps.base import Denoise, Inpaint, random_mask
+from jiio.tasks.meta.episodes import Episodes, episodes
+from jiio.tasks.meta.learner import FewShotLearner
+from jiio.tasks.meta.task import Meta, MetaConfig
+from jiio.tasks.restore.imagespace import ImageRestorer, Strength
+from jiio.tasks.restore.latent import Restore, RestoreConfig
+from jiio.tasks.restore.load import load_restorer
+from jiio.tasks.solving.amortised import support_observation
+from jiio.tasks.solving.latent import LatentRestorer
+from jiio.tasks.solving.learning import Case
 
 SETS = ("restore-faces", "restore-celeba", "generate-faces", "generate-celeba", "generate-mnist")
 SETS += ("meta-glyphs", "meta-omniglot", "prior-noise", "prior-holes")
@@ -55,7 +58,7 @@ def restore(family: str, seed: int, options: argparse.Namespace) -> Arena:
     values["corruption"] = {"name": "BoxHole", "options": {"side": 8, "sigma": 0.05}}
     values["model"] = values["model"] | {"cell": generators.CELL, "prior": 0.1, "jacobian": 0.1}
     values["joint"] = {"max_steps": 40, "adjoint": {"name": "Implicit"}}
-    config = build(TrainConfig, values)
+    config = build(RestoreConfig, values)
     task = Restore(config, data_root=options.data_root)
     model = trained(task, f"restore-{family}-{seed}", options)
     assert isinstance(model, LatentRestorer)

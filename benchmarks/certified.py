@@ -16,14 +16,15 @@ from pathlib import Path
 import torch
 from harness import Row, kept, main, parser, positive, say, show, spread
 
-import attacks
 import jiio
-from attacks import APGD, PGD, Margin, TargetedMargin, ThreatModel, certify
-from tasks.classify import Classify, ClassifyConfig
-from tasks.classify_data import ClassifyDataConfig, load_labelled
-from tasks.config import Choice, OptimiserConfig
-from tasks.loop import train
-from tasks.networks import NetworkConfig
+from jiio import attacks
+from jiio.attacks import APGD, PGD, Margin, TargetedMargin, ThreatModel, certify
+from jiio.tasks.classify.data import ClassifyDataConfig, load_labelled
+from jiio.tasks.classify.networks import NetworkConfig
+from jiio.tasks.classify.task import Classify, ClassifyConfig
+from jiio.tasks.frame.choices import Choice
+from jiio.tasks.frame.config import OptimiserConfig
+from jiio.tasks.frame.loop import train
 
 FACTORS = (1.0, 4.0)
 ASKED = (0.1, 0.25, 0.5, 1.0)

@@ -18,13 +18,13 @@ import torch.nn.functional as F
 from harness import Row, main, parser, say, show
 from torch import Tensor
 
-from tasks.confidence import NEAR, expected_error
-from tasks.maps import Denoise
-from tasks.photo import LEVELS
-from tasks.picture_sets import load_set
-from tasks.restorers import load_restorer
-from tasks.seeds import generator
-from tasks.tiles import restore_tiled
+from jiio.tasks.frame.seeds import generator
+from jiio.tasks.images.sets import load_set
+from jiio.tasks.maps.base import Denoise
+from jiio.tasks.restore.confidence import NEAR, expected_error
+from jiio.tasks.restore.load import load_restorer
+from jiio.tasks.restore.photos.one import LEVELS
+from jiio.tasks.restore.tiles import restore_tiled
 
 SIDE = 160  # pixels of the middles
 

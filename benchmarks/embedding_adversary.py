@@ -24,12 +24,14 @@ import torch
 
 import jiio
 from jiio.models import TransformerModel
-from tasks.embedding_adversary import AbstractAdversary, JointAdversary, PGDAdversary, Unperturbed
-from tasks.language import Language, LanguageConfig, LanguageModel
-from tasks.load import build
-from tasks.loop import build_optimiser, training_step
-from tasks.seeds import derive
-from tasks.text import lay_out
+from jiio.tasks.frame.load import build
+from jiio.tasks.frame.loop import build_optimiser, training_step
+from jiio.tasks.frame.seeds import derive
+from jiio.tasks.language.adversaries import AbstractAdversary, JointAdversary, PGDAdversary, Unperturbed
+from jiio.tasks.language.config import LanguageConfig
+from jiio.tasks.language.model import LanguageModel
+from jiio.tasks.language.task import Language
+from jiio.tasks.language.text import lay_out
 
 TEXTS, SEGMENT = 16, 64  # of the comparison of strengths
 TIGHT = jiio.Tolerance(1e-6, 1e-5)
@@ -88,7 +90,7 @@ def strengths(task: Language, model: LanguageModel, radius: float) -> harness.Ro
         tried = []
         for adversary in adversaries:
             begin = time.process_time()
-            found = adversary.find(model, x, memory, targets)
+            found = adversary.find(model.body, x, memory, targets)
             seconds = time.process_time() - begin
             tried.append({"nats": surprise(found.x), "calls": found.evaluations + found.vjps, "seconds": seconds})
         rows[name] = max(tried, key=lambda row: row["nats"])

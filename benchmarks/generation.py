@@ -25,11 +25,10 @@ from generators import HOW, SETS, plan, trained
 from torch import Tensor
 
 import jiio
-from tasks.generate import Generate, distances
-from tasks.generator import LatentGenerator
-from tasks.inference import EXACT
-from tasks.metrics import psnr
-from tasks.nested import nested
+from jiio.tasks.generate.generator import EXACT, LatentGenerator
+from jiio.tasks.generate.task import Generate, distances
+from jiio.tasks.images.metrics import psnr
+from jiio.tasks.solving.nested import nested
 
 RATES = (0.003, 0.01, 0.03, 0.1, 0.3)
 WITHIN = 0.01

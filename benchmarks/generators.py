@@ -9,11 +9,11 @@ import torch
 from harness import say
 from timed import train_for
 
-from tasks import checkpoint
-from tasks.generate import Generate, GenerateConfig
-from tasks.generator import LatentGenerator
-from tasks.load import build
-from tasks.seeds import derive
+from jiio.tasks.frame import checkpoint
+from jiio.tasks.frame.load import build
+from jiio.tasks.frame.seeds import derive
+from jiio.tasks.generate.generator import LatentGenerator
+from jiio.tasks.generate.task import Generate, GenerateConfig
 
 HOW: dict[str, dict[str, Any]] = {"Joint": {"max_steps": 40}, "Nested": {"steps": 20, "rate": 0.1}, "Variational": {}}
 SETS: dict[str, dict[str, Any]] = {

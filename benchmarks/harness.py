@@ -16,9 +16,9 @@ from typing import Any, NoReturn
 import torch
 
 from jiio.checks import JiioError
-from tasks.commands import table
-from tasks.files import atomic_write, check_output_file, check_output_folder
-from tasks.versions import versions
+from jiio.tasks.frame.files import atomic_write, check_output_file, check_output_folder
+from jiio.tasks.frame.machine import versions
+from jiio.tasks.frame.tables import table
 
 Row = dict[str, Any]
 

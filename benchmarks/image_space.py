@@ -1,6 +1,6 @@
 """Joint against nested where the unknown is the image: calls until the objective is within 1 % of the best.
 
-The objective is that of ``tasks.imagespace`` at one level of the shipped prior. Nested means: every step of the image
+The objective is that of ``jiio.tasks.restore`` at one level of the shipped prior. Nested means: every step of the image
 solves the equilibrium and the adjoint to tolerance, both warm-started; the best of a grid of rules (plain, momentum,
 outer Anderson), rates and inner tolerances is reported. Objectives are evaluated at a tight equilibrium of every image
 on the way, so that no method is credited for a state that has not arrived. All go on until the image itself rests,
@@ -23,13 +23,13 @@ import torch
 from torch import Tensor
 
 import jiio
-from jiio.models.prior import ImagePrior
-from tasks.corruption import AbstractCorruption, Downsampling, GaussianBlur, GaussianNoise, RandomHoles
-from tasks.imagespace import ImageRestorer, Strength
-from tasks.nested import nested
-from tasks.patches import load_pictures
-from tasks.restorers import load_restorer
-from tasks.seeds import generator
+from jiio.models.images.prior import ImagePrior
+from jiio.tasks.frame.seeds import generator
+from jiio.tasks.images.patches import load_pictures
+from jiio.tasks.maps.corruption import AbstractCorruption, Downsampling, GaussianBlur, GaussianNoise, RandomHoles
+from jiio.tasks.restore.imagespace import ImageRestorer, Strength
+from jiio.tasks.restore.load import load_restorer
+from jiio.tasks.solving.nested import nested
 
 WITHIN = 0.01
 TIGHT = jiio.Tolerance(atol=1e-5, rtol=1e-4)

@@ -22,12 +22,12 @@ import harness
 import torch
 from torch import Tensor, nn
 
-from tasks.config import DataConfig
-from tasks.data import load_images
-from tasks.inversion import AbstractInversion, AdamDescent
-from tasks.layerwise import LayerWise
-from tasks.metrics import psnr
-from tasks.seeds import derive, generator
+from jiio.tasks.frame.seeds import derive, generator
+from jiio.tasks.generate.inversion.base import AbstractInversion, AdamDescent
+from jiio.tasks.generate.inversion.layerwise import LayerWise
+from jiio.tasks.images.config import DataConfig
+from jiio.tasks.images.families import load_images
+from jiio.tasks.images.metrics import psnr
 
 WIDTHS = ((10, 40, 120), (10, 40, 120, 360), (10, 25, 60), (10, 20, 40), (20, 10, 60), (10, 100, 60))
 NOISE = (0.0, 0.01)

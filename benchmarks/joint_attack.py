@@ -20,13 +20,13 @@ from typing import Any
 import torch
 from harness import Row, main, parser, plain, say, show
 
-import attacks
 import jiio
+from jiio import attacks
 from jiio.checks import JiioError, fail
-from tasks import train
-from tasks.classify import Classify, ClassifyConfig
-from tasks.files import atomic_write
-from tasks.load import build
+from jiio.tasks import train
+from jiio.tasks.classify.task import Classify, ClassifyConfig
+from jiio.tasks.frame.files import atomic_write
+from jiio.tasks.frame.load import build
 
 CELL = {"expansion": 2, "halvings": 1, "groups": 4, "fusion_groups": 4, "final_channels": 64}
 SETS: dict[str, dict[str, Any]] = {

@@ -29,7 +29,7 @@ from trained import RECIPES, Setting, setting
 import jiio
 from jiio.layout import Tree, detach, map_tree
 from jiio.problem import module_of
-from tasks.nested import nested
+from jiio.tasks.solving.nested import nested
 
 WITHIN = 0.01
 TIGHT = jiio.Tolerance(1e-7, 1e-6)

@@ -24,15 +24,16 @@ from torch import Tensor
 
 import jiio
 from jiio.checks import fail
-from tasks.baselines import Case
-from tasks.commands import shipped
-from tasks.config import Choice, TrainConfig
-from tasks.corruption import Inpaint
-from tasks.files import InputError
-from tasks.load import build, merge, read_yaml
-from tasks.loop import train
-from tasks.metrics import psnr
-from tasks.restore import LatentRestorer, Restore
+from jiio.tasks.frame.choices import Choice
+from jiio.tasks.frame.files import InputError
+from jiio.tasks.frame.load import build, merge, read_yaml
+from jiio.tasks.frame.loop import train
+from jiio.tasks.frame.shipped import shipped
+from jiio.tasks.images.metrics import psnr
+from jiio.tasks.maps.corruption import Inpaint
+from jiio.tasks.restore.compare.baselines import Case
+from jiio.tasks.restore.latent import Restore, RestoreConfig
+from jiio.tasks.solving.latent import LatentRestorer
 
 EXACT = Choice("KKT", {"rtol": 1e-2, "max_steps": 40})
 FIRST_ORDER = Choice("Implicit", {"max_steps": 40})
@@ -40,7 +41,7 @@ FIRST = "first-order, as many steps"
 TIMED = "first-order, as many seconds"
 
 
-def configuration(name: str, seed: int, steps: int, adjoint: Choice) -> TrainConfig:
+def configuration(name: str, seed: int, steps: int, adjoint: Choice) -> RestoreConfig:
     """The configuration of that name with this seed, length and adjoint.
 
     The adjoint is what is compared here, so it never comes from the file, whatever the file says.
@@ -48,10 +49,10 @@ def configuration(name: str, seed: int, steps: int, adjoint: Choice) -> TrainCon
     path = shipped("--config", name, "configs", ".yaml")
     over: dict[str, Any] = {"seed": seed, "steps": steps, "checkpoint_every": steps, "keep": 1}
     over["joint"] = {"adjoint": dataclasses.asdict(adjoint)}
-    return build(TrainConfig, merge(read_yaml("--config", path), over))
+    return build(RestoreConfig, merge(read_yaml("--config", path), over))
 
 
-def gradient(config: TrainConfig, root: Path | None) -> Tensor:
+def gradient(config: RestoreConfig, root: Path | None) -> Tensor:
     """Of the first training step, all parameters in one vector."""
     task = Restore(config, data_root=root)
     torch.manual_seed(0)
@@ -69,7 +70,7 @@ def compared(name: str, seed: int, root: Path | None) -> float:
     return float(torch.nn.functional.cosine_similarity(exact, first, dim=0))
 
 
-def trained(config: TrainConfig, root: Path | None) -> tuple[Restore, LatentRestorer, float]:
+def trained(config: RestoreConfig, root: Path | None) -> tuple[Restore, LatentRestorer, float]:
     """The task, the trained model, and the processor seconds of the training."""
     task = Restore(config, data_root=root)
     with tempfile.TemporaryDirectory() as folder:

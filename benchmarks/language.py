@@ -30,15 +30,17 @@ import harness
 import torch
 
 import jiio
-from tasks.checkpoint import load
-from tasks.depths import SolveConfig
-from tasks.files import InputError, atomic_write, read_bytes
-from tasks.language import Language, LanguageConfig, LanguageModel
-from tasks.load import build
-from tasks.loop import build_optimiser, training_step
-from tasks.prompt import RULE, TOLERANCE, PromptProblem, nested
-from tasks.seeds import derive
-from tasks.text import load_text
+from jiio.tasks.frame.checkpoint import load
+from jiio.tasks.frame.files import InputError, atomic_write, read_bytes
+from jiio.tasks.frame.load import build
+from jiio.tasks.frame.loop import build_optimiser, training_step
+from jiio.tasks.frame.seeds import derive
+from jiio.tasks.language.config import LanguageConfig
+from jiio.tasks.language.depths import SolveConfig
+from jiio.tasks.language.model import LanguageModel
+from jiio.tasks.language.prompt import RULE, TOLERANCE, PromptProblem, nested
+from jiio.tasks.language.task import Language
+from jiio.tasks.language.text import load_text
 
 DEPTHS: dict[str, dict[str, Any]] = {
     "equilibrium": {"name": "Equilibrium"},

@@ -23,11 +23,12 @@ from torch.nn.utils.parametrize import remove_parametrizations
 
 import jiio
 from jiio.models import ClassifierHead, DenseCell, LyapunovCell
-from tasks.classify import Classify, ClassifyConfig
-from tasks.classify_data import ClassifyDataConfig, load_labelled
-from tasks.config import Choice, OptimiserConfig
-from tasks.loop import train
-from tasks.networks import NetworkConfig
+from jiio.tasks.classify.data import ClassifyDataConfig, load_labelled
+from jiio.tasks.classify.networks import NetworkConfig
+from jiio.tasks.classify.task import Classify, ClassifyConfig
+from jiio.tasks.frame.choices import Choice
+from jiio.tasks.frame.config import OptimiserConfig
+from jiio.tasks.frame.loop import train
 
 LENGTH = 0.5
 LIMIT = 1200  # steps of a trajectory

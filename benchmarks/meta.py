@@ -19,9 +19,10 @@ import harness
 import torch
 from timed import train_for
 
-from tasks.load import build
-from tasks.meta import FewShotLearner, Meta, MetaConfig
-from tasks.seeds import derive
+from jiio.tasks.frame.load import build
+from jiio.tasks.frame.seeds import derive
+from jiio.tasks.meta.learner import FewShotLearner
+from jiio.tasks.meta.task import Meta, MetaConfig
 
 WAYS = ("Joint", "Nested", "FirstOrder")
 RATE = 3e-3

@@ -29,7 +29,7 @@ from harness import Row, kept, main, parser, say, show, spread
 from torch import Tensor
 
 import jiio
-from attacks import (
+from jiio.attacks import (
     PGD,
     JointAttack,
     Margin,
@@ -40,7 +40,7 @@ from attacks import (
     TwoStageAttack,
     multi_view_classifier,
 )
-from tasks.data import find_data
+from jiio.tasks.images.sources import find_data
 
 VIEWS = ("fac", "fou", "kar", "mor", "pix", "zer")
 TRAIN = 1400

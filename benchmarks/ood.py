@@ -19,15 +19,15 @@ import torch
 from generators import plan, trained
 from torch import Tensor
 
-from tasks.config import DataConfig
-from tasks.data import fit as resized
-from tasks.data import load_images
-from tasks.episodes import EpisodeConfig, load_classes
-from tasks.files import InputError
-from tasks.fit import fit_images, surprise
-from tasks.generator import LatentGenerator
-from tasks.samples import auroc
-from tasks.seeds import generator
+from jiio.tasks.frame.files import InputError
+from jiio.tasks.frame.seeds import generator
+from jiio.tasks.generate.fit.fit import fit_images, surprise
+from jiio.tasks.generate.generator import LatentGenerator
+from jiio.tasks.generate.samples import auroc
+from jiio.tasks.images.batches import fit as resized
+from jiio.tasks.images.config import DataConfig
+from jiio.tasks.images.families import load_images
+from jiio.tasks.meta.episodes import EpisodeConfig, load_classes
 
 SCORES = ("objective", "error", "prior", "surprise")
 

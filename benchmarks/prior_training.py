@@ -24,14 +24,14 @@ import torch
 from torch import Tensor, nn
 
 import jiio
-from jiio.models.prior import ImagePrior, ImagePriorConfig
-from tasks.imagespace import ImageRestorer, Strength
-from tasks.load import build
-from tasks.maps import Denoise
-from tasks.metrics import psnr
-from tasks.patches import load_pictures
-from tasks.prior import Prior, PriorConfig
-from tasks.seeds import generator
+from jiio.models.images.prior import ImagePrior, ImagePriorConfig
+from jiio.tasks.frame.load import build
+from jiio.tasks.frame.seeds import generator
+from jiio.tasks.images.metrics import psnr
+from jiio.tasks.images.patches import load_pictures
+from jiio.tasks.maps.base import Denoise
+from jiio.tasks.restore.imagespace import ImageRestorer, Strength
+from jiio.tasks.restore.prior import Prior, PriorConfig
 
 LEVEL = 25 / 255
 SIZES = ImagePriorConfig(features=32, wide=48, depth=1)

@@ -7,7 +7,7 @@ attacked twice: as the papers do (FGSM, I-FGSM and PGD-20 on the cross-entropy, 
 the defence bypassed, PGD-10 on the undefended network), and then by AutoAttack, the attacks made for equilibria and
 adaptive ones, with the audit on. Adaptive against regularised dynamics: Auto-PGD through the defence, through its
 smoothed twin, and AutoAttack on the undefended network. Against LyaDEQ AutoAttack works on the network without the
-projection, whose equilibria and gradients are the same (``tests/test_lyapunov.py``) and several times cheaper; what it
+projection, whose equilibria and gradients are the same (`test_lyapunov.py`) and several times cheaper; what it
 finds is predicted anew by the projected one.
 
 Every finished (model, seed) is a file in --cache, and the next call goes on after it.
@@ -28,15 +28,16 @@ from harness import Row, kept, main, parser, positive, say, show, spread
 from torch import Tensor
 from torch.nn.utils.parametrize import remove_parametrizations
 
-import attacks
 import jiio
-from attacks import APGD, DLR, PGD, Audit, Margin, SurrogateAttack, TargetedMargin, ThreatModel
+from jiio import attacks
+from jiio.attacks import APGD, DLR, PGD, Audit, Margin, SurrogateAttack, TargetedMargin, ThreatModel
 from jiio.models import LyapunovCell, RegulatedModel
-from tasks.classify import Classify, ClassifyConfig
-from tasks.classify_data import ClassifyDataConfig, in_batches, load_labelled
-from tasks.config import Choice, OptimiserConfig, WarmConfig
-from tasks.loop import train
-from tasks.networks import NetworkConfig
+from jiio.tasks.classify.data import ClassifyDataConfig, in_batches, load_labelled
+from jiio.tasks.classify.networks import NetworkConfig
+from jiio.tasks.classify.task import Classify, ClassifyConfig
+from jiio.tasks.frame.choices import Choice
+from jiio.tasks.frame.config import OptimiserConfig, WarmConfig
+from jiio.tasks.frame.loop import train
 
 RADIUS = 0.1
 RADII = (0.05, 0.1, 0.2)

@@ -18,13 +18,13 @@ from harness import Row, main, parser, positive, say, show
 from torch import Tensor
 
 import jiio
-from tasks.files import read_image
-from tasks.maps import Denoise
-from tasks.metrics import psnr
-from tasks.photo import LEVELS
-from tasks.restorers import load_restorer
-from tasks.seeds import generator
-from tasks.tiles import TILE, restore_tiled
+from jiio.tasks.frame.files import read_image
+from jiio.tasks.frame.seeds import generator
+from jiio.tasks.images.metrics import psnr
+from jiio.tasks.maps.base import Denoise
+from jiio.tasks.restore.load import load_restorer
+from jiio.tasks.restore.photos.one import LEVELS
+from jiio.tasks.restore.tiles import TILE, restore_tiled
 
 TIGHT = jiio.Tolerance(atol=1e-6, rtol=1e-5)
 

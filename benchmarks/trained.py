@@ -23,10 +23,11 @@ import jiio
 from jiio.diagnostics import jacobian_penalty, spectral_radius
 from jiio.layout import detach, leaves
 from jiio.models import ConvConfig, DenseConfig, EquilibriumModel, ModelConfig, MultiscaleConfig, build
-from tasks.config import DataConfig
-from tasks.data import ImageSet, load_images
-from tasks.files import InputError, atomic_write
-from tasks.seeds import derive, generator
+from jiio.tasks.frame.files import InputError, atomic_write
+from jiio.tasks.frame.seeds import derive, generator
+from jiio.tasks.images.config import DataConfig
+from jiio.tasks.images.families import load_images
+from jiio.tasks.images.sources import ImageSet
 
 LOOSE = jiio.Tolerance(1e-5, 1e-3)
 
@@ -87,7 +88,7 @@ def images(family: str, fallback: str, size: int, root: Path | None) -> tuple[st
         return fallback, load_images(DataConfig(family="faces", size=size))
     from skimage.data import lfw_subset
 
-    from tasks.data import fit
+    from jiio.tasks.images.batches import fit
 
     pictures = fit(torch.from_numpy(lfw_subset()).float()[:, None], size, 1)
     labels = (torch.arange(200) < 100).long()  # the first half are faces

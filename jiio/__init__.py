@@ -1,80 +1,36 @@
-"""jiio: joint inference and input optimisation in deep equilibrium networks."""
+"""jiio: joint inference and input optimisation in deep equilibrium networks.
 
-from .adjoints import KKT, AbstractAdjoint, Detached, Envelope, Implicit, Phantom, Unrolled
-from .checks import (
-    ArgumentError,
-    ArgumentTypeError,
-    CellError,
-    CheckpointError,
-    ConvergenceError,
-    ConvergenceWarning,
-    GradientError,
-    JiioError,
-    SecondDerivativeError,
-)
-from .constraints import Box, L1Ball, L2Ball, LinfBall, QuadraticPrior, SoftThreshold
-from .diagnostics import AdjointError, adjoint_error, dependence_on_z0, jacobian_penalty, spectral_radius
-from .intersection import Intersection
-from .models import EquilibriumModel
-from .problem import Problem
-from .prox import AbstractProx, Active, Identity
-from .rules import AbstractRule, AdamStep, GradientStep, MomentumStep, NormalizedStep, SignStep
-from .solution import Evaluations, Solution, Status, Tolerance, Trace
-from .solve import equilibrium, solve
-from .solvers import AbstractSolver, Anderson, Broyden, Picard, minres
+Nothing is loaded before it is used: ``import jiio`` costs milliseconds, the first name that needs it loads PyTorch.
+"""
+
+import ast as _ast
+import importlib as _importlib
+from pathlib import Path as _Path
+from typing import Any as _Any
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "KKT",
-    "AbstractAdjoint",
-    "AbstractProx",
-    "AbstractRule",
-    "AbstractSolver",
-    "Active",
-    "AdamStep",
-    "AdjointError",
-    "Anderson",
-    "ArgumentError",
-    "ArgumentTypeError",
-    "Box",
-    "Broyden",
-    "CellError",
-    "CheckpointError",
-    "ConvergenceError",
-    "ConvergenceWarning",
-    "Detached",
-    "Envelope",
-    "EquilibriumModel",
-    "Evaluations",
-    "GradientError",
-    "GradientStep",
-    "Identity",
-    "Implicit",
-    "Intersection",
-    "JiioError",
-    "L1Ball",
-    "L2Ball",
-    "LinfBall",
-    "MomentumStep",
-    "NormalizedStep",
-    "Phantom",
-    "Picard",
-    "Problem",
-    "QuadraticPrior",
-    "SecondDerivativeError",
-    "SignStep",
-    "SoftThreshold",
-    "Solution",
-    "Status",
-    "Tolerance",
-    "Trace",
-    "Unrolled",
-    "adjoint_error",
-    "dependence_on_z0",
-    "equilibrium",
-    "jacobian_penalty",
-    "minres",
-    "solve",
-    "spectral_radius",
-]
+# name -> module, from the stub beside this file, which says the same to type checkers and editors.
+_STUB = _ast.parse(_Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
+_HOME = {a.name: n.module for n in _STUB.body if isinstance(n, _ast.ImportFrom) and n.module for a in n.names}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> _Any:
+    """A public name, or a sub-package such as ``jiio.attacks``, loaded on first use."""
+    if name in _HOME:
+        value = getattr(_importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
+    whole = f"{__name__}.{name}"
+    if not name.startswith("_"):
+        try:
+            return _importlib.import_module(whole)
+        except ModuleNotFoundError as error:
+            if error.name != whole:  # it is there, and something that it needs is not
+                raise
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

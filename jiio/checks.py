@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 import numbers
+import sys
 from collections.abc import Collection
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeGuard
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class JiioError(Exception):
@@ -52,11 +53,17 @@ class ConvergenceWarning(UserWarning):
     """Some samples did not converge; ``Solution.status`` says which."""
 
 
+def is_tensor(value: Any) -> TypeGuard[Tensor]:
+    """Whether it is one; who has not loaded torch has none."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
 def describe(value: Any) -> str:
     """A short word for what came, fit for a message."""
-    if isinstance(value, Tensor):
+    if is_tensor(value):
         return f"a {str(value.dtype).removeprefix('torch.')} tensor of shape {tuple(value.shape)} on {value.device}"
-    if isinstance(value, (tuple, list)) and any(isinstance(part, Tensor) for part in value):
+    if isinstance(value, (tuple, list)) and any(is_tensor(part) for part in value):
         return f"a {type(value).__name__} of " + ", ".join(describe(part) for part in value[:4])
     if isinstance(value, dict) and value:
         return "a dict of " + ", ".join(f"{key!r}: {describe(part)}" for key, part in list(value.items())[:4])
@@ -119,7 +126,7 @@ def check_callable(argument: str, value: Any, signature: str) -> Any:
 
 def check_finite(argument: str, value: Tensor) -> Tensor:
     """A tensor without NaN or infinity."""
-    if not bool(torch.isfinite(value).all()):
-        bad = int((~torch.isfinite(value)).sum())
+    if not bool(value.isfinite().all()):
+        bad = int((~value.isfinite()).sum())
         fail(argument, "finite values", f"{bad} of {value.numel()} entries NaN or infinite")
     return value

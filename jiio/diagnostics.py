@@ -13,8 +13,8 @@ from .checks import ArgumentTypeError, GradientError, check_callable, check_inst
 from .layout import Spec, Tree, check_tree, detach, leaves, map_tree
 from .problem import Cell, held_fixed, initial_state
 from .solution import Tolerance
-from .solve import equilibrium
 from .solvers import AbstractSolver, Anderson
+from .solving import equilibrium
 
 
 class AdjointError(NamedTuple):

@@ -1,7 +1,7 @@
-"""Recipes, data and the command line of jiio; imports jiio and attacks.
+"""Recipes, data and the command line of jiio; imports jiio and jiio.attacks.
 
->>> import tasks
->>> checkpoint = tasks.train(tasks.TrainConfig(output="runs/first"))  # doctest: +SKIP
+>>> from jiio import tasks
+>>> checkpoint = tasks.train(tasks.RestoreConfig(output="runs/first"))  # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tasks.checkpoint import Checkpoint
-    from tasks.config import TrainConfig
-    from tasks.loop import train
+    from .frame.checkpoint import Checkpoint
+    from .frame.loop import train
+    from .restore.latent import RestoreConfig
 
-__all__ = ["Checkpoint", "TrainConfig", "train"]
+__all__ = ["Checkpoint", "RestoreConfig", "train"]
 
-_HOME = {"Checkpoint": "tasks.checkpoint", "TrainConfig": "tasks.config", "train": "tasks.loop"}
+_HOME = {"Checkpoint": "frame.checkpoint", "RestoreConfig": "restore.latent", "train": "frame.loop"}
 
 
 def __getattr__(name: str) -> Any:
@@ -23,5 +23,5 @@ def __getattr__(name: str) -> Any:
     import importlib
 
     if name not in _HOME:
-        raise AttributeError(f"module 'tasks' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME[name]), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -16,8 +16,8 @@ from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
-from tasks.commands import COMMANDS
-from tasks.versions import package_version
+from jiio.tasks.frame.machine import package_version
+from jiio.tasks.frame.registry import COMMANDS
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,23 +8,23 @@ from pathlib import Path
 import torch
 
 import toy
-from tasks.checkpoint import load
-from tasks.config import TrainConfig
-from tasks.load import build, read_yaml
-from tasks.loop import train
+from jiio.tasks.frame.checkpoint import load
+from jiio.tasks.frame.load import build, read_yaml
+from jiio.tasks.frame.loop import train
+from jiio.tasks.restore.latent import RestoreConfig
 
 
-def config_of(output: str, **changes) -> TrainConfig:
+def config_of(output: str, **changes) -> RestoreConfig:
     path = Path("toy.yaml")
     path.write_text(toy.YAML)
-    return build(TrainConfig, {**read_yaml("config", path), "output": output, **changes})
+    return build(RestoreConfig, {**read_yaml("config", path), "output": output, **changes})
 
 
 def silent(line: str) -> None:
     pass
 
 
-def run(config: TrainConfig, **options):
+def run(config: RestoreConfig, **options):
     return train(config, report=silent, **options)
 
 

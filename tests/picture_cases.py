@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tasks.pictures import Picture
+from jiio.tasks.images.pictures import Picture
 
 HEIGHT, WIDTH = 9, 12
 

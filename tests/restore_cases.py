@@ -7,15 +7,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tasks import restorers
-from tasks.encode import write_picture
-from tasks.pictures import Picture
+from jiio.tasks.images.encode import write_picture
+from jiio.tasks.images.pictures import Picture
+from jiio.tasks.restore import load as loading
+from jiio.tasks.restore.base import AbstractRestorer
 from toy_restorer import SmoothRestorer
 
-LOAD = restorers.load_restorer
+LOAD = loading.load_restorer
 
 
-def toy(argument: str, word: str) -> restorers.AbstractRestorer:
+def toy(argument: str, word: str) -> AbstractRestorer:
     """The toy in place of shipped weights; any other word means what it does."""
     if word in ("prior-grey", "prior-colour", "direct-grey", "direct-colour"):
         return SmoothRestorer(1 if word.endswith("grey") else 3)

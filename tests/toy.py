@@ -8,9 +8,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from tasks.config import TABLE, TrainConfig
-from tasks.data import load_images, training_batch
-from tasks.seeds import generator
+from jiio.tasks.frame.registry import TABLE
+from jiio.tasks.frame.seeds import generator
+from jiio.tasks.images.batches import training_batch
+from jiio.tasks.images.families import load_images
+from jiio.tasks.restore.latent import RestoreConfig
 
 YAML = """\
 # jiio train toy.yaml
@@ -37,7 +39,7 @@ joint: {max_steps: 20, adjoint: {name: KKT, options: {max_steps: 20}}}
 class ToyTask:
     """Denoise small faces by two layers; with dropout, so that the global random state matters."""
 
-    def __init__(self, config: TrainConfig, *, data_root: Path | None = None) -> None:
+    def __init__(self, config: RestoreConfig, *, data_root: Path | None = None) -> None:
         self.config = config
         self.images = load_images(config.data, data_root=data_root)
 
@@ -64,7 +66,7 @@ def register() -> None:
 
 
 if __name__ == "__main__":
-    from tasks.cli import main
+    from jiio.tasks.cli import main
 
     torch.set_num_threads(1)
     register()

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 import jiio
-from tasks.maps import LinearMap
-from tasks.restorers import AbstractRestorer, Restoration
+from jiio.tasks.maps.base import LinearMap
+from jiio.tasks.restore.base import AbstractRestorer, Restoration
 
 
 def slopes(x: Tensor) -> Tensor:

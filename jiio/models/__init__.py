@@ -3,26 +3,33 @@
 Cells, injections, heads, and the model that joins them. See ``build`` for the short way to one.
 """
 
-from .attention import AbstractAttention, KernelAttention, RelativeAttention
 from .build import ConvConfig, DenseConfig, ModelConfig, MonotoneConfig, build, classifier, decoder
-from .cells import AbstractCell, ConvCell, DenseCell
-from .crossmodal import CrossAttention, CrossModalCell, CrossModalModel
+from .cells.base import AbstractCell
+from .cells.conv import ConvCell
+from .cells.dense import DenseCell
+from .cells.monotone import MonotoneCell
+from .cells.multiscale import PRESETS, MultiscaleCell, MultiscaleConfig
 from .equilibrium import BoundCell, EquilibriumModel
 from .files import load, save
-from .heads import ClassifierHead, DenseHead, ImageHead
-from .image import LevelInjection, ResidualHead, TwoScaleCell
+from .heads import ClassifierHead, DenseHead, ImageHead, SceneScores, TwoHeads
+from .images.parts import LevelInjection, ResidualHead, TwoScaleCell
+from .images.prior import ImagePrior, ImagePriorConfig
+from .images.smooth import SmoothConv2d
 from .injections import ConvInjection, DecoderInjection, LinearInjection
-from .lyapunov import LyapunovCell, LyapunovFlow, lyapunov_model, orthogonal_head
-from .monotone import MonotoneCell
-from .multiscale import PRESETS, MultiscaleCell, MultiscaleConfig
-from .potential import ConvexPotential, project_field
-from .prior import ImagePrior, ImagePriorConfig
-from .regulated import RegulatedModel, entropy, intermediate_scores
-from .segmentation import SceneScores, TwoHeads
-from .sequence import AbstractSequenceModel, ExplicitTransformer, Memory, TransformerModel, sparse_masks
-from .smooth import SmoothConv2d
-from .tokens import Tokens
-from .transformer import TRANSFORMERS, TransformerBlock, TransformerCell, TransformerConfig, TransformerInjection
+from .sequences.attention import AbstractAttention, KernelAttention, RelativeAttention
+from .sequences.crossmodal import CrossAttention, CrossModalCell, CrossModalModel
+from .sequences.model import AbstractSequenceModel, ExplicitTransformer, Memory, TransformerModel, sparse_masks
+from .sequences.tokens import Tokens
+from .sequences.transformer import (
+    TRANSFORMERS,
+    TransformerBlock,
+    TransformerCell,
+    TransformerConfig,
+    TransformerInjection,
+)
+from .stable.lyapunov import LyapunovCell, LyapunovFlow, lyapunov_model, orthogonal_head
+from .stable.potential import ConvexPotential, project_field
+from .stable.regulated import RegulatedModel, entropy, intermediate_scores
 
 __all__ = [
     "PRESETS",

@@ -9,14 +9,14 @@ from typing import Any
 from torch import nn
 
 from ..checks import ArgumentTypeError, check_choice, check_instance, check_integer, check_number, fail
-from .cells import ConvCell, DenseCell
+from .cells.conv import ConvCell
+from .cells.dense import DenseCell
+from .cells.monotone import MONOTONE_ACTIVATIONS, MonotoneCell
+from .cells.multiscale import MultiscaleCell, MultiscaleConfig
 from .equilibrium import EquilibriumModel
-from .heads import SQUASH, ClassifierHead, DenseHead, ImageHead
+from .heads import SQUASH, ClassifierHead, DenseHead, ImageHead, TwoHeads
 from .injections import ConvInjection, DecoderInjection, LinearInjection
 from .layers import ACTIVATIONS, BLOCK_ACTIVATIONS, check_groups, check_sizes
-from .monotone import MONOTONE_ACTIVATIONS, MonotoneCell
-from .multiscale import MultiscaleCell, MultiscaleConfig
-from .segmentation import TwoHeads
 
 HEADS = {"classifier": 1, "image": 3, "pixels": 1, "both": 2}  # name -> how many numbers its output has
 

@@ -15,8 +15,8 @@ from ..layout import Tree, leaves
 from ..problem import Problem
 from ..prox import AbstractProx, Identity
 from ..solution import Solution, Tolerance
-from ..solve import equilibrium
 from ..solvers import AbstractSolver, Anderson
+from ..solving import equilibrium
 
 PredictionObjective = Callable[[Tensor, Any], Tensor]
 OPTIONS = ("solver", "adjoint", "tolerance", "max_steps", "on_failure")

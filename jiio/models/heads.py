@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..checks import CellError, check_choice, check_integer, fail
+from ..checks import CellError, check_choice, check_instance, check_integer, fail
 from .layers import check_sizes, convolution, elementwise, group_norm
 
 
@@ -23,6 +24,8 @@ def _unchanged(y: Tensor) -> Tensor:
 
 
 SQUASH = {"none": _unchanged, "tanh": torch.tanh, "sigmoid": torch.sigmoid}
+
+
 EXPANSION = 4  # a classifier bottleneck returns this times its inner width
 
 
@@ -191,3 +194,29 @@ class DenseHead(nn.Module):
         if self.scale > 1:
             scores = F.interpolate(scores, scale_factor=float(self.scale), mode="bilinear", align_corners=False)
         return scores
+
+
+class SceneScores(NamedTuple):
+    """What two heads say. image: scores of the classes of the image (B, labels). pixels: of each pixel (B, classes, H,
+    W).
+    """
+
+    image: Tensor
+    pixels: Tensor
+
+
+class TwoHeads(nn.Module):
+    """A head of two: state -> :class:`SceneScores`.
+
+    image: state -> (B, labels), such as :class:`ClassifierHead`. pixels: state -> (B, classes, H, W), such as
+    :class:`DenseHead`. The equilibrium is solved once for both, and a loss on both sends one cotangent back into it.
+    """
+
+    def __init__(self, image: nn.Module, pixels: nn.Module) -> None:
+        super().__init__()
+        self.image = check_instance("image", image, nn.Module)
+        self.pixels = check_instance("pixels", pixels, nn.Module)
+
+    def forward(self, z: Tensor | tuple[Tensor, ...]) -> SceneScores:
+        """z: a feature map or a tuple of them."""
+        return SceneScores(self.image(z), self.pixels(z))

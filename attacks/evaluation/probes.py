@@ -1,0 +1,70 @@
+"""Single measurements for the audit: each asks a model one question and returns numbers."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from jiio.layout import Spec
+
+from ..base import rows
+from ..objectives import margin
+from ..target import Prediction, Target
+from ..threat import ThreatModel
+
+
+def cosine(a: Tensor, b: Tensor) -> Tensor:
+    """(B,) of the angle between two gradients (B, ...); 0 where one of them is zero."""
+    a, b = a.flatten(1).double(), b.flatten(1).double()
+    return (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1)).clamp_min(1e-300)
+
+
+def finite_difference(target: Target, x: Tensor, y: Tensor, threat: ThreatModel) -> tuple[Tensor, Tensor]:
+    """Slope of the margin along its own gradient, (B,) each: what the gradient claims, and what central differences
+    over a twentieth of the radius measure.
+    """
+    gradient = target.slope(x, lambda logits: margin(logits, y)).gradient
+    claimed = gradient.flatten(1).norm(dim=1)
+    n = x[0].numel()
+    share = {"linf": math.sqrt(n), "l2": 1.0, "l1": 0.25}[threat.norm]  # of the radius, as an L2 length
+    length = 0.05 * share * threat.steps(x, 1.0).flatten(1).amax(1)
+    step = gradient * rows(length / claimed.clamp_min(torch.finfo(x.dtype).tiny), x)
+    gaps = [margin(target.predict(x + sign * step).logits, y) for sign in (1.0, -1.0)]
+    return claimed, (gaps[0] - gaps[1]) / (2.0 * length)
+
+
+def gradient_in_train_mode(target: Target, x: Tensor, y: Tensor) -> float:
+    """Share of the samples with a gradient in train mode; layers that would remember or draw stay in eval mode."""
+    calm = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
+    with target.held():
+        for part in target.model.modules():
+            part.training = not isinstance(part, calm) and not getattr(part, "dropout", 0.0)
+        slope = target.slope(x, lambda logits: margin(logits, y))
+    return (slope.gradient.flatten(1).abs().amax(1) > 0).float().mean().item()
+
+
+def labels_from_another_start(target: Target, x: Tensor, generator: torch.Generator) -> Prediction:
+    """The prediction where the solver starts from Gaussian noise as large as the state."""
+    target = target.variant(max_steps=max(200, 4 * target.options["max_steps"]))
+    with torch.no_grad():
+        near = target.predict(x).state
+        spec = Spec.of(near)
+        packed = spec.pack(near)
+        noise = torch.randn(packed.shape, generator=generator).to(packed)
+        size = packed.square().mean(1, keepdim=True).sqrt()
+        logits, solution = target.forward(x, spec.unpack(noise * size))
+    assert solution is not None
+    return Prediction(logits, logits.argmax(1), solution.converged, solution.steps, solution.residual[:, 0], None)
+
+
+def whole_range(threat: ThreatModel, x: Tensor) -> ThreatModel:
+    """The threat with a radius so large that every image in the bounds is allowed (where there are bounds; else
+    thirty times the radius).
+    """
+    low, high = threat.box(x)
+    span = float((high - low).max())
+    terms = {"linf": 1.0, "l2": math.sqrt(x[0].numel()), "l1": float(x[0].numel())}[threat.norm]
+    smallest = float(min(torch.as_tensor(radius).min() for _, radius in threat.parts(x[0].numel())))
+    return threat.scaled(span * terms / smallest if math.isfinite(span) else 30.0)

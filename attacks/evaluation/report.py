@@ -1,0 +1,231 @@
+"""What an evaluation found: plain numbers, as JSON, as a table for a terminal, and as a page (:mod:`.page`)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..base import AbstractAttack
+from ..saved import write
+from ..statistics import interval
+from ..target import Target
+from ..threat import ThreatModel
+from .gallery import Gallery
+
+ROBUST, BROKEN, WRONG, UNCONVERGED = range(4)
+WORDS = ("robust", "broken", "wrong", "unconverged")
+Record = tuple[dict[str, Tensor], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Share:
+    """A count of samples, its share of all, and the 95 % interval of Clopper and Pearson."""
+
+    count: int
+    share: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, count: int, total: int) -> Share:
+        low, high = interval(count, total)
+        return cls(count, count / total, low, high)
+
+    def __str__(self) -> str:
+        return f"{self.share:.1%} [{self.low:.1%}, {self.high:.1%}]"
+
+
+@dataclass(frozen=True)
+class Report:
+    """The result of :func:`jiio.attacks.evaluate`.
+
+    clean, robust: shares; robust are the samples that are classified rightly, resist every attack and whose equilibria
+    were reached. unconverged: how many were counted apart because theirs were not. attacks: per attack, in the order
+    they ran, how many samples it saw and broke, and its calls. curve: robust share by multiple of the radius. solver:
+    statistics at clean and attacked points (empty for a plain network). certified: share of the samples with a
+    certificate for this threat (None where none is known). findings: of the audit, errors first. samples: what happened
+    to each. pictures: for the page alone.
+    """
+
+    model: dict[str, Any]
+    threat: dict[str, Any]
+    seed: int
+    total: int
+    clean: Share
+    robust: Share
+    unconverged: int
+    attacks: list[dict[str, Any]]
+    curve: list[dict[str, Any]]
+    solver: dict[str, dict[str, float]]
+    certified: Share | None
+    findings: list[dict[str, Any]]
+    samples: dict[str, list[Any]]
+    pictures: Gallery = field(default_factory=Gallery, repr=False, compare=False)
+
+    @property
+    def trusted(self) -> bool:
+        """Whether the audit found no error."""
+        return not any(finding["severity"] == "error" for finding in self.findings)
+
+    def to_json(self) -> str:
+        """All but the pictures; the same text for the same evaluation, however often it was interrupted."""
+        content = {name: value for name, value in asdict_shallow(self).items() if name != "pictures"}
+        return json.dumps(content, indent=1, sort_keys=True)
+
+    def to_html(self) -> str:
+        """A self-contained page with curves and pictures; needs matplotlib."""
+        from .page import render
+
+        return render(self)
+
+    def save(self, path: str | Path) -> None:
+        """Write ``path`` as a page (.html) or as JSON (any other name); it appears whole or not at all."""
+        target = Path(path)
+        write(target, (self.to_html() if target.suffix == ".html" else self.to_json()).encode())
+
+    def __str__(self) -> str:
+        radius = self.threat["radius"]
+        many = "one per view" if "sizes" in self.threat else "one per sample"
+        told = f"{radius:g}" if isinstance(radius, float) else many
+        lines = [
+            f"{self.model['name']}, {self.threat['norm']} radius {told}, {self.total} samples",
+            f"  clean accuracy   {self.clean}",
+            f"  robust accuracy  {self.robust}" + ("" if self.trusted else "   NOT TO BE TRUSTED, see below"),
+        ]
+        if self.certified is not None:
+            lines.append(f"  certified        {self.certified}")
+        if self.unconverged:
+            lines.append(f"  no equilibrium   {self.unconverged} samples, counted apart and not as robust")
+        lines.append("")
+        lines += table(self.attack_rows())
+        if len(self.curve) > 1:
+            lines += ["", *table(self.curve_rows())]
+        if self.solver:
+            lines += ["", *table(self.solver_rows())]
+        if self.findings:
+            lines += ["", "The audit:"]
+            lines += [f"  {f['severity']}: {f['sentence']} ({f['name']})" for f in self.findings]
+        return "\n".join(lines)
+
+    # -- rows of the tables, for terminal and page
+
+    def attack_rows(self) -> list[dict[str, str]]:
+        rows = []
+        for line in self.attacks:
+            calls = {name: f"{line['cost'].get(name, 0):,}" for name in ("forward", "backward", "evaluations", "vjps")}
+            rows.append({"attack": line["name"], "saw": str(line["tried"]), "broke": str(line["broken"]), **calls})
+        return rows
+
+    def curve_rows(self) -> list[dict[str, str]]:
+        return [{"x radius": f"{p['factor']:g}", "robust": str(Share(**p["robust"]))} for p in self.curve]
+
+    def solver_rows(self) -> list[dict[str, str]]:
+        return [
+            {"solver": where, **{name: f"{value:.3g}" for name, value in line.items()}}
+            for where, line in self.solver.items()
+        ]
+
+
+def asdict_shallow(report: Report) -> dict[str, Any]:
+    """The fields of a report with shares as dictionaries; pictures left as they are."""
+    values = {name: getattr(report, name) for name in report.__dataclass_fields__}
+    return {name: asdict(value) if isinstance(value, Share) else value for name, value in values.items()}
+
+
+def table(rows: Sequence[dict[str, str]]) -> list[str]:
+    """Rows with the same keys as lines of text."""
+    heads = list(rows[0])
+    width = {h: max(len(h), *(len(row[h]) for row in rows)) for h in heads}
+    first = heads[0]
+
+    def line(cells: dict[str, str]) -> str:
+        return "  " + "  ".join(cells[h].ljust(width[h]) if h == first else cells[h].rjust(width[h]) for h in heads)
+
+    return [line({h: h for h in heads}), *(line(row) for row in rows)]
+
+
+def assemble(
+    target: Target,
+    threat: ThreatModel,
+    attacks: tuple[AbstractAttack, ...],
+    factors: tuple[float, ...],
+    seed: int,
+    records: list[Record],
+    findings: list[dict[str, Any]],
+    gallery: Gallery,
+) -> Report:
+    """The report of all batches; a function of the records alone, so that a resumed evaluation gives the same one."""
+    whole = {name: torch.cat([tensors[name] for tensors, _ in records]) for name in records[0][0] if name != "worst"}
+    status, fell = whole["status"], whole["fell"]
+    total = len(status)
+    # What did not converge is not robust at any radius.
+    standing = status != UNCONVERGED
+    curve = [
+        {"factor": factor, "robust": asdict(Share.of(int(((fell > level) & standing).sum()), total))}
+        for level, factor in enumerate(factors)
+    ]
+    lines = []
+    for attack in attacks:
+        tallies = [words["tally"][attack.name] for _, words in records]
+        cost: dict[str, int] = {}
+        for tally in tallies:
+            cost = {name: cost.get(name, 0) + tally["cost"].get(name, 0) for name in {*cost, *tally["cost"]}}
+        lines.append(
+            {
+                "name": attack.name,
+                "tried": sum(t["tried"] for t in tallies),
+                "broken": sum(t["broken"] for t in tallies),
+                "cost": dict(sorted(cost.items())),
+            }
+        )
+    solver = {}
+    if target.implicit:
+        for where, prefix in (("clean", "clean_"), ("attacked", "")):
+            steps, residual = whole[f"{prefix}steps"].double(), whole[f"{prefix}residual"].double()
+            solver[where] = {
+                "converged": whole[f"{prefix}converged"].double().mean().item(),
+                "mean steps": steps.mean().item(),
+                "most steps": steps.max().item(),
+                "median residual": residual.median().item(),
+                "worst residual": residual.max().item(),
+            }
+    certified = Share.of(int(whole["certified"].sum()), total) if "certified" in whole else None
+    samples = {
+        "status": [WORDS[s] for s in status.tolist()],
+        "broken_by": [attacks[i].name if i >= 0 else None for i in whole["by"].tolist()],
+        **{name: _plain(whole[name]) for name in ("y", "clean_label", "label", "margin", "distance")},
+        **({"certified_radius": _plain(whole["certified_radius"])} if certified is not None else {}),
+    }
+    return Report(
+        model={
+            "name": type(target.model).__name__,
+            "parameters": sum(p.numel() for p in target.model.parameters()),
+            "settings": {name: repr(value) for name, value in target.options.items()},
+        },
+        threat=threat.describe(),
+        seed=seed,
+        total=total,
+        clean=Share.of(total - int((status == WRONG).sum()), total),
+        robust=Share.of(int((status == ROBUST).sum()), total),
+        unconverged=int((status == UNCONVERGED).sum()),
+        attacks=lines,
+        curve=curve,
+        solver=solver,
+        certified=certified,
+        findings=findings,
+        samples=samples,
+        pictures=gallery,
+    )
+
+
+def _plain(values: Tensor) -> list[Any]:
+    """Numbers as JSON knows them: what is not finite becomes None."""
+    if not values.is_floating_point():
+        return values.tolist()
+    return [float(f"{v:.6g}") if abs(v) < float("inf") else None for v in values.tolist()]

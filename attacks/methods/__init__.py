@@ -1,0 +1,1 @@
+"""Attacks, one way to search a file."""

@@ -1,0 +1,230 @@
+"""White-box attacks made for equilibrium models: gradients of states on the way, unrolled steps, several adjoints.
+
+A defence, or a solver that stops short, can make the gradient at the final state useless while states on the way still
+tell where the prediction would move. Yang, Pang and Liu ("A closer look at the adversarial robustness of deep
+equilibrium models", NeurIPS 2022) attack through such states: some solver steps without a graph, then a few damped
+applications of the cell with one, loss and gradient there. Whatever found an example, it counts only if the model's own
+prediction, from a fresh start, is wrong.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import jiio
+from jiio.checks import check_instance, check_integer, check_number, fail
+from jiio.layout import Spec, detach
+
+from ..base import AbstractAttack
+from ..objectives import AbstractObjective, CrossEntropy, margin
+from ..runs import Best
+from ..target import Slope, Target
+from ..threat import ThreatModel
+
+
+@dataclass(frozen=True)
+class _Walk:
+    """Projected steps along a gradient that somebody else computes."""
+
+    steps: int
+    threat: ThreatModel
+
+    def __call__(self, slope: Any, start: Tensor, x: Tensor) -> list[Tensor]:
+        """All points after the first; slope: point -> gradient."""
+        stride, point, seen = self.threat.steps(x, 2.5 / self.steps), self.threat.project(start, x), []
+        for _ in range(self.steps):
+            point = self.threat.project(point + stride * self.threat.steepest(slope(point), point), x)
+            seen.append(point)
+        return seen
+
+
+@dataclass(frozen=True)
+class IntermediateAttack(AbstractAttack):
+    """PGD through intermediate states: for each i in ``states`` and k in ``unrolled``, i solver steps without a graph,
+    then k steps z <- (1 - damping) z + damping f(z) with one. The worst of the whole grid counts; each point of it only
+    works on what the others left.
+
+    ensemble: in the end, one more run along the sum of the normalised gradients over ``states`` (the attack on the
+    paper's ensemble of states).
+    """
+
+    steps: int = 10
+    states: tuple[int, ...] = (1, 3, 5, 7)
+    unrolled: tuple[int, ...] = (1, 5)
+    damping: float = 0.5
+    objective: AbstractObjective = field(default_factory=CrossEntropy)
+    random_start: bool = True
+    ensemble: bool = True
+
+    def __post_init__(self) -> None:
+        check_integer("IntermediateAttack.steps", self.steps, 1)
+        for name in ("states", "unrolled"):
+            entries = getattr(self, name)
+            if not isinstance(entries, (tuple, list)) or not entries:
+                fail(f"IntermediateAttack.{name}", "a tuple of whole numbers", entries)
+            for entry in entries:
+                check_integer(f"IntermediateAttack.{name}", entry, 0 if name == "states" else 1)
+        check_number("IntermediateAttack.damping", self.damping, 0.0, 1.0, open_low=True)
+        check_instance("IntermediateAttack.objective", self.objective, AbstractObjective)
+        if self.objective.targeted:
+            fail("IntermediateAttack.objective", "an objective without a target", type(self.objective).__name__)
+
+    def run(self, model: Target, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator) -> Tensor:
+        _ = model.equilibrium
+        best = Best.empty(x)
+        grid: list[tuple[tuple[int, ...], int]] = [((i,), k) for i in self.states for k in self.unrolled]
+        if self.ensemble and len(self.states) > 1:
+            grid.append((tuple(self.states), min(self.unrolled)))
+        for states, k in grid:
+            left = torch.nonzero(best.margin <= 0)[:, 0]
+            if not len(left):
+                break
+            part, xs, ys = threat.select(left), x[left], y[left]
+            start = part.random_start(xs, generator) if self.random_start else xs
+
+            def slope(point: Tensor, ys: Tensor = ys, states: tuple[int, ...] = states, k: int = k) -> Tensor:
+                return sum(_unit(self.gradient(model, point, ys, i, k)) for i in states)  # type: ignore[return-value]
+
+            point = _Walk(self.steps, part)(slope, start, xs)[-1]
+            gap = margin(model.predict(point).logits, ys)
+            better = gap > best.margin[left]
+            best.x[left[better]], best.margin[left[better]] = point[better], gap[better]
+        return best.x
+
+    def gradient(self, model: Target, x: Tensor, y: Tensor, state: int, unrolled: int) -> Tensor:
+        """The gradient of the objective at the state after ``state`` solver and ``unrolled`` taped steps, like x."""
+        problem = model.problem(lambda logits: self.objective(logits, y), jiio.Identity())
+        z = problem.cell.initial_state(x)  # type: ignore[attr-defined]
+        if state >= 2:
+            with torch.no_grad():
+                solution = jiio.equilibrium(
+                    problem.cell,
+                    x,
+                    z,
+                    solver=model.options["solver"],
+                    adjoint=jiio.Detached(),
+                    tolerance=model.options["tolerance"],
+                    max_steps=state,
+                    on_failure="ignore",
+                )
+            model.counts.solves.append(solution.evaluations)
+            z = detach(solution.z)
+        elif state == 1:
+            with torch.no_grad():
+                z = problem.cell(z, x)
+        spec = Spec.of(z)
+        with torch.enable_grad():
+            leaf = x.detach().clone().requires_grad_()
+            packed = spec.pack(z)
+            for _ in range(unrolled):
+                packed = torch.lerp(packed, spec.pack(problem.cell(spec.unpack(packed), leaf)), self.damping)
+            value = problem.objective(spec.unpack(packed), leaf)
+            (found,) = torch.autograd.grad(value.sum(), leaf, allow_unused=True)
+        counts = jiio.Evaluations(cell=unrolled + (state == 1), vjp=unrolled)
+        model.counts.solves.append(counts)
+        model.counts.backward += 1
+        return torch.zeros_like(x) if found is None else found
+
+
+@dataclass(frozen=True)
+class SimultaneousAttack(AbstractAttack):
+    """PGD with an adjoint carried along the forward iteration (the simultaneous adjoint of Yang et al. 2022).
+
+    Every gradient comes from ``inner`` joint steps of state and multiplier at a fixed x,
+
+        z <- f(z, x),    mu <- J_z^T mu + l_z,    g = J_x^T mu + l_x,
+
+    started where the last gradient left off. With one inner step and acceleration this is JIIO itself.
+    """
+
+    steps: int = 40
+    inner: int = 3
+    objective: AbstractObjective = field(default_factory=CrossEntropy)
+    random_start: bool = True
+
+    def __post_init__(self) -> None:
+        check_integer("SimultaneousAttack.steps", self.steps, 1)
+        check_integer("SimultaneousAttack.inner", self.inner, 1)
+        check_instance("SimultaneousAttack.objective", self.objective, AbstractObjective)
+        if self.objective.targeted:
+            fail("SimultaneousAttack.objective", "an objective without a target", type(self.objective).__name__)
+
+    def run(self, model: Target, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator) -> Tensor:
+        _ = model.equilibrium
+        problem = model.problem(lambda logits: self.objective(logits, y), jiio.Identity())
+        spec = Spec.of(problem.cell.initial_state(x))  # type: ignore[attr-defined]
+        memory = {"z": spec.pack(detach(model.predict(x).state))}
+        memory["mu"] = torch.zeros_like(memory["z"])
+        best = Best.empty(x)
+
+        def slope(point: Tensor) -> Tensor:
+            gradient = torch.zeros_like(x)
+            for _ in range(self.inner):
+                with torch.enable_grad():
+                    z, leaf = memory["z"].clone().requires_grad_(), point.detach().clone().requires_grad_()
+                    image = spec.pack(problem.cell(spec.unpack(z), leaf))
+                    value = problem.objective(spec.unpack(z), leaf)
+                    total = value.sum() + (image * memory["mu"]).sum()
+                    found = torch.autograd.grad(total, [z, leaf], allow_unused=True)
+                sane = [
+                    torch.nan_to_num(torch.zeros_like(t) if g is None else g)
+                    for g, t in zip(found, (z, leaf), strict=True)
+                ]
+                memory["z"], memory["mu"], gradient = torch.nan_to_num(image.detach()), sane[0], sane[1]
+            model.counts.solves.append(jiio.Evaluations(cell=self.inner, vjp=self.inner))
+            model.counts.backward += 1
+            return gradient
+
+        start = threat.random_start(x, generator) if self.random_start else x
+        points = _Walk(self.steps, threat)(slope, start, x)
+        for point in (points[len(points) // 2], points[-1]):
+            best.offer(point, model.predict(point).logits, y)
+        return best.x
+
+
+@dataclass(frozen=True)
+class AdjointEnsemble(AbstractAttack):
+    """PGD along the mean of the normalised gradients of several adjoints: what misleads one need not mislead all."""
+
+    adjoints: tuple[jiio.AbstractAdjoint, ...] = (
+        jiio.Implicit(),
+        jiio.Phantom(steps=5, damping=0.5),
+        jiio.Phantom(steps=1, damping=1.0),
+    )
+    steps: int = 20
+    objective: AbstractObjective = field(default_factory=CrossEntropy)
+    random_start: bool = True
+
+    def __post_init__(self) -> None:
+        check_integer("AdjointEnsemble.steps", self.steps, 1)
+        check_instance("AdjointEnsemble.objective", self.objective, AbstractObjective)
+        if not isinstance(self.adjoints, (tuple, list)) or not self.adjoints:
+            fail("AdjointEnsemble.adjoints", "a tuple of adjoints", self.adjoints)
+        for adjoint in self.adjoints:
+            check_instance("AdjointEnsemble.adjoints", adjoint, jiio.AbstractAdjoint)
+        if self.objective.targeted:
+            fail("AdjointEnsemble.objective", "an objective without a target", type(self.objective).__name__)
+
+    def run(self, model: Target, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator) -> Tensor:
+        _ = model.equilibrium
+        variants = [model.variant(adjoint=adjoint) for adjoint in self.adjoints]
+        best = Best.empty(x)
+
+        def slope(point: Tensor) -> Tensor:
+            found: list[Slope] = [v.slope(point, lambda logits: self.objective(logits, y)) for v in variants]
+            best.offer(point, found[0].logits, y)
+            return sum(_unit(s.gradient) for s in found)  # type: ignore[return-value]
+
+        start = threat.random_start(x, generator) if self.random_start else x
+        last = _Walk(self.steps, threat)(slope, start, x)[-1]
+        best.offer(last, model.predict(last).logits, y)
+        return best.x
+
+
+def _unit(gradient: Tensor) -> Tensor:
+    size = gradient.flatten(1).norm(dim=1).clamp_min(torch.finfo(gradient.dtype).tiny)
+    return gradient / size.view(-1, *([1] * (gradient.dim() - 1)))

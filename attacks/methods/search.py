@@ -1,0 +1,159 @@
+"""Square attack: random search that never asks for a gradient, and so cannot be deceived by one.
+
+Andriushchenko, Croce, Flammarion and Hein, "Square Attack: a query-efficient black-box adversarial attack via random
+search", ECCV 2020. What is random (place and signs of a square) is drawn once per query and shared by the batch, so
+that a sample's result depends neither on its batch mates nor on its place among them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from jiio.checks import check_integer, check_number, fail
+
+from ..base import AbstractAttack, rows
+from ..objectives import margin
+from ..target import Target
+from ..threat import ThreatModel
+
+# Shares of the queries (of 10,000) after which the area of the squares is halved again (the paper, section 4.1).
+HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+
+
+@dataclass(frozen=True)
+class Square(AbstractAttack):
+    """Random search over squares, Linf and L2. Vectors are treated as images of one row.
+
+    queries: predictions per sample, at most; samples that are broken stop. area: of the first squares, as a share of
+    the image.
+    """
+
+    gradient_free = True
+
+    queries: int = 1000
+    area: float = 0.8
+
+    def __post_init__(self) -> None:
+        check_integer("Square.queries", self.queries, 1)
+        check_number("Square.area", self.area, 0.0, 1.0, open_low=True)
+
+    def run(self, model: Target, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator) -> Tensor:
+        if threat.norm == "l1" or len(threat.parts(x[0].numel())) > 1:
+            fail(
+                "Square", "a threat with one Linf or L2 ball", threat.norm, "Use PGD, APGD or JointAttack for this one."
+            )
+        shape = x.shape[1:] if x.dim() == 4 else (1, 1, x[0].numel())
+        draw = _Draw(generator, x.device, x.dtype)
+        propose = self._linf if threat.norm == "linf" else self._l2
+        best = x.clone()
+        gap = torch.full((len(x),), float("-inf"), dtype=x.dtype, device=x.device)
+        for query in range(self.queries):
+            left = torch.nonzero(gap <= 0)[:, 0]
+            if not len(left):
+                break
+            images, part = x[left].view(-1, *shape), threat.select(left)
+            side = self._side(query, shape)
+            radius = part.steps(x[left], 1.0).view(-1, *shape)
+            moved = propose(query, images, best[left].view(-1, *shape), radius, side, draw)
+            moved = part.retract(moved.view_as(x[left]), x[left])
+            found = margin(model.predict(moved).logits, y[left])
+            better = found > gap[left]
+            best[left] = torch.where(rows(better, x), moved, best[left])
+            gap[left] = torch.where(better, found, gap[left])
+        return best
+
+    def _side(self, query: int, shape: tuple[int, ...]) -> tuple[int, int]:
+        """Height and width of the square at this query; a strip where the image is lower than that."""
+        share = query / self.queries * 10_000
+        area = self.area / 2 ** sum(share > bound for bound in HALVINGS) * shape[1] * shape[2]
+        height = min(max(1, round(math.sqrt(area))), shape[1])
+        return height, min(max(1, round(area / height)), shape[2])
+
+    @staticmethod
+    def _linf(query: int, x: Tensor, best: Tensor, radius: Tensor, side: tuple[int, int], draw: _Draw) -> Tensor:
+        """Stripes of +-radius at first; then one square whose channels are set to +-radius."""
+        if query == 0:
+            return x + radius * draw.signs(x.shape[1], 1, x.shape[3])
+        top, left = draw.corner(x, side)
+        window = (..., slice(top, top + side[0]), slice(left, left + side[1]))
+        moved = best.clone()
+        moved[window] = (x + radius * draw.signs(x.shape[1], 1, 1))[window]
+        return moved
+
+    @staticmethod
+    def _l2(query: int, x: Tensor, best: Tensor, radius: Tensor, side: tuple[int, int], draw: _Draw) -> Tensor:
+        """A tiling of bumps at first; then the budget of one window, and what is unused, moves to another as a bump."""
+        radius = radius.flatten(1)[:, :1].view(-1, 1, 1, 1)
+        if query == 0:
+            step = (max(1, x.shape[2] // 5), max(1, x.shape[3] // 5))
+            delta = torch.zeros_like(x)
+            for i in range(0, x.shape[2] - step[0] + 1, step[0]):
+                for j in range(0, x.shape[3] - step[1] + 1, step[1]):
+                    bump = draw.bump(step) * draw.signs(x.shape[1], 1, 1)
+                    delta[:, :, i : i + step[0], j : j + step[1]] = bump
+            return x + radius * delta / _norm(delta)
+        delta = best - x
+        top, left = draw.corner(x, side)
+        there = (..., slice(top, top + side[0]), slice(left, left + side[1]))
+        top, left = draw.corner(x, side)
+        taken = (..., slice(top, top + side[0]), slice(left, left + side[1]))
+        inside = torch.zeros_like(delta[:1])
+        inside[there], inside[taken] = 1.0, 1.0
+        budget = (radius.square() - _norm(delta).square()).clamp_min(0.0) + (delta * inside).square().sum(
+            (1, 2, 3), keepdim=True
+        )
+        bump = draw.bump(side) * draw.signs(x.shape[1], 1, 1) + delta[there] / _norm(delta[there])
+        bump = bump / _norm(bump) * budget.sqrt()
+        delta = delta.clone()
+        delta[taken] = 0.0
+        delta[there] = bump
+        return x + radius * delta / _norm(delta)
+
+
+class _Draw:
+    """Random numbers for one attack, from one generator, shared by the batch."""
+
+    def __init__(self, generator: torch.Generator, device: torch.device, dtype: torch.dtype) -> None:
+        self.generator, self.device, self.dtype = generator, device, dtype
+
+    def signs(self, *shape: int) -> Tensor:
+        flips = torch.randint(0, 2, shape, generator=self.generator, device=self.generator.device)
+        return (2 * flips - 1).to(self.device, self.dtype)
+
+    def corner(self, x: Tensor, side: tuple[int, int]) -> tuple[int, int]:
+        spare = [x.shape[2] - side[0] + 1, x.shape[3] - side[1] + 1]
+        place = torch.rand(2, generator=self.generator, device=self.generator.device, dtype=torch.float64).tolist()
+        return int(place[0] * spare[0]), int(place[1] * spare[1])
+
+    def bump(self, side: tuple[int, int]) -> Tensor:
+        """Two bumps of opposite sign side by side, of norm 1: what the paper found to suit convolutional networks."""
+        height, width = side
+        along = 1 if width >= height and (width > height or bool(self.signs(1) > 0)) else 0
+        first = side[along] - side[along] // 2
+        halves = [_pyramid((first, width) if along == 0 else (height, first))]
+        if side[along] > first:
+            rest = side[along] - first
+            halves.append(-_pyramid((rest, width) if along == 0 else (height, rest)))
+        whole = torch.cat(halves, dim=along).to(self.device, self.dtype)
+        return whole / torch.linalg.vector_norm(whole)
+
+
+def _pyramid(side: tuple[int, int]) -> Tensor:
+    """(height, width) positive, highest in the middle: sums of 1 / k^2 over nested rectangles."""
+    height, width = side
+    rings = [
+        torch.minimum(torch.arange(n), torch.arange(n).flip(0)).double() for n in (height, width)
+    ]  # distance to the nearer edge
+    depth = torch.minimum(rings[0][:, None], rings[1][None, :]).long()
+    deepest = int(depth.max()) + 1
+    terms = torch.tensor([1.0 / (deepest - k) ** 2 for k in range(deepest)], dtype=torch.float64).cumsum(0)
+    return terms[depth]
+
+
+def _norm(delta: Tensor) -> Tensor:
+    size = torch.linalg.vector_norm(delta, dim=(1, 2, 3), keepdim=True)
+    return size.clamp_min(torch.finfo(delta.dtype).tiny ** 0.5)

@@ -1,0 +1,159 @@
+"""The public names, read by type checkers and editors, and by ``__init__`` to load each when it is first used."""
+
+from . import models as models
+from .adjoints import (
+    KKT as KKT,
+)
+from .adjoints import (
+    AbstractAdjoint as AbstractAdjoint,
+)
+from .adjoints import (
+    Detached as Detached,
+)
+from .adjoints import (
+    Envelope as Envelope,
+)
+from .adjoints import (
+    Implicit as Implicit,
+)
+from .adjoints import (
+    Phantom as Phantom,
+)
+from .adjoints import (
+    Unrolled as Unrolled,
+)
+from .checks import (
+    ArgumentError as ArgumentError,
+)
+from .checks import (
+    ArgumentTypeError as ArgumentTypeError,
+)
+from .checks import (
+    CellError as CellError,
+)
+from .checks import (
+    CheckpointError as CheckpointError,
+)
+from .checks import (
+    ConvergenceError as ConvergenceError,
+)
+from .checks import (
+    ConvergenceWarning as ConvergenceWarning,
+)
+from .checks import (
+    GradientError as GradientError,
+)
+from .checks import (
+    JiioError as JiioError,
+)
+from .checks import (
+    SecondDerivativeError as SecondDerivativeError,
+)
+from .constraints import (
+    Box as Box,
+)
+from .constraints import (
+    L1Ball as L1Ball,
+)
+from .constraints import (
+    L2Ball as L2Ball,
+)
+from .constraints import (
+    LinfBall as LinfBall,
+)
+from .constraints import (
+    QuadraticPrior as QuadraticPrior,
+)
+from .constraints import (
+    SoftThreshold as SoftThreshold,
+)
+from .diagnostics import (
+    AdjointError as AdjointError,
+)
+from .diagnostics import (
+    adjoint_error as adjoint_error,
+)
+from .diagnostics import (
+    dependence_on_z0 as dependence_on_z0,
+)
+from .diagnostics import (
+    jacobian_penalty as jacobian_penalty,
+)
+from .diagnostics import (
+    spectral_radius as spectral_radius,
+)
+from .intersection import (
+    Intersection as Intersection,
+)
+from .models import (
+    EquilibriumModel as EquilibriumModel,
+)
+from .problem import (
+    Problem as Problem,
+)
+from .prox import (
+    AbstractProx as AbstractProx,
+)
+from .prox import (
+    Active as Active,
+)
+from .prox import (
+    Identity as Identity,
+)
+from .rules import (
+    AbstractRule as AbstractRule,
+)
+from .rules import (
+    AdamStep as AdamStep,
+)
+from .rules import (
+    GradientStep as GradientStep,
+)
+from .rules import (
+    MomentumStep as MomentumStep,
+)
+from .rules import (
+    NormalizedStep as NormalizedStep,
+)
+from .rules import (
+    SignStep as SignStep,
+)
+from .solution import (
+    Evaluations as Evaluations,
+)
+from .solution import (
+    Solution as Solution,
+)
+from .solution import (
+    Status as Status,
+)
+from .solution import (
+    Tolerance as Tolerance,
+)
+from .solution import (
+    Trace as Trace,
+)
+from .solvers import (
+    AbstractSolver as AbstractSolver,
+)
+from .solvers import (
+    Anderson as Anderson,
+)
+from .solvers import (
+    Broyden as Broyden,
+)
+from .solvers import (
+    Picard as Picard,
+)
+from .solvers import (
+    minres as minres,
+)
+from .solving import (
+    equilibrium as equilibrium,
+)
+from .solving import (
+    solve as solve,
+)
+
+__version__: str
+__all__: list[str]

@@ -1,0 +1,1 @@
+"""Cells of equilibrium networks: maps (z, injected input) -> z."""

@@ -1,0 +1,1 @@
+"""Equilibria on sequences of tokens."""

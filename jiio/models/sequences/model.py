@@ -1,0 +1,215 @@
+"""Models of sequences: the DEQ transformer, its unrolled twin, and an ordinary stack of layers.
+
+All have the same way of use, :meth:`AbstractSequenceModel.states`: embeddings of a segment and the memory of what came
+before, to states and the memory for the next segment. The state of the DEQ transformer that is remembered is its
+equilibrium, which does not depend on what follows; so with a memory as long as the past, a text in segments has the
+very states of the text in one piece.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from ...checks import check_instance, check_integer, check_number, fail
+from ...diagnostics import jacobian_penalty
+from ...solution import Solution
+from ...solving import equilibrium
+from ..cells.base import AbstractCell
+from ..equilibrium import BoundCell, EquilibriumModel
+from .tokens import Tokens
+from .transformer import TransformerBlock, TransformerCell, TransformerConfig, TransformerInjection
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The last M tokens before a segment: states (one tensor (B, M, width), or one for each layer) and embeddings.
+
+    Both are constants: no gradient runs into an earlier segment (Dai et al. 2019).
+    """
+
+    states: tuple[Tensor, ...]
+    embedding: Tensor
+
+    def extended(self, states: tuple[Tensor, ...], embedding: Tensor, length: int) -> Memory | None:
+        """This memory and a further segment, cut to the last ``length`` tokens; None where that is no token."""
+        joined = tuple(torch.cat(pair, dim=1) for pair in zip(self.states, states, strict=True))
+        return Memory.of(joined, torch.cat([self.embedding, embedding], dim=1), length)
+
+    @classmethod
+    def of(cls, states: tuple[Tensor, ...], embedding: Tensor, length: int) -> Memory | None:
+        """The last ``length`` tokens of a segment; None where that is no token."""
+        if length == 0:
+            return None
+        return cls(tuple(s.detach()[:, -length:] for s in states), embedding.detach()[:, -length:])
+
+
+def remember(memory: Memory | None, states: tuple[Tensor, ...], embedding: Tensor, length: int) -> Memory | None:
+    """The memory after a segment."""
+    if memory is None:
+        return Memory.of(states, embedding, length)
+    return memory.extended(tuple(s.detach() for s in states), embedding.detach(), length)
+
+
+class AbstractSequenceModel(nn.Module, ABC):
+    """A transformer over a vocabulary: ``tokens`` embeds and predicts, :meth:`states` lies between."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config: TransformerConfig = check_instance("config", config, TransformerConfig)
+        self.tokens = Tokens(config.vocabulary, config.width, cutoffs=config.cutoffs, divisor=config.divisor)
+        # Pre-norm states have no fixed scale; what predicts gets them normalised.
+        self.last = nn.LayerNorm(config.width) if config.norm == "pre" else nn.Identity()
+
+    @abstractmethod
+    def states(self, x: Tensor, memory: Memory | None = None) -> tuple[Tensor, Memory | None]:
+        """Embeddings (B, T, width) -> states (B, T, width) that ``tokens`` predicts from, and the memory for the next
+        segment.
+        """
+
+    def forward(self, tokens: Tensor, memory: Memory | None = None) -> tuple[Tensor, Memory | None]:
+        """Token numbers (B, T) -> log-probabilities of every next token (B, T, vocabulary), and the memory."""
+        state, memory = self.states(self.tokens.embed(tokens), memory)
+        return self.tokens.log_probabilities(state), memory
+
+
+class _Remembering(nn.Module):
+    """The injection with a memory: embeddings (B, T, width) -> u."""
+
+    def __init__(self, inject: nn.Module, cell: TransformerCell, memory: Memory | None) -> None:
+        super().__init__()
+        self.inject, self.cell, self.memory = inject, cell, memory
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        u = self.inject(x)
+        if self.memory is None:
+            return u
+        return u | {"past": self.cell.remembered(self.memory.states[0], self.inject(self.memory.embedding)["said"])}
+
+
+class TransformerModel(AbstractSequenceModel):
+    """The DEQ transformer. ``options``: the settings of the solve, as in :class:`jiio.models.EquilibriumModel`."""
+
+    def __init__(self, config: TransformerConfig | None = None, **options: Any) -> None:
+        super().__init__(TransformerConfig() if config is None else config)
+        self.inject, self.cell = TransformerInjection(self.config), TransformerCell(self.config)
+        self.options = options
+        self.at()  # unknown options are told now
+
+    def at(self, memory: Memory | None = None, **options: Any) -> EquilibriumModel:
+        """The equilibrium model from embeddings (B, T, width) to states (B, T, width) after ``memory``, with these very
+        weights: for :func:`jiio.solve` over embeddings, and for the diagnostics.
+        """
+        inject = _Remembering(self.inject, self.cell, memory)
+        return EquilibriumModel(inject, self.cell, self.last, **(self.options | options))
+
+    def states(self, x: Tensor, memory: Memory | None = None) -> tuple[Tensor, Memory | None]:
+        state, memory, _ = self.solved(x, memory)
+        return state, memory
+
+    def solved(
+        self, x: Tensor, memory: Memory | None = None, *, penalty: bool = False
+    ) -> tuple[Tensor, Memory | None, tuple[Solution, Tensor]]:
+        """As :meth:`states`, and with it the solution and the Jacobian penalty (B,) at the equilibrium, zeros unless
+        asked for; under the dropout masks of the solve.
+        """
+        model = self.at(memory)
+        u, bound = model.inject(x), BoundCell(self.cell, self.cell, None)
+        settings = {name: getattr(model, name) for name in ("solver", "adjoint", "tolerance", "max_steps")}
+        solution = equilibrium(bound, u, **settings, on_failure=model.on_failure)
+        z: Tensor = solution.z
+        price = jacobian_penalty(bound, z.detach(), u) if penalty else z.new_zeros(len(z))
+        return self.last(z), remember(memory, (z,), x, self.config.memory), (solution, price)
+
+    def unrolled(
+        self,
+        x: Tensor,
+        memory: Memory | None = None,
+        *,
+        layers: int,
+        masks: tuple[dict[str, Tensor], ...] | None = None,
+    ) -> tuple[Tensor, Memory | None]:
+        """The same parameters as an ordinary weight-tied transformer of ``layers`` layers, with ordinary gradients.
+
+        masks: from :func:`sparse_masks`, one for each layer. The last layer is what is remembered.
+        """
+        check_integer("layers", layers, 1)
+        if masks is not None and len(masks) != layers:
+            fail("masks", f"one for each of the {layers} layers", f"{len(masks)}")
+        u, bound = self.at(memory).inject(x), BoundCell(self.cell, self.cell, None)
+        z = self.cell.initial_state(u)
+        for i in range(layers):
+            if masks is None:
+                z = bound(z, u)
+            else:
+                thinned = {name: p * masks[i][name] for name, p in self.cell.named_parameters() if name in masks[i]}
+                said = (z, u) if bound.seed is None else (z, u, bound.masks(z))
+                z = functional_call(self.cell, thinned, said)
+        return self.last(z), remember(memory, (z,), x, self.config.memory)
+
+
+def sparse_masks(
+    cell: AbstractCell, layers: int, sparsity: float, *, generator: torch.Generator
+) -> tuple[dict[str, Tensor], ...]:
+    """For every layer of an unrolled twin its own mask of the shared matrices (Song, Majumder and Lin 2023).
+
+    An entry is kept with probability 1 - sparsity and scaled by its inverse square root, so that the size of a sum of
+    independent terms stays.
+    """
+    check_integer("layers", layers, 1)
+    check_number("sparsity", sparsity, 0.0, 0.99)
+    keep = 1.0 - sparsity
+    matrices = [(name, p) for name, p in cell.named_parameters() if p.dim() == 2 and name.endswith("weight")]
+    return tuple(
+        {
+            name: ((torch.rand(p.shape, generator=generator) < keep).to(p) / keep**0.5)  # drawn on the CPU
+            for name, p in matrices
+        }
+        for _ in range(layers)
+    )
+
+
+class ExplicitTransformer(AbstractSequenceModel):
+    """``layers`` ordinary layers with weights of their own, each with a memory of its own: Transformer-XL."""
+
+    def __init__(self, config: TransformerConfig, layers: int) -> None:
+        super().__init__(config)
+        self.layers = nn.ModuleList(TransformerBlock(config) for _ in range(check_integer("layers", layers, 1)))
+
+    def states(self, x: Tensor, memory: Memory | None = None) -> tuple[Tensor, Memory | None]:
+        z, kept = x, []
+        for i, layer in enumerate(self.layers):
+            assert isinstance(layer, TransformerBlock)
+            kept.append(z)
+            quiet = x.new_zeros(1, 1, layer.attention.parts * self.config.width)
+            u = {"said": quiet.expand(len(x), x.shape[1], -1)}
+            if memory is not None:
+                u["past"] = layer.remembered(memory.states[i], quiet)
+            z = BoundCell(layer, layer, None)(z, u)
+        return self.last(z), remember(memory, tuple(kept), x, self.config.memory)
+
+    @classmethod
+    def of_equal_size(cls, config: TransformerConfig, layers: int) -> ExplicitTransformer:
+        """``layers`` layers that together have as many parameters as the DEQ transformer of ``config``, to within one
+        unit of the feed-forward layers, whose width gives way.
+
+        Errors: ArgumentError where the attentions alone are already too large.
+        """
+        check_integer("layers", layers, 1)
+        with torch.device("meta"):
+            total = count(TransformerModel(config))
+            bare, wider = (count(cls(replace(config, inner=n), layers)) for n in (1, 2))
+        inner = 1 + round((total - bare) / (wider - bare))
+        if inner < 1:
+            fail("layers", f"fewer, for the {total:,} parameters of the DEQ transformer", layers, "Or widen inner.")
+        return cls(replace(config, inner=inner), layers)
+
+
+def count(module: nn.Module) -> int:
+    """Its parameters."""
+    return sum(p.numel() for p in module.parameters())

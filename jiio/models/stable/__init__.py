@@ -1,0 +1,1 @@
+"""Equilibria with a Lyapunov function, and with regulated inputs."""

@@ -1,0 +1,128 @@
+"""Labelled images for classification, float32 in [0, 1], and the batches of a training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from jiio.checks import check_integer, describe, fail
+from jiio.tasks.frame.config import whole
+from jiio.tasks.frame.load import ConfigError, nearest
+from jiio.tasks.frame.seeds import generator
+from jiio.tasks.images.batches import augment, batch_indices, fit
+from jiio.tasks.images.config import DataConfig
+from jiio.tasks.images.families import load_images
+
+CLASSES = {"faces": 2, "mnist": 10, "cifar10": 10}
+KEPT = 30  # of either kind of the 200 small pictures, for testing
+
+
+@dataclass(frozen=True)
+class ClassifyDataConfig:
+    """Labelled images.
+
+    Args:
+        family: faces (faces and other pictures, offline), mnist, cifar10
+        size: height and width in pixels after resizing
+        channels: 1 (grey) or 3 (colour)
+        batch_size: images per training step
+        mirror: mirror training images at random
+        shift: shift training images by up to so many pixels
+        train_limit: use only the first so many training images
+        test_limit: use only the first so many test images
+    """
+
+    family: str = "faces"
+    size: int = 24
+    channels: int = 1
+    batch_size: int = 32
+    mirror: bool = False
+    shift: int = 0
+    train_limit: int | None = None
+    test_limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.family not in CLASSES:
+            remedy = nearest(self.family, CLASSES)
+            fail("data.family", "a family of labelled images", describe(self.family), remedy, ConfigError)
+        whole("data.batch_size", self.batch_size, 1, 65_536)
+        for name in ("train_limit", "test_limit"):
+            if getattr(self, name) is not None:
+                check_integer(f"data.{name}", getattr(self, name), 1)
+        self.images()
+
+    def images(self) -> DataConfig:
+        """The same settings for the functions of :mod:`jiio.tasks.images.sources`, which know no labels."""
+        return DataConfig(
+            family=self.family,
+            size=self.size,
+            channels=self.channels,
+            batch_size=self.batch_size,
+            mirror=self.mirror,
+            shift=self.shift,
+            train_limit=self.train_limit,
+            test_limit=self.test_limit,
+        )
+
+    @property
+    def classes(self) -> int:
+        """How many labels there are."""
+        return CLASSES[self.family]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of an image: channels, height, width."""
+        return self.channels, self.size, self.size
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """Images (N, C, H, W) with labels (N,) int64, for training and testing."""
+
+    train: Tensor
+    train_labels: Tensor
+    test: Tensor
+    test_labels: Tensor
+
+
+def load_labelled(config: ClassifyDataConfig, *, data_root: Path | None = None) -> Labelled:
+    """The family that the configuration names.
+
+    Errors: InputError where the data are missing or damaged.
+    """
+    if config.family == "faces":
+        return _faces(config)
+    images = load_images(config.images(), data_root=data_root)
+    assert images.train_labels is not None and images.test_labels is not None
+    return Labelled(images.train, images.train_labels, images.test, images.test_labels)
+
+
+def _faces(config: ClassifyDataConfig) -> Labelled:
+    """scikit-image's ``lfw_subset``: 100 faces (label 1), then 100 other pictures (label 0), 25 x 25.
+
+    The two kinds alternate, so that any first part of them is balanced.
+    """
+    from skimage.data import lfw_subset
+
+    pictures = torch.from_numpy(lfw_subset()).float()[:, None]
+    pairs = torch.stack((pictures[:100], pictures[100:]), dim=1)  # (100, 2, 1, 25, 25)
+    images = fit(pairs.flatten(0, 1), config.size, config.channels)
+    labels = torch.tensor([1, 0]).repeat(100)
+    cut, a, b = 200 - 2 * KEPT, config.train_limit, config.test_limit
+    return Labelled(images[:cut][:a], labels[:cut][:a], images[cut:][:b], labels[cut:][:b])
+
+
+def labelled_batch(data: Labelled, config: ClassifyDataConfig, *, seed: int, step: int) -> tuple[Tensor, Tensor]:
+    """Images (B, C, H, W) and labels (B,) of one training step, a pure function of (seed, step)."""
+    chosen = batch_indices(len(data.train), config.batch_size, seed=seed, step=step)
+    images = augment(data.train[chosen], config.images(), generator=generator(seed, "augment", step))
+    return images, data.train_labels[chosen]
+
+
+def in_batches(data: Labelled, size: int, device: torch.device) -> list[tuple[Tensor, Tensor]]:
+    """The test images in order, in parts of at most ``size``."""
+    parts = zip(data.test.split(size), data.test_labels.split(size), strict=True)
+    return [(x.to(device), y.to(device)) for x, y in parts]

@@ -1,0 +1,239 @@
+"""Classification: clean, adversarial, regularised, or any mixture, of equilibrium networks and a plain one beside them.
+
+What makes a classifier robust stands in the list ``defence`` of the configuration (:mod:`.defences`); the task
+puts the pieces together. ``jiio attack`` tells what the result is worth.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import jiio
+from jiio import attacks
+from jiio.attacks import Target, ThreatModel
+from jiio.checks import JiioError, fail
+from jiio.tasks.classify.networks import NetworkConfig
+from jiio.tasks.frame.checkpoint import Checkpoint
+from jiio.tasks.frame.choices import Choice
+from jiio.tasks.frame.config import RunConfig, WarmConfig
+from jiio.tasks.frame.load import ConfigError
+from jiio.tasks.frame.loop import Figure
+
+from .data import ClassifyDataConfig, in_batches, labelled_batch, load_labelled
+from .defences import AbstractDefence, Batch, Part
+
+EVALUATED = 250  # images per batch of an evaluation
+Row = dict[str, str | float]
+
+
+@dataclass(frozen=True)
+class ThreatConfig:
+    """What the adversary of the evaluation may do.
+
+    Args:
+        norm: l2, linf or l1; none leaves the attack out
+        radius: of the ball around an image in [0, 1]
+    """
+
+    norm: str = "none"
+    radius: float = 1.0
+
+    def __post_init__(self) -> None:
+        try:
+            _ = self.model()
+        except JiioError as error:
+            raise ConfigError(str(error).replace("ThreatModel.", "threat.")) from error
+
+    def model(self) -> ThreatModel | None:
+        """The threat, None for none."""
+        return None if self.norm == "none" else ThreatModel(self.norm, self.radius)
+
+
+@dataclass(frozen=True)
+class ClassifyConfig(RunConfig):
+    """A training of a classifier.
+
+    Args:
+        data: labelled images
+        model: the classifier
+        defence: what makes it harder to fool, any of Clean, PGDTraining, JointTraining, TRADES, JacobianPenalty,
+            Lyapunov, RegulatedDynamics
+        threat: what it is attacked with at the end
+        warm: the beginning with a few layers, on clean images and without the defences
+    """
+
+    task: str = "classify"
+    output: str = "runs/classify"
+    data: ClassifyDataConfig = field(default_factory=ClassifyDataConfig)
+    model: NetworkConfig = field(default_factory=NetworkConfig)
+    defence: tuple[Choice, ...] = ()
+    threat: ThreatConfig = field(default_factory=ThreatConfig)
+    warm: WarmConfig = field(default_factory=WarmConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.model.plan(self.data)
+        self.defences()
+        if self.warm.steps and not self.model.implicit:
+            fail("warm.steps", f"0 for model.cell {self.model.cell.name}", self.warm.steps, error=ConfigError)
+
+    def defences(self) -> list[AbstractDefence]:
+        """The objects that ``defence`` names."""
+        made = [choice.make("defence", f"defence[{i}]") for i, choice in enumerate(self.defence)]
+        for choice, defence in zip(self.defence, made, strict=True):
+            if defence.needs_equilibrium and not self.model.implicit:
+                raise ConfigError(
+                    f"defence: {choice.name} needs an equilibrium, got model.cell {self.model.cell.name}."
+                )
+        return made
+
+
+class Clock:
+    """Time since it was made: on the wall, and of the processor, which other work on the machine does not change."""
+
+    def __init__(self) -> None:
+        self.begin = time.perf_counter(), time.process_time()
+
+    @property
+    def wall(self) -> float:
+        return time.perf_counter() - self.begin[0]
+
+    @property
+    def processor(self) -> float:
+        return time.process_time() - self.begin[1]
+
+
+class Classify:
+    """The task ``classify`` of a training configuration."""
+
+    def __init__(self, config: ClassifyConfig, *, data_root: Path | None = None) -> None:
+        self.config, self.device = config, torch.device(config.device)
+        self.defences = config.defences()
+        self.data = load_labelled(config.data, data_root=data_root)
+
+    def model(self) -> nn.Module:
+        model = self.config.model.build(self.config.data)
+        for defence in self.defences:
+            model = defence.network(model)
+        return model
+
+    @property
+    def epoch(self) -> float:
+        """Steps until every training image was seen once."""
+        return len(self.data.train) / self.config.data.batch_size
+
+    def loss(self, model: nn.Module, step: int) -> tuple[Tensor, dict[str, Figure]]:
+        """Cross-entropy of the images that the defences make, and their own terms."""
+        clock = Clock()
+        x, y = labelled_batch(self.data, self.config.data, seed=self.config.seed, step=step)
+        batch = Batch(Target(model), x.to(self.device), y.to(self.device), self.config.seed, step)
+        warm = step < self.config.warm.steps
+        defences = [] if warm else self.defences
+        at = [dataclasses.replace(batch, place=place) for place in range(len(defences))]
+        made: list[Tensor] = []
+        for defence, view in zip(defences, at, strict=True):
+            images = defence.images(view)
+            if images is not None and not any(images is other for other in made):
+                made.append(images)
+        attacked = clock.processor
+        solving = layers(self.config.warm.layers) if warm else {}
+        for defence, view in zip(defences, at, strict=True):
+            solving |= defence.solving(view)
+        seen = batch.target.variant(**solving) if solving else batch.target
+        parts = [Part(images, *seen.forward(images)) for images in made or [batch.x]]
+        losses = torch.stack([F.cross_entropy(part.logits, batch.y) for part in parts])
+        loss = losses.mean()
+        for defence, view in zip(defences, at, strict=True):
+            term = defence.term(view, parts)
+            loss = loss if term is None else loss + term
+        return loss, self.figures(batch, parts, losses, attacked, clock)
+
+    def figures(
+        self, batch: Batch, parts: Sequence[Part], losses: Tensor, attacked: float, clock: Clock
+    ) -> dict[str, Figure]:
+        """For the log; calls and times are taken when the step ends."""
+        right = torch.stack([(part.logits.argmax(1) == batch.y).float().mean() for part in parts])
+        reached = [part.solution.converged.float().mean() for part in parts if part.solution is not None]
+        counts = batch.target.counts
+        return {
+            "epoch": batch.step / self.epoch,
+            "cross_entropy": float(losses.detach().mean()),
+            "accuracy": float(right.mean()),
+            "converged": float(torch.stack(reached).mean()) if reached else 1.0,
+            "evaluations": lambda: float(counts.evaluations),
+            "vjps": lambda: float(counts.vjps),
+            "seconds": lambda: clock.wall,
+            "epoch_seconds": lambda: clock.wall * self.epoch,
+            "processor_seconds": lambda: clock.processor,
+            "attack_processor_seconds": attacked,
+        }
+
+    def evaluate(self, model: nn.Module) -> list[Row]:
+        """Clean accuracy, and what a quick attack leaves of it where the configuration has a threat."""
+        batches = in_batches(self.data, EVALUATED, self.device)
+        for defence in self.defences:
+            model = defence.deployed(model)
+        rows = [clean_row(Target(model), batches)]
+        threat = self.config.threat.model()
+        if threat is not None:
+            begin = time.perf_counter()
+            draws = torch.Generator().manual_seed(self.config.seed)
+            report = attacks.evaluate(model, batches, threat, quick(model), generator=draws, audit=None, pictures=0)
+            row: Row = {"images": f"attacked, {threat.norm} {self.config.threat.radius:g}"}
+            row |= {"accuracy": report.robust.share, "low": report.robust.low, "high": report.robust.high}
+            if report.solver:
+                row |= {"converged": report.solver["attacked"]["converged"]}
+                row |= {"evaluations": report.solver["attacked"]["mean steps"]}
+            rows.append(row | {"seconds": time.perf_counter() - begin})
+        return rows
+
+    @staticmethod
+    def network(checkpoint: Checkpoint) -> nn.Module:
+        """The trained network, without reading any data."""
+        config = checkpoint.config
+        assert isinstance(config, ClassifyConfig)
+        model = config.model.build(config.data)
+        for defence in config.defences():
+            model = defence.network(model)
+        checkpoint.restore_model(model)
+        for defence in config.defences():
+            model = defence.deployed(model)
+        return model
+
+
+def layers(count: int) -> dict[str, Any]:
+    """Settings of a solve that make it an ordinary network of ``count`` layers with the same weights."""
+    exact = jiio.Tolerance(1e-30, 0.0)  # out of reach: every sample gets all layers
+    steps = count + 1  # the last one only measures the residual of the state that is returned
+    return {"solver": jiio.Picard(), "adjoint": jiio.Unrolled(), "tolerance": exact, "max_steps": steps}
+
+
+def quick(model: nn.Module) -> list[attacks.AbstractAttack]:
+    """Attacks for a figure in passing; ``jiio attack`` has those for a figure to be defended."""
+    pgd = attacks.PGD(steps=20, objective=attacks.Margin())
+    return [attacks.JointAttack(objective=attacks.Margin()), pgd] if Target(model).implicit else [pgd]
+
+
+def clean_row(target: Target, batches: Sequence[tuple[Tensor, Tensor]]) -> Row:
+    """The accuracy on untouched images with its 95 % interval, the share of equilibria reached, and mean evaluations
+    per image.
+    """
+    begin = time.perf_counter()
+    with target.held():
+        seen = [(target.predict(x), y) for x, y in batches]
+    right = torch.cat([p.label == y for p, y in seen])
+    low, high = attacks.interval(int(right.sum()), len(right))
+    row: Row = {"images": "test, untouched", "accuracy": float(right.float().mean()), "low": low, "high": high}
+    if target.implicit:
+        row["converged"] = float(torch.cat([p.converged for p, _ in seen]).float().mean())
+        row["evaluations"] = float(torch.cat([p.steps for p, _ in seen]).float().mean())
+    return row | {"seconds": time.perf_counter() - begin}

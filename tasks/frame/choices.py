@@ -1,0 +1,60 @@
+"""A class that a configuration names, with the options of its constructor.
+
+Strings stand in YAML files and on the command line only: a name becomes an object before anything runs, and an unknown
+name or option is an error that names the nearest valid one.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass, field
+from typing import Any
+
+from jiio.checks import JiioError, describe, fail
+
+from .load import ConfigError, nearest
+from .registry import look_up
+
+
+def plain(value: Any) -> bool:
+    """Whether YAML and JSON can say it."""
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and plain(v) for key, v in value.items())
+    if isinstance(value, (list, tuple)):
+        return all(plain(v) for v in value)
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of the classes in the table.
+
+    Args:
+        name: of the class
+        options: the keyword arguments of its constructor
+    """
+
+    name: str = ""  # the empty name is in no table: a default that is always refused
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for key, value in self.options.items():
+            if not plain(value):  # a checkpoint could not give it back
+                remedy = "Objects have no place in a configuration."
+                fail(f"options.{key}", "numbers, words, lists and mappings", describe(value), remedy, ConfigError)
+
+    def make(self, kind: str, where: str) -> Any:
+        """The object. ``where`` is the key of this choice, for messages."""
+        cls = look_up(kind, self.name, f"{where}.name")
+        valid = inspect.signature(cls).parameters
+        for key in self.options:
+            if key not in valid:
+                raise ConfigError(f"{where}.options.{key}: {self.name} has no such option. {nearest(key, valid)}")
+        # YAML and JSON have lists where Python's frozen classes want tuples.
+        options = {key: tuple(v) if isinstance(v, list) else v for key, v in self.options.items()}
+        try:
+            return cls(**options)
+        except JiioError as error:
+            raise ConfigError(f"{where}.options, {error}") from error
+        except TypeError as error:  # a required option is missing; the classes check the values themselves
+            raise ConfigError(f"{where}.options: {self.name} cannot be built, {error}.") from error

@@ -1,0 +1,50 @@
+"""Measure a trained model: the task of its configuration, its weights, one table of figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from jiio.checks import fail
+
+from .checkpoint import Checkpoint
+from .config import RunConfig
+from .files import InputError, atomic_write, check_output_folder
+from .loop import Task, build_task
+from .machine import check_device, cpu_threads
+from .seeds import derive
+
+
+def evaluate(
+    checkpoint: Checkpoint,
+    *,
+    config: RunConfig | None = None,
+    data_root: Path | None = None,
+    task: Task | None = None,
+    pictures: Path | None = None,
+) -> list[dict[str, str | float]]:
+    """The rows of ``task.evaluate``.
+
+    config: other data, corruption or solve settings than the training's; the model must stay the same. task: instead of
+    the one the configuration names. pictures: a folder for those that the task makes.
+
+    Errors: JiioError where data are missing, the weights do not fit, or the task makes no pictures.
+    """
+    config = config or checkpoint.config
+    device = check_device(config.device)
+    task = task or build_task(config, data_root=data_root)
+    draw = getattr(task, "pictures", None)
+    if pictures is not None:
+        check_output_folder("--pictures", pictures)
+        if draw is None:
+            fail("--pictures", "a task that makes pictures", f"{config.task}, which makes none", error=InputError)
+    with cpu_threads(config.threads), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(derive(config.seed, "evaluate"))
+        model = task.model()
+        checkpoint.restore_model(model)
+        rows = task.evaluate(model.to(device).eval())
+        if pictures is not None and draw is not None:
+            for name, picture in draw(model).items():
+                atomic_write(pictures / name, picture)
+        return rows

@@ -1,0 +1,245 @@
+"""The training loop.
+
+Whatever is trained is a task object; the loop owns the steps, the optimiser, the checkpoints and the log. A step is a
+pure function of the weights, the optimiser's state and (seed, step), so a run that was killed at any moment and resumed
+ends in the same weights, bit for bit, as one that was left alone (same machine, versions and number of threads; on a
+GPU as far as its kernels are deterministic).
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from jiio.checks import CheckpointError, JiioError, fail
+
+from . import checkpoint as files
+from .checkpoint import Checkpoint
+from .config import FREE_ON_RESUME, OptimiserConfig, RunConfig
+from .files import atomic_write, check_output_folder, remove_parts
+from .interrupt import Interruption, TrainingInterrupted
+from .logs import AbstractLogger, JsonLinesLogger
+from .machine import check_device, cpu_threads, versions
+from .registry import look_up
+from .seeds import derive
+
+Figure = float | Callable[[], float]
+
+
+class Task(Protocol):
+    """What is trained. A class that a room or a package offers is built as ``cls(config, data_root=...)``.
+
+    The constructor reads the data and checks everything that can be checked, so that bad input ends before anything is
+    written. A task keeps no state between steps: what a step draws at random is a function of (seed, step), by
+    ``jiio.tasks.frame.seeds.generator(config.seed, "what for", step)``. It moves its tensors to ``config.device``.
+
+    A task may also offer ``pictures(model) -> {file name: bytes}``, something to look at, which is written at the end.
+    """
+
+    def model(self) -> nn.Module:
+        """A freshly initialised model on the CPU; the global random state is seeded before the call."""
+        ...
+
+    def loss(self, model: nn.Module, step: int) -> tuple[Tensor, Mapping[str, Figure]]:
+        """The scalar loss of training step ``step`` (0, 1, ...), and figures for the log.
+
+        A figure that is a function is called at the end of the step, when the costs of the backward pass are known.
+        """
+        ...
+
+    def evaluate(self, model: nn.Module) -> list[dict[str, str | float]]:
+        """The figures on the test images, as rows of one table; the model is in evaluation mode."""
+        ...
+
+
+class TrainingError(JiioError, RuntimeError):
+    """The training cannot go on."""
+
+
+def build_task(config: RunConfig, *, data_root: Path | None = None) -> Task:
+    """The task that the configuration names."""
+    return look_up("task", config.task, "task")(config, data_root=data_root)
+
+
+def train(
+    config: RunConfig,
+    *,
+    resume: bool = False,
+    data_root: Path | None = None,
+    task: Task | None = None,
+    report: Callable[[str], None] | None = None,
+    resume_hint: str = "Run it again with resume=True to continue.",
+) -> Checkpoint:
+    """Train; write checkpoints, ``log.jsonl`` and ``weights.safetensors`` into ``config.output``.
+
+    Returns the last checkpoint.
+
+    resume: continue from the newest checkpoint in the folder, or begin where there is none. task: instead of the one
+    the configuration names. report: takes lines of news (default: standard error). resume_hint: said after Ctrl-C.
+
+    Errors: JiioError, one sentence; nothing is written before everything was checked. TrainingInterrupted after Ctrl-C.
+    """
+    report = report or _to_stderr
+    folder = check_output_folder("output", Path(config.output))
+    device = check_device(config.device)
+    task = task or build_task(config, data_root=data_root)
+    loggers = [JsonLinesLogger(), *(choice.make("logger", f"loggers[{i}]") for i, choice in enumerate(config.loggers))]
+    start = find_start(config, folder, resume, report)
+
+    with cpu_threads(config.threads), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(derive(config.seed, "model"))
+        model = task.model().to(device).train()
+        optimiser = build_optimiser(model, config.optimiser)
+        if start is not None:
+            start.restore_model(model)
+            start.restore_optimiser(model, optimiser)
+        elif config.start is not None:
+            begin_with(config.start, model)
+        done = 0 if start is None else start.step
+        remove_parts(folder)
+
+        last = start
+        if done < config.steps:
+            with Interruption() as interruption, Record(config, folder, loggers, done) as record:
+                for step in range(done, config.steps):
+                    figures = training_step(config, task, model, optimiser, step)
+                    record.log(step, figures)
+                    done = step + 1
+                    if interruption.code or done % config.checkpoint_every == 0 or done == config.steps:
+                        last = record.save(done, model, optimiser)
+                    if interruption.code and done < config.steps:
+                        message = f"Interrupted after step {done} of {config.steps}, saved in {folder}. {resume_hint}"
+                        raise TrainingInterrupted(message, interruption.code)
+        files.save(folder / files.WEIGHTS, done, config, model)
+        for name, picture in getattr(task, "pictures", _no_pictures)(model.eval()).items():
+            atomic_write(folder / name, picture)
+    assert last is not None  # config.steps is at least 1
+    return last
+
+
+def _no_pictures(model: nn.Module) -> dict[str, bytes]:
+    return {}
+
+
+def find_start(config: RunConfig, folder: Path, resume: bool, report: Callable[[str], None]) -> Checkpoint | None:
+    """The checkpoint to go on from, None to begin; refuses to write over a training, or to go on with another one."""
+    if not resume:
+        if files.checkpoints(folder) or (folder / files.WEIGHTS).exists():
+            came = f"{folder}, which holds one"
+            fail("output", "a folder without a training", came, "Pass --resume to continue it, or another --output.")
+        return None
+    start = files.load_newest(folder, report)
+    if start is None:
+        report(f"{folder}: no checkpoint to resume from, so the training begins at step 0.")
+    else:
+        check_same(config, start, report)
+        report(f"{folder}: {start.step} of {config.steps} steps are done.")
+    return start
+
+
+def begin_with(word: str, model: nn.Module) -> None:
+    """Weights of another training, in place: for fine-tuning. Steps and optimiser begin anew."""
+    from .shipped import shipped
+
+    other = files.load(shipped("start", word, "weights", ".safetensors"))
+    try:
+        other.restore_model(model)
+    except CheckpointError:
+        remedy = f"Copy the sizes from its configuration, a training of the task {other.config.task!r}."
+        fail("start", "weights that fit the model of this configuration", str(other.path), remedy, CheckpointError)
+
+
+class Record:
+    """Everything a training leaves while it runs: log lines, the progress bar, checkpoints."""
+
+    def __init__(self, config: RunConfig, folder: Path, loggers: list[AbstractLogger], done: int) -> None:
+        self.config, self.folder, self.loggers, self.done = config, folder, loggers, done
+
+    def __enter__(self) -> Record:
+        from tqdm import tqdm
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for logger in self.loggers:
+            logger.start(self.folder, self.done)
+        # disable=None: no bar where standard error is not a terminal
+        self.bar = tqdm(total=self.config.steps, initial=self.done, desc=self.config.task, disable=None)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.bar.close()
+        for logger in self.loggers:
+            logger.close()
+
+    def log(self, step: int, figures: dict[str, float]) -> None:
+        """The figures of one step."""
+        for logger in self.loggers:
+            logger.log(step, figures)
+        self.bar.set_postfix(loss=f"{figures['loss']:.4g}", refresh=False)
+        self.bar.update()
+
+    def save(self, done: int, model: nn.Module, optimiser: torch.optim.Optimizer) -> Checkpoint:
+        """A checkpoint after ``done`` steps. The log reaches the disk first: no checkpoint without its lines."""
+        for logger in self.loggers:
+            logger.flush()
+        saved = files.save(files.name_of(self.folder, done), done, self.config, model, optimiser)
+        files.prune(self.folder, self.config.keep)
+        return saved
+
+
+def training_step(
+    config: RunConfig, task: Task, model: nn.Module, optimiser: torch.optim.Optimizer, step: int
+) -> dict[str, float]:
+    """One update of the weights; everything random in it follows from (seed, step)."""
+    torch.manual_seed(derive(config.seed, "step", step))
+    for group in optimiser.param_groups:
+        group["lr"] = learning_rate(config.optimiser, step, config.steps)
+    optimiser.zero_grad(set_to_none=True)
+    loss, figures = task.loss(model, step)
+    value = float(loss.detach())
+    if not math.isfinite(value):
+        raise TrainingError(f"step {step}: the loss is {value}. {ADVICE}")
+    loss.backward()
+    norm = float(nn.utils.clip_grad_norm_(model.parameters(), config.optimiser.clip))
+    if not math.isfinite(norm):
+        raise TrainingError(f"step {step}: the norm of the gradient is {norm}. {ADVICE}")
+    optimiser.step()
+    told = {name: figure() if callable(figure) else figure for name, figure in figures.items()}
+    return {"loss": value, "gradient_norm": norm, "rate": optimiser.param_groups[0]["lr"], **told}
+
+
+ADVICE = "Lower optimiser.rate, or begin again with another seed; the last checkpoint stands."
+
+
+def learning_rate(config: OptimiserConfig, step: int, steps: int) -> float:
+    """A linear rise over the first ``warmup`` steps, then half a cosine from ``rate`` down to ``final_rate``."""
+    if step < config.warmup:
+        return config.rate * (step + 1) / config.warmup
+    through = (step - config.warmup) / (steps - config.warmup)
+    return config.final_rate + (config.rate - config.final_rate) * 0.5 * (1.0 + math.cos(math.pi * through))
+
+
+def build_optimiser(model: nn.Module, config: OptimiserConfig) -> torch.optim.Optimizer:
+    """Adam, with decoupled weight decay where it is above zero; the schedule sets the rate before every step."""
+    return torch.optim.AdamW(model.parameters(), lr=config.rate, weight_decay=config.weight_decay)
+
+
+def check_same(config: RunConfig, start: Checkpoint, report: Callable[[str], None]) -> None:
+    """A checkpoint can be continued under its own configuration only; other versions are allowed, and said."""
+    difference = files.differing(config, start.config, FREE_ON_RESUME)
+    if difference:
+        remedy = "Restore the setting to continue, or train into another --output."
+        raise CheckpointError(f"resume: {start.path} belongs to another configuration, {difference}. {remedy}")
+    now = versions()
+    changed = [f"{key} {start.versions.get(key)} -> {now[key]}" for key in now if start.versions.get(key) != now[key]]
+    if changed:
+        report(f"{start.path}: written under other versions ({', '.join(changed)}), so not continued bit for bit.")
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

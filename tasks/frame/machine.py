@@ -1,0 +1,66 @@
+"""What this machine offers a run: threads, versions, devices."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import platform
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from jiio.checks import ArgumentError
+
+if TYPE_CHECKING:
+    import torch
+
+
+@contextlib.contextmanager
+def cpu_threads(count: int | None) -> Iterator[None]:
+    """Run the block with ``count`` threads; None leaves torch's choice.
+
+    Small networks are faster on one: a thread that waits for its partner on a busy machine costs more than it brings
+    (measured on two busy cores: the live demo took 542 seconds with two threads, about a minute with one).
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def package_version(name: str) -> str:
+    """The version of an installed package."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def versions() -> dict[str, Any]:
+    """What a checkpoint remembers of the machine that wrote it; the number of threads changes how sums are ordered."""
+    import torch
+
+    return {
+        "jiio": package_version("jiio"),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def check_device(name: str) -> torch.device:
+    """A device that this machine has."""
+    import torch
+
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+        return device
+    except (RuntimeError, AssertionError) as error:  # torch asserts where it was built without the device
+        remedy = "`jiio doctor` lists the devices of this machine."
+        raise ArgumentError(f"device: expected a device of this machine, got {name!r}. {remedy}") from error

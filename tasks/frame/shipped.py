@@ -1,0 +1,25 @@
+"""Files that come with jiio: the configurations and the weights in the rooms."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+HOME = Path(__file__).parents[1]
+
+
+def all_shipped(folder: str, suffix: str) -> dict[str, Path]:
+    """name -> file of everything in the folders of that name, such as ``configs`` and ``weights``, of all rooms."""
+    return {path.stem: path for path in sorted(HOME.glob(f"*/{folder}/*{suffix}"))}
+
+
+def shipped(argument: str, word: str, folder: str, suffix: str) -> Path:
+    """A path, or the name of a file that comes with the package."""
+    path, known = Path(word), all_shipped(folder, suffix)
+    if not path.exists() and word in known:
+        return known[word]
+    if not path.exists():
+        from .files import InputError
+
+        names = ", ".join(sorted(known)) or "none"
+        raise InputError(f"{argument}: no file is called {word!r}, and none of the shipped ones ({names}).")
+    return path

@@ -1,0 +1,1 @@
+"""``jiio fit``: a generator's code for a picture."""

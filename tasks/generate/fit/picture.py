@@ -1,0 +1,233 @@
+"""What ``jiio fit`` does: codes for a picture that nobody prepared, and an honest account of how well they fit.
+
+A generator has one size. ``whole`` shows it the middle square of the picture at that size; ``tiles`` shows it every
+part of the picture, each a fit of its own, with overlaps that are blended. A grey generator fits the channels of a
+colour picture one by one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from jiio.checks import check_choice, check_integer, fail
+from jiio.tasks.frame.checkpoint import load
+from jiio.tasks.frame.files import InputError, check_output_folder
+from jiio.tasks.frame.machine import check_device, cpu_threads, versions
+from jiio.tasks.images.batches import fit as resized
+from jiio.tasks.images.encode import write_bytes
+from jiio.tasks.images.pictures import Picture, read_picture
+
+from ..generator import LatentGenerator
+from ..task import GenerateConfig, load_generator
+from .fit import Fit, fit_images, surprise
+from .fitted import Fitted
+from .page import pictures_of
+
+DEFAULT = "generate-patches"
+
+
+WAYS = ("whole", "tiles")
+
+
+CHUNK = 512  # tiles fitted at a time
+
+
+MOST = 4_000_000  # pixels: a fit of tiles holds a few copies of the picture in memory
+
+
+OVERLAP = 4  # pixels by which neighbouring tiles overlap, at most a quarter of their side
+
+
+def fit_picture(values: dict[str, Any], argv: Sequence[str]) -> None:
+    """Fit what the command line says, and write the results.
+
+    Errors: JiioError, with nothing written.
+    """
+    get = values.get
+    restarts = check_integer("--restarts", get("restarts", 2), 0)
+    if restarts > 100:
+        fail("--restarts", "at most 100", str(restarts), error=InputError)
+    settings: dict[str, Any] = {}
+    if get("max_steps") is not None:
+        settings["max_steps"] = check_integer("--max-steps", get("max_steps"), 2)
+    seed = check_integer("--seed", get("seed", 0), 0)
+    threads = None if get("threads") is None else check_integer("--threads", get("threads"), 1)
+    how = None if get("how") is None else check_choice("--how", get("how"), WAYS)
+    device = check_device(get("device", "cpu"))
+    path = Path(values["picture"])
+    picture = read_picture("picture", path)
+    folder = Path(get("output") or path.with_name(f"{path.stem}-fit"))
+    check_place(folder, path, get("overwrite", False))
+    model, config = generator_of(get("checkpoint", DEFAULT))
+    how = how or ("tiles" if config.data.family == "patches" else "whole")
+    with cpu_threads(threads):
+        fitted = fit_of(model.to(device), config, picture, how, restarts=restarts, seed=seed, **settings)
+        told = account(model, fitted, how, restarts)
+        told |= {"picture": str(path), "kind": picture.kind, "checkpoint": get("checkpoint", DEFAULT)}
+        command = shlex.join(["jiio", *argv])
+        files = pictures_of(model, fitted, told, command=command)
+    figures = {**told, "command": command, "versions": versions()}
+    files["fit.json"] = json.dumps(figures, indent=2).encode() + b"\n"
+    for name, data in files.items():
+        write_bytes("--output", folder / name, data)
+    print(line(path, picture, fitted, told, folder))
+
+
+def generator_of(word: str) -> tuple[LatentGenerator, GenerateConfig]:
+    """The generator that a checkpoint holds."""
+    from jiio.tasks.frame.shipped import shipped
+
+    checkpoint = load(shipped("--checkpoint", word, "weights", ".safetensors"))
+    model = load_generator(checkpoint)
+    assert isinstance(checkpoint.config, GenerateConfig)
+    return model, checkpoint.config
+
+
+def check_place(folder: Path, picture: Path, overwrite: bool) -> None:
+    """A folder that can be written to, and that holds no earlier fit unless it may be replaced."""
+    if "\0" in str(folder):
+        fail("--output", "the name of a folder", repr(str(folder)), error=InputError)
+    check_output_folder("--output", folder)
+    if (folder / "fit.json").exists() and not overwrite:
+        came = f"{folder}, which holds a fit"
+        fail("--output", "a folder without a fit", came, "Pass --overwrite to replace it.", InputError)
+    if (folder / picture.name).exists() and (folder / picture.name).samefile(picture):
+        fail("--output", "another folder than the picture's own", str(folder), error=InputError)
+
+
+def fit_of(
+    model: LatentGenerator,
+    config: GenerateConfig,
+    picture: Picture,
+    how: str,
+    *,
+    restarts: int,
+    seed: int,
+    **settings: Any,
+) -> Fitted:
+    """Fit a picture; settings as in :func:`jiio.solve`."""
+    side, channels = config.data.size, config.data.channels
+    pixels = torch.from_numpy(picture.pixels)[None]  # (1, C, H, W)
+    if channels == 3 and pixels.shape[1] == 1:
+        pixels = pixels.expand(-1, 3, -1, -1).contiguous()
+    if how == "whole":
+        pixels = resized(middle(pixels), side, pixels.shape[1])
+        places = [(0, 0)]
+    else:
+        if pixels.shape[2] * pixels.shape[3] > MOST:
+            came = f"{picture.path} with {pixels.shape[3]} x {pixels.shape[2]}"
+            remedy = "Shrink it first, or pass --how whole."
+            fail("picture", f"at most {MOST:,} pixels to fit tile by tile", came, remedy, InputError)
+        pixels = at_least(pixels, side)
+        places = grid_of(pixels.shape[2], pixels.shape[3], side)
+    tiles = torch.cat([pixels[:, :, r : r + side, c : c + side] for r, c in places])  # (T, C, side, side)
+    batch = tiles.flatten(0, 1)[:, None] if channels == 1 else tiles  # each channel an image of its own
+    device = model.mean.device
+    fits = []
+    for part in batch.split(CHUNK):
+        fits.append(fit_images(model, part.to(device), restarts=restarts, seed=seed, **settings))
+    fit = joined(fits)
+    shown = fit.image.cpu().clamp(0, 1)
+    shown = shown[:, 0].unflatten(0, tiles.shape[:2]) if channels == 1 else shown
+    result = shown[0] if how == "whole" else blended(shown, places, pixels.shape[2:])
+    scores = torch.cat([surprise(model, f) for f in fits]).cpu()
+    return Fitted(pixels[0], result, fit, places, scores, side)
+
+
+def middle(pixels: Tensor) -> Tensor:
+    """The largest square in the middle."""
+    side = min(pixels.shape[2:])
+    top, left = (pixels.shape[2] - side) // 2, (pixels.shape[3] - side) // 2
+    return pixels[:, :, top : top + side, left : left + side]
+
+
+def at_least(pixels: Tensor, side: int) -> Tensor:
+    """Enlarged where it is smaller than a tile."""
+    height, width = pixels.shape[2:]
+    scale = max(1.0, side / height, side / width)
+    if scale == 1.0:
+        return pixels
+    size = [math.ceil(height * scale), math.ceil(width * scale)]
+    return F.interpolate(pixels, size=size, mode="bicubic", antialias=True).clamp(0, 1)
+
+
+def grid_of(height: int, width: int, side: int) -> list[tuple[int, int]]:
+    """Corners of tiles that cover everything, neighbours overlapping by at least ``OVERLAP`` pixels."""
+    step = side - min(OVERLAP, side // 4)
+
+    def starts(length: int) -> list[int]:
+        count = math.ceil((length - side) / step) + 1
+        return [round(i * (length - side) / max(count - 1, 1)) for i in range(count)]
+
+    return [(r, c) for r in starts(height) for c in starts(width)]
+
+
+def blended(tiles: Tensor, places: list[tuple[int, int]], size: Sequence[int]) -> Tensor:
+    """(C, H, W) from tiles (T, C, side, side); where they overlap, the one whose middle is nearer counts more."""
+    side = tiles.shape[2]
+    ramp = torch.minimum(torch.arange(side) + 0.5, side - torch.arange(side) - 0.5)
+    weight = torch.outer(ramp, ramp)
+    total = torch.zeros(tiles.shape[1], *size)
+    count = torch.zeros(*size)
+    for tile, (r, c) in zip(tiles, places, strict=True):
+        total[:, r : r + side, c : c + side] += weight * tile
+        count[r : r + side, c : c + side] += weight
+    return total / count
+
+
+def joined(fits: list[Fit]) -> Fit:
+    """The fits of several batches as one; the solution is the first one's."""
+    names = ("image", "x", "objective", "error", "prior", "residual", "converged", "start")
+    parts = {name: torch.cat([getattr(f, name) for f in fits]) for name in names}
+    starts = torch.cat([f.starts for f in fits], 1)
+    evaluations, vjps = sum(f.evaluations for f in fits), sum(f.vjps for f in fits)
+    return dataclasses.replace(fits[0], **parts, starts=starts, evaluations=evaluations, vjps=vjps)
+
+
+def account(model: LatentGenerator, fitted: Fitted, how: str, restarts: int) -> dict[str, Any]:
+    """Everything measured, for the JSON file and the page."""
+    fit = fitted.fit
+    objective = float(fit.objective.mean())
+    score = float(model.objective_score(fit.objective).mean())
+    best = fit.objective
+    return {
+        "how": how,
+        "size": [fitted.image.shape[2], fitted.image.shape[1]],
+        "tiles": len(fitted.places),
+        "PSNR": fitted.quality,
+        "objective": objective,
+        "error": float(fit.error.mean()),
+        "prior": float(fit.prior.mean()),
+        "converged": float(fit.converged.float().mean()),
+        "largest residual": float(fit.residual.max()),
+        "starts": restarts + 1,
+        "fits improved by a further start": float((fit.starts[0] > 1.01 * best).float().mean()),
+        "spread between starts": float(((fit.starts - best) / best.abs().clamp_min(1e-12)).median(1).values.max()),
+        "standard deviations above training images": score,
+        "surprise": float(fitted.surprise.mean()),
+        "evaluations": fit.evaluations,
+        "VJPs": fit.vjps,
+    }
+
+
+def line(path: Path, picture: Picture, fitted: Fitted, told: dict[str, Any], folder: Path) -> str:
+    """The account in a line."""
+    height, width = picture.pixels.shape[1:]
+    count = len(fitted.fit.objective)
+    good = int(fitted.fit.converged.sum())
+    return (
+        f"{path}: {width} x {height}, {picture.kind}; {told['how']}, {count} fits of {fitted.side} x {fitted.side}; "
+        f"{fitted.quality:.2f} dB; {good} of {count} converged; objective "
+        f"{told['standard deviations above training images']:+.1f} standard deviations from that of training images, "
+        f"surprise {told['surprise']:.1f} nats; {told['evaluations']} evaluations, {told['VJPs']} VJPs -> {folder}"
+    )

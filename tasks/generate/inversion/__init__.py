@@ -1,0 +1,1 @@
+"""Inversion of feed-forward generators, layer by layer."""

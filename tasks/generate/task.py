@@ -1,0 +1,254 @@
+"""Generative models without an encoder: a decoder trained on images whose codes are found by the joint solve.
+
+JIIO's generative experiment (Gurumurthy et al. 2021): the code of every training image minimises
+
+    |decode(x) - image|^2 + prior |x|^2,    decode(x) = head(z*) + mean image,  z* = cell(z*, x),
+
+and the decoder is trained on the value of that minimum. As the outer loss is the inner objective, the envelope gradient
+is exact and costs one evaluation. The same decoder can be trained with nested Adam, or as a variational autoencoder
+with an encoder of the same kind. Samples are decoded from a density fitted to the codes of training images.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+import jiio
+from jiio.checks import fail
+from jiio.diagnostics import jacobian_penalty
+from jiio.models import ConvConfig, ModelConfig, MultiscaleConfig, build
+from jiio.tasks.frame import drawings as figures
+from jiio.tasks.frame.checkpoint import Checkpoint
+from jiio.tasks.frame.choices import Choice
+from jiio.tasks.frame.config import RunConfig, whole
+from jiio.tasks.frame.files import InputError
+from jiio.tasks.frame.seeds import generator
+from jiio.tasks.images.batches import training_batch
+from jiio.tasks.images.config import DataConfig
+from jiio.tasks.images.families import load_images
+from jiio.tasks.images.metrics import psnr, ssim
+from jiio.tasks.solving.latent import DecoderConfig
+
+from .codes import GaussianMixture
+from .fidelity import Features, Inception, fidelity
+from .fit.fit import fit_images
+from .generator import EXACT, LatentGenerator
+from .inference import AbstractInference
+from .samples import nearest_neighbour_accuracy, sliced_wasserstein
+
+Row = dict[str, str | float]
+CHUNK = 256  # images fitted at a time
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """The density of codes that samples come from.
+
+    Args:
+        components: of the Gaussian mixture; 1 for a single Gaussian
+        codes: number of training images whose codes are fitted
+        samples: number of images drawn and compared with as many test images
+        features: file of torch-fidelity's Inception weights, for FID and KID; without it, distances of pixels alone
+    """
+
+    components: int = 1
+    codes: int = 1000
+    samples: int = 500
+    features: str | None = None
+
+    def __post_init__(self) -> None:
+        whole("sampling.components", self.components, 1, 10_000)
+        whole("sampling.codes", self.codes, 2, 10_000_000)
+        whole("sampling.samples", self.samples, 2, 1_000_000)
+
+
+@dataclass(frozen=True)
+class GenerateConfig(RunConfig):
+    """A training of a generator.
+
+    Args:
+        data: images
+        model: the equilibrium decoder
+        inference: how codes are found, Joint, Nested or Variational
+        sampling: the density of codes
+    """
+
+    task: str = "generate"
+    output: str = "runs/generate"
+    data: DataConfig = field(default_factory=DataConfig)
+    model: DecoderConfig = field(default_factory=lambda: DecoderConfig(prior=0.02, jacobian=0.1))
+    inference: Choice = Choice("Joint")
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        whole("model.latent", self.model.latent, 1, 1_000_000)
+        self.model.plan(self.data)
+        self.inference.make("inference", "inference")
+
+
+def encoder_plan(plan: ModelConfig) -> ModelConfig:
+    """An encoder of the same kind of cell as a decoder, from images to mean and log spread of the codes."""
+    cell = plan.cell
+    if isinstance(cell, (ConvConfig, MultiscaleConfig)) and cell.dropout:
+        cell = dataclasses.replace(cell, dropout=0.0)
+    return ModelConfig(cell, plan.output, "classifier", (2 * plan.input[0],))
+
+
+def build_generator(config: GenerateConfig, mean: Tensor) -> LatentGenerator:
+    """A freshly initialised generator around a mean image (C, H, W)."""
+    inference: AbstractInference = config.inference.make("inference", "inference")
+    plan = config.model.plan(config.data)
+    decoder = build(plan)
+    encoder = None
+    if inference.encodes:
+        encoder = build(encoder_plan(plan), tolerance=jiio.Tolerance(1e-5, 1e-3), on_failure="ignore")
+    return LatentGenerator(decoder, mean, prior=config.model.prior, encoder=encoder)
+
+
+def load_generator(checkpoint: Checkpoint, argument: str = "--checkpoint") -> LatentGenerator:
+    """The generator of a checkpoint, in eval mode; no data are needed."""
+    config = checkpoint.config
+    if not isinstance(config, GenerateConfig):
+        came = f"{checkpoint.path}, a training of the task {config.task!r}"
+        fail(argument, "a generator", came, "Train one by `jiio train generate-faces`.", InputError)
+    data = config.data
+    model = build_generator(config, torch.zeros(data.channels, data.size, data.size))
+    checkpoint.restore_model(model)
+    return model.eval().requires_grad_(False)
+
+
+class Generate:
+    """The task ``generate`` of a training configuration."""
+
+    def __init__(self, config: GenerateConfig, *, data_root: Path | None = None) -> None:
+        self.config, self.device = config, torch.device(config.device)
+        self.inference: AbstractInference = config.inference.make("inference", "inference")
+        self.images = load_images(config.data, data_root=data_root)
+        if len(self.images.train) < 2:
+            fail("data", "at least two training images", f"{len(self.images.train)}", error=InputError)
+
+    def model(self) -> nn.Module:
+        return build_generator(self.config, self.images.train.mean(0))
+
+    def loss(self, model: nn.Module, step: int) -> tuple[Tensor, dict[str, float]]:
+        """The mean of the inference's loss over the images, and the Jacobian penalty."""
+        assert isinstance(model, LatentGenerator)
+        seed = self.config.seed
+        images = training_batch(self.images.train, self.config.data, seed=seed, step=step).to(self.device)
+        latent = self.config.model.latent
+        noise = torch.randn(len(images), latent, generator=generator(seed, "code", step)).to(self.device)
+        inferred = self.inference.infer(model, images, noise)
+        model.observe(images, inferred)
+        good = torch.isfinite(inferred.loss)
+        loss = torch.where(good, inferred.loss, torch.zeros_like(inferred.loss)).sum() / good.sum().clamp_min(1)
+        cell = model.problem(images, EXACT).cell
+        source = generator(seed, "probe", step)
+        penalty = jacobian_penalty(cell, inferred.z, inferred.x, generator=source).mean()
+        with torch.no_grad():
+            quality = psnr(model.decode(inferred.z).clamp(0, 1), images).mean()
+        return loss + self.config.model.jacobian * penalty, {
+            "psnr": float(quality),
+            "code": float(inferred.x.norm(dim=1).mean()),
+            "jacobian": float(penalty.detach()),
+            "converged": float(inferred.converged.float().mean()),
+            "calls": float(inferred.calls),
+        }
+
+    def evaluate(self, model: nn.Module) -> list[Row]:
+        """Reconstruction of test images, by the training's own inference and by the joint fit; samples; references."""
+        assert isinstance(model, LatentGenerator)
+        test = self.images.test
+        if len(test) < 2:
+            fail("data.test_share", "at least two test images", f"{len(test)}", error=InputError)
+        named = self.config.sampling.features
+        features = None if named is None else Inception(Path(named), "sampling.features")
+        rows: list[Row] = []
+        for name, image, calls, converged in self.reconstructions(model, test):
+            row: Row = {
+                "images": name,
+                "PSNR": float(psnr(image, test).mean()),
+                "SSIM": float(ssim(image, test).mean()),
+            }
+            rows.append(row | {"evaluations + VJPs": calls, "converged": converged})
+        mean = self.images.train.mean(0).expand_as(test)
+        rows.append(
+            {"images": "mean image", "PSNR": float(psnr(mean, test).mean()), "SSIM": float(ssim(mean, test).mean())}
+        )
+        count = min(self.config.sampling.samples, len(test))
+        sets = {"samples": self.samples(model, count)}
+        half = self.images.train[torch.randperm(len(self.images.train), generator=generator(self.config.seed, "half"))]
+        sets["training images"] = half[:count]  # what a perfect generator would reach
+        for name, images in sets.items():
+            rows.append({"images": name} | distances(images, test[: max(count, 2)], features))
+        return rows
+
+    @torch.no_grad()
+    def reconstructions(self, model: LatentGenerator, images: Tensor) -> list[tuple[str, Tensor, float, float]]:
+        """(name, clipped images, evaluations plus VJPs of a batch, share converged)."""
+        name = type(self.inference).__name__
+        found: dict[str, list[tuple[Tensor, int, Tensor]]] = {name: [], "joint fit": []}
+        for part in images.split(CHUNK):
+            there = part.to(self.device)
+            own = self.inference.infer(model, there)
+            found[name].append((model.decode(own.z), own.calls, own.converged))
+            fit = fit_images(model, there)
+            found["joint fit"].append((fit.image, fit.evaluations + fit.vjps, fit.converged))
+        return [
+            (
+                key,
+                torch.cat([image.clamp(0, 1).cpu() for image, _, _ in parts]),
+                sum(calls for _, calls, _ in parts) / len(parts),
+                float(torch.cat([c.float() for _, _, c in parts]).mean()),
+            )
+            for key, parts in found.items()
+        ]
+
+    @torch.no_grad()
+    def density(self, model: LatentGenerator) -> GaussianMixture:
+        """Of the codes of training images, by the training's own inference."""
+        images = self.images.train[: self.config.sampling.codes]
+        codes = torch.cat([self.inference.infer(model, p.to(self.device)).x for p in images.split(CHUNK)])
+        codes = codes[torch.isfinite(codes).all(1)]
+        source = generator(self.config.seed, "mixture")
+        return GaussianMixture.fit(codes, self.config.sampling.components, generator=source)
+
+    def samples(self, model: LatentGenerator, count: int) -> Tensor:
+        """(count, C, H, W) on the CPU."""
+        codes = self.density(model).draw(count, generator=generator(self.config.seed, "samples"))
+        return torch.cat([model.generate(part).cpu() for part in codes.split(CHUNK)])
+
+    @torch.no_grad()
+    def pictures(self, model: nn.Module) -> dict[str, bytes]:
+        """Sheets of samples, of reconstructions, and of the way from one image to another."""
+        assert isinstance(model, LatentGenerator)
+        test = self.images.test if len(self.images.test) > 1 else self.images.train
+        drawn = self.samples(model, 40)
+        rows = {f"{8 * i + 1} to {8 * i + 8}": part for i, part in enumerate(drawn.split(8))}
+        some = test[:8].to(self.device)
+        fit = fit_images(model, some)
+        shares = torch.linspace(0, 1, 8, device=self.device)[:, None]
+        ways = {}
+        for i in range(min(4, len(some) // 2)):
+            a, b = fit.x[2 * i], fit.x[2 * i + 1]
+            ways[f"{2 * i + 1} to {2 * i + 2}"] = model.generate((1 - shares) * a + shares * b)
+        scale = max(1, 96 // self.config.data.size)
+        return {
+            "samples.png": figures.sheet(rows, scale=scale),
+            "reconstructions.png": figures.sheet({"test image": some, "fit": fit.image}, scale=scale),
+            "interpolations.png": figures.sheet(ways, scale=scale),
+        }
+
+
+def distances(samples: Tensor, real: Tensor, features: Features | None = None) -> Row:
+    """The columns about a set of samples: of pixels; FID and KID where there are features (:mod:`.fidelity`)."""
+    row: Row = {
+        "sliced Wasserstein": sliced_wasserstein(samples, real),
+        "told apart": nearest_neighbour_accuracy(samples, real),
+    }
+    return row if features is None else row | fidelity(samples, real, features)

@@ -1,0 +1,1 @@
+"""Images: files, families, batches, patches, and how good a picture is."""

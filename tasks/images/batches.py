@@ -1,0 +1,60 @@
+"""Batches of images that are pure functions of (seed, step)."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from jiio.checks import fail
+from jiio.tasks.frame.files import InputError
+from jiio.tasks.frame.seeds import generator
+
+from .config import DataConfig
+
+
+def fit(images: Tensor, size: int, channels: int) -> Tensor:
+    """Images (N, c, h, w) resized to size x size (bicubic, antialiased) with the given number of channels."""
+    if channels == 1 and images.shape[1] == 3:
+        weights = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)  # ITU-R BT.601, as Pillow's own grey
+        images = (images * weights).sum(1, keepdim=True)
+    if images.shape[2:] != (size, size):
+        images = F.interpolate(images, size=(size, size), mode="bicubic", antialias=True).clamp(0.0, 1.0)
+    return images.expand(-1, channels, -1, -1).contiguous()
+
+
+@functools.lru_cache(maxsize=2)
+def _order(count: int, seed: int, epoch: int) -> Tensor:
+    return torch.randperm(count, generator=generator(seed, "order", epoch))
+
+
+def batch_indices(count: int, batch_size: int, *, seed: int, step: int) -> Tensor:
+    """Which of ``count`` images make up the batch of this step: (batch_size,), a pure function of (seed, step).
+
+    Every epoch is a fresh permutation of all images; a batch may begin in one epoch and end in the next.
+    """
+    places = range(step * batch_size, (step + 1) * batch_size)
+    return torch.stack([_order(count, seed, place // count)[place % count] for place in places])
+
+
+def training_batch(images: Tensor, config: DataConfig, *, seed: int, step: int) -> Tensor:
+    """The images (B, C, H, W) of one training step, mirrored and shifted at random as the configuration asks."""
+    if len(images) == 0:
+        fail("data", "at least one training image", "none", "Lower data.test_share.", InputError)
+    chosen = images[batch_indices(len(images), config.batch_size, seed=seed, step=step)]
+    return augment(chosen, config, generator=generator(seed, "augment", step))
+
+
+def augment(images: Tensor, config: DataConfig, *, generator: torch.Generator) -> Tensor:
+    """Each image mirrored with chance one half and shifted by up to ``config.shift`` pixels, its edge repeated."""
+    batch, _, height, width = images.shape
+    if config.mirror:
+        flip = torch.rand(batch, 1, 1, 1, generator=generator) < 0.5
+        images = torch.where(flip, images.flip(3), images)
+    if config.shift > 0:
+        moves = torch.randint(2 * config.shift + 1, (batch, 2), generator=generator).tolist()
+        padded = F.pad(images, (config.shift,) * 4, mode="replicate")
+        images = torch.stack([one[:, y : y + height, x : x + width] for one, (y, x) in zip(padded, moves, strict=True)])
+    return images

@@ -1,0 +1,159 @@
+"""What stands between the embedding of a token and the prediction of the next: an equilibrium, or layers.
+
+One configuration key, ``depth``, says which; everything around it is the same.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+import jiio
+from jiio.checks import check_integer, check_number, fail
+from jiio.models.sequences.model import (
+    AbstractSequenceModel,
+    ExplicitTransformer,
+    Memory,
+    TransformerModel,
+    sparse_masks,
+)
+from jiio.models.sequences.transformer import TransformerConfig
+from jiio.tasks.frame.choices import Choice
+from jiio.tasks.frame.config import whole
+from jiio.tasks.frame.load import ConfigError
+from jiio.tasks.frame.seeds import generator
+
+
+@dataclass(frozen=True)
+class SolveConfig:
+    """The solve for the states of a segment.
+
+    Args:
+        solver: how the iteration is accelerated
+        adjoint: Implicit, Phantom or Unrolled; Implicit solves with the solver, tolerances and steps of the state
+        atol: absolute tolerance of the residual
+        rtol: relative tolerance of the residual
+        max_steps: steps after which the solve ends without convergence
+    """
+
+    solver: Choice = Choice("Anderson", {"memory": 6})
+    adjoint: Choice = Choice("Implicit")
+    atol: float = 1e-4
+    rtol: float = 1e-3
+    max_steps: int = 24
+
+    def __post_init__(self) -> None:
+        whole("solve.max_steps", self.max_steps, 2, 100_000)
+        self.arguments()
+
+    def arguments(self) -> dict[str, Any]:
+        """The options of :class:`jiio.models.TransformerModel`."""
+        solver = self.solver.make("solver", "solve.solver")
+        tolerance = jiio.Tolerance(atol=self.atol, rtol=self.rtol)
+        adjoint = self.adjoint.make("adjoint", "solve.adjoint")
+        if isinstance(adjoint, (jiio.KKT, jiio.Envelope)):
+            remedy = "An equilibrium has no objective: Implicit, Phantom or Unrolled."
+            fail("solve.adjoint.name", "one for an equilibrium", self.adjoint.name, remedy, ConfigError)
+        if self.adjoint == Choice("Implicit"):
+            adjoint = jiio.Implicit(solver=solver, tolerance=tolerance, max_steps=self.max_steps)
+        return {
+            "solver": solver,
+            "adjoint": adjoint,
+            "tolerance": tolerance,
+            "max_steps": self.max_steps,
+            "on_failure": "ignore",  # the log has the share that converged
+        }
+
+
+@dataclass(frozen=True)
+class Segment:
+    """What a depth makes of one segment of text.
+
+    state: (B, T, width). memory: for the next segment. penalty: scalar, or None. figures: for the log.
+    """
+
+    state: Tensor
+    memory: Memory | None
+    penalty: Tensor | None = None
+    figures: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class AbstractDepth(ABC):
+    """From embeddings to states."""
+
+    @abstractmethod
+    def build(self, config: TransformerConfig, solve: SolveConfig) -> AbstractSequenceModel:
+        """A fresh model."""
+
+    def read(self, model: AbstractSequenceModel, x: Tensor, memory: Memory | None, *, penalty: bool) -> Segment:
+        """The states of embeddings (B, T, width). penalty: whether the Jacobian penalty is wanted."""
+        return Segment(*model.states(x, memory))
+
+
+@dataclass(frozen=True)
+class Equilibrium(AbstractDepth):
+    """The fixed point of one layer."""
+
+    def build(self, config: TransformerConfig, solve: SolveConfig) -> AbstractSequenceModel:
+        return TransformerModel(config, **solve.arguments())
+
+    def read(self, model: AbstractSequenceModel, x: Tensor, memory: Memory | None, *, penalty: bool) -> Segment:
+        assert isinstance(model, TransformerModel)
+        state, memory, (solution, price) = model.solved(x, memory, penalty=penalty)
+        figures = {
+            "evaluations": float(solution.evaluations.cell),
+            "converged": float(solution.converged.float().mean()),
+        }
+        return Segment(state, memory, price.mean() if penalty else None, figures)
+
+
+@dataclass(frozen=True)
+class WeightTied(AbstractDepth):
+    """The same layer applied so many times, from zero.
+
+    Args:
+        layers: how many times
+        sparsity: share of the matrices that is masked away, by a mask of its own in each layer
+        mask_seed: of the masks
+    """
+
+    layers: int = 4
+    sparsity: float = 0.0
+    mask_seed: int = 0
+
+    def __post_init__(self) -> None:
+        whole("depth.options.layers", self.layers, 1, 1000)
+        check_number("depth.options.sparsity", self.sparsity, 0.0, 0.99)
+        check_integer("depth.options.mask_seed", self.mask_seed, 0)
+
+    def build(self, config: TransformerConfig, solve: SolveConfig) -> AbstractSequenceModel:
+        return TransformerModel(config, **solve.arguments())
+
+    def read(self, model: AbstractSequenceModel, x: Tensor, memory: Memory | None, *, penalty: bool) -> Segment:
+        assert isinstance(model, TransformerModel)
+        masks = None
+        if self.sparsity > 0:
+            source = generator(self.mask_seed, "masks")
+            masks = sparse_masks(model.cell, self.layers, self.sparsity, generator=source)
+        return Segment(*model.unrolled(x, memory, layers=self.layers, masks=masks))
+
+
+@dataclass(frozen=True)
+class Explicit(AbstractDepth):
+    """Layers with weights of their own, as wide as makes the number of parameters equal to the equilibrium's.
+
+    Args:
+        layers: how many
+    """
+
+    layers: int = 3
+
+    def __post_init__(self) -> None:
+        whole("depth.options.layers", self.layers, 1, 1000)
+
+    def build(self, config: TransformerConfig, solve: SolveConfig) -> AbstractSequenceModel:
+        return ExplicitTransformer.of_equal_size(config, self.layers)

@@ -1,0 +1,5 @@
+"""Few-shot learning: a joint solve adapts to each task."""
+
+TASKS = {"meta": (".task:Meta", ".task:MetaConfig")}
+KINDS = {"adaptation": ".adaptation:AbstractAdaptation"}
+CHOICES = {"adaptation": {name: f".adaptation:{name}" for name in ("Joint", "Nested", "FirstOrder")}}

@@ -1,0 +1,175 @@
+"""Three ways to adapt to a task, with the gradient that each hands to the outer loss; one interface, one cost.
+
+All minimise the same inner objective over the task variable x, from x = 0:
+
+    Joint        state, multiplier and x in one solve (:func:`jiio.solve`); exact outer gradient by the KKT adjoint
+    Nested       steps on x with a full forward and a full adjoint solve each, as in implicit MAML (Rajeswaran, Finn,
+                 Kakade, Levine 2019); the same exact outer gradient, where they end
+    FirstOrder   a few such steps; the outer gradient takes x as a constant (first-order MAML, Finn et al. 2017)
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+import jiio
+from jiio.checks import check_choice, check_integer, check_number
+from jiio.layout import Spec, Tree, detach
+from jiio.tasks.solving.nested import NestedRun, nested
+from jiio.tasks.solving.starts import Start
+
+RULES = {"Adam": jiio.AdamStep, "Gradient": jiio.GradientStep}
+
+
+@dataclass(frozen=True, eq=False)
+class Adapted:
+    """The outcome for a batch of tasks.
+
+    x, z: task variable and state, with their gradients where grad mode is on. value: (B,) inner objective. calls: (B,)
+    evaluations plus VJPs that each task took. converged: (B,).
+    """
+
+    x: Tree
+    z: Tree
+    value: Tensor
+    calls: Tensor
+    converged: Tensor
+
+
+@dataclass(frozen=True)
+class AbstractAdaptation(ABC):
+    """A way to minimise a problem's objective over its input."""
+
+    @abstractmethod
+    def adapt(self, problem: jiio.Problem, x0: Tensor) -> Adapted:
+        """From x0 (B, n)."""
+
+
+@dataclass(frozen=True)
+class Joint(AbstractAdaptation):
+    """rate: of the gradient step, in curvature-scaled units. adjoint_rtol, adjoint_steps: of the KKT solve."""
+
+    rate: float = 0.5
+    memory: int = 12
+    atol: float = 1e-5
+    rtol: float = 1e-3
+    max_steps: int = 60
+    adjoint_rtol: float = 1e-2
+    adjoint_steps: int = 30
+
+    def __post_init__(self) -> None:
+        check_number("rate", self.rate, 0.0, open_low=True)
+        check_integer("memory", self.memory, 1)
+        check_integer("max_steps", self.max_steps, 2)
+        jiio.Tolerance(self.atol, self.rtol)
+        jiio.KKT(self.adjoint_rtol, self.adjoint_steps)
+
+    def adapt(self, problem: jiio.Problem, x0: Tensor, begin: Start | None = None) -> Adapted:
+        """begin: where else to start than at x0, of :mod:`jiio.tasks.solving.starts`."""
+        begin = Start(x0) if begin is None else begin
+        solution = begin.solve(
+            problem,
+            solver=jiio.Anderson(memory=self.memory),
+            rule=jiio.GradientStep(self.rate),
+            adjoint=jiio.KKT(self.adjoint_rtol, self.adjoint_steps),
+            tolerance=jiio.Tolerance(self.atol, self.rtol),
+            max_steps=self.max_steps,
+            on_failure="ignore",
+        )
+        measured = 0 if begin.scaling else 2  # evaluations, and as many VJPs, for the scale
+        calls = begin.calls + 2 * (solution.steps.cpu() + measured)
+        return Adapted(solution.x, solution.z, solution.value, calls, solution.converged)
+
+
+@dataclass(frozen=True)
+class Nested(AbstractAdaptation):
+    """rule: Adam or Gradient. steps: of the task variable. warm: inner solves start at the last answer."""
+
+    rule: str = "Adam"
+    rate: float = 0.1
+    steps: int = 20
+    warm: bool = True
+    atol: float = 1e-5
+    rtol: float = 1e-3
+    adjoint_rtol: float = 1e-2
+    adjoint_steps: int = 30
+
+    def __post_init__(self) -> None:
+        check_choice("rule", self.rule, RULES)
+        check_number("rate", self.rate, 0.0, open_low=True)
+        check_integer("steps", self.steps, 1)
+        jiio.Tolerance(self.atol, self.rtol)
+        jiio.KKT(self.adjoint_rtol, self.adjoint_steps)
+
+    def run(self, problem: jiio.Problem, x0: Tensor) -> NestedRun:
+        """The steps."""
+        return nested(
+            problem,
+            x0,
+            rule=RULES[self.rule](self.rate),
+            warm=self.warm,
+            outer_steps=self.steps,
+            tolerance=jiio.Tolerance(self.atol, self.rtol),
+        )
+
+    def adapt(self, problem: jiio.Problem, x0: Tensor) -> Adapted:
+        run = self.run(problem, x0)
+        z, x = run.z, run.x
+        if torch.is_grad_enabled():
+            solution = at(problem, x, z)
+            solution = jiio.KKT(self.adjoint_rtol, self.adjoint_steps).attach(problem, solution)
+            z, x = solution.z, solution.x
+        return Adapted(x, z, run.value, run.visits[-1].own, run.converged)
+
+
+@dataclass(frozen=True)
+class FirstOrder(Nested):
+    """As Nested, with fewer steps, and an outer gradient that does not see how x came about."""
+
+    steps: int = 5
+
+    def adapt(self, problem: jiio.Problem, x0: Tensor) -> Adapted:
+        run = self.run(problem, x0)
+        z, x = run.z, detach(run.x)
+        if torch.is_grad_enabled():
+            tolerance = jiio.Tolerance(self.atol, self.rtol)
+            z = jiio.equilibrium(problem.cell, x, z, tolerance=tolerance, on_failure="ignore").z
+        return Adapted(x, z, run.value, run.visits[-1].own, run.converged)
+
+
+def at(problem: jiio.Problem, x: Tree, z: Tree) -> jiio.Solution:
+    """The solution record of a point that was found in another way, with its multiplier.
+
+    x need not be stationary; where it is not, neither is the outer gradient exact.
+    """
+    zspec, batch = Spec.of(z), Spec.of(x).pack(x).shape[0]
+    with torch.enable_grad():
+        leaf = zspec.pack(detach(z)).requires_grad_()
+        image = zspec.pack(problem.cell(zspec.unpack(leaf), detach(x)))
+        value = problem.total(zspec.unpack(leaf), detach(x), batch)
+        (slope,) = torch.autograd.grad(value.sum(), leaf)
+
+    def transposed(u: Tensor) -> Tensor:
+        return torch.autograd.grad(image, leaf, u, retain_graph=True)[0]
+
+    multiplier, _ = jiio.Implicit().solve_transposed(transposed, slope)
+    residual = (image.detach() - leaf.detach()).square().mean(1, keepdim=True).sqrt()
+    return replace(
+        _BLANK,
+        z=detach(z),
+        x=detach(x),
+        multiplier=zspec.unpack(multiplier.detach()),
+        value=value.detach(),
+        status=torch.full((batch,), int(jiio.Status.CONVERGED), dtype=torch.int8, device=slope.device),
+        steps=torch.zeros(batch, dtype=torch.int64, device=slope.device),
+        residual=residual,
+        evaluations=jiio.Evaluations(),
+    )
+
+
+_NONE = torch.zeros(0)
+_BLANK = jiio.Solution(_NONE, _NONE, None, _NONE, _NONE, _NONE, _NONE, ("z",), jiio.Evaluations())

@@ -1,0 +1,186 @@
+"""Learning to learn: adaptation to a few labelled images is a joint solve over a task variable.
+
+An episode has N classes with K support images each. The features of an image are the equilibrium of one small cell,
+
+    z_i = f(z_i, (1 + gamma(x)) * s(image_i) + beta(x)),       s: a convolutional stem,
+
+modulated feature by feature by the task variable x (FiLM, Perez et al. 2018). Classes are told apart by distance to
+their prototypes c_k, the mean features of the support images (Snell, Swersky, Zemel 2017). Adaptation minimises
+
+    sum_i cross-entropy(-scale |z_i - c|^2, label_i) + prior |x|^2
+
+over x, where for K > 1 an image does not count towards its own prototype; all support images of a task make one state.
+The outer loss is the cross-entropy of the query images, through x*, through the prototypes, and through the
+equilibria of the queries. With ``Joint`` adaptation its gradient is exact (KKT adjoint). After JIIO's Omniglot
+experiment (Gurumurthy et al. 2021), with a metric head in place of its linear one.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import jiio
+from jiio.checks import fail
+from jiio.tasks.frame import drawings as figures
+from jiio.tasks.frame.choices import Choice
+from jiio.tasks.frame.config import RunConfig, whole
+from jiio.tasks.frame.seeds import generator
+
+from .adaptation import AbstractAdaptation
+from .episodes import EpisodeConfig, Episodes, episodes, load_classes
+from .learner import QUERY, FewShotLearner, LearnerConfig
+
+Row = dict[str, str | float]
+
+
+@dataclass(frozen=True)
+class MetaTestConfig:
+    """How a learner is measured, on the test classes.
+
+    Args:
+        tasks: number of episodes
+        ways: classes in an episode, one number for each row of the table
+        shots: labelled images of each class, one number for each row
+        queries: images of each class that are measured
+    """
+
+    tasks: int = 600
+    ways: tuple[int, ...] = (5, 5, 20)
+    shots: tuple[int, ...] = (1, 5, 1)
+    queries: int = 5
+
+    def __post_init__(self) -> None:
+        whole("test.tasks", self.tasks, 2, 100_000)
+        whole("test.queries", self.queries, 1, 1000)
+        if len(self.ways) != len(self.shots) or not self.ways:
+            fail("test.shots", f"as many numbers as test.ways ({len(self.ways)}), at least one", f"{len(self.shots)}")
+        for name in ("ways", "shots"):
+            for number in getattr(self, name):
+                whole(f"test.{name}", number, 2 if name == "ways" else 1, 1000)
+
+
+@dataclass(frozen=True)
+class MetaConfig(RunConfig):
+    """A training of a few-shot learner.
+
+    Args:
+        data: episodes
+        model: the network that adapts
+        adaptation: Joint, Nested or FirstOrder
+        test: how the learner is measured
+    """
+
+    task: str = "meta"
+    output: str = "runs/meta"
+    data: EpisodeConfig = field(default_factory=EpisodeConfig)
+    model: LearnerConfig = field(default_factory=LearnerConfig)
+    adaptation: Choice = Choice("Joint")
+    test: MetaTestConfig = field(default_factory=MetaTestConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.adaptation.make("adaptation", "adaptation")
+
+
+class Meta:
+    """The task ``meta`` of a training configuration."""
+
+    def __init__(self, config: MetaConfig, *, data_root: Path | None = None) -> None:
+        self.config, self.device = config, torch.device(config.device)
+        self.adaptation: AbstractAdaptation = config.adaptation.make("adaptation", "adaptation")
+        self.train, self.test = load_classes(config.data, data_root=data_root)
+        self.train.check(config.data.ways, config.data.shots + config.data.queries, "data, training classes")
+        for ways, shots in zip(config.test.ways, config.test.shots, strict=True):
+            self.test.check(ways, shots + config.test.queries, "test")
+
+    def model(self) -> nn.Module:
+        return FewShotLearner(self.config.model, channels=self.config.data.channels, size=self.config.data.size)
+
+    def outer(self, model: FewShotLearner, batch: Episodes) -> tuple[Tensor, dict[str, float]]:
+        """Mean cross-entropy of the queries after adaptation."""
+        support, query = model.images(batch.support), model.images(batch.query)
+        adapted = self.adaptation.adapt(model.problem(support, batch.ways), model.start(len(batch.support)))
+        scores = model.classify(adapted.z, adapted.x, query, batch.ways)
+        labels = batch.labels(batch.query)
+        loss = F.cross_entropy(scores.transpose(1, 2), labels.expand(len(scores), -1))
+        return loss, {
+            "accuracy": float((scores.argmax(2) == labels).float().mean()),
+            "inner": float(adapted.value.detach().mean()),
+            "converged": float(adapted.converged.float().mean()),
+            "calls": float(adapted.calls.float().mean()),
+            "task": float(adapted.x.detach().norm(dim=1).mean()),
+        }
+
+    def loss(self, model: nn.Module, step: int) -> tuple[Tensor, dict[str, float]]:
+        assert isinstance(model, FewShotLearner)
+        data, seed = self.config.data, self.config.seed
+        batch = episodes(
+            self.train, data, seed=seed, purpose="train", number=step, tasks=data.batch_size, turn=data.turn
+        )
+        return self.outer(model, batch.to(self.device))
+
+    def evaluate(self, model: nn.Module) -> list[Row]:
+        """For every size of task: adapted, not adapted (x = 0), and the nearest support image in pixels."""
+        assert isinstance(model, FewShotLearner)
+        rows: list[Row] = []
+        for ways, shots in zip(self.config.test.ways, self.config.test.shots, strict=True):
+            for name, right, calls in measure(self, model, ways, shots):
+                half = 1.96 * float(right.std()) / math.sqrt(len(right))
+                row: Row = {"task": f"{ways}-way {shots}-shot", "method": name, "accuracy": 100 * float(right.mean())}
+                rows.append(row | {"+-": 100 * half, "tasks": float(len(right)), "evaluations + VJPs": calls})
+        return rows
+
+    @torch.no_grad()
+    def pictures(self, model: nn.Module) -> dict[str, bytes]:
+        """Test episodes: the support images of each class, and the queries that were taken for it."""
+        assert isinstance(model, FewShotLearner)
+        source = generator(self.config.seed, "pictures")
+        batch = self.test.draw(1, ways=5, shots=1, queries=5, source=source).to(self.device)
+        support, query = model.images(batch.support), model.images(batch.query)
+        adapted = self.adaptation.adapt(model.problem(support, 5), model.start(1))
+        taken = model.classify(adapted.z, adapted.x, query, 5)[0].argmax(1)
+        blank = torch.ones_like(batch.query[0, :1])
+        most = int(taken.bincount(minlength=5).max())
+        rows = {}
+        for k in range(5):
+            mine = batch.query[0, taken == k]
+            rows[f"class {k + 1}"] = torch.cat(
+                [batch.support[0, k : k + 1], blank, mine, *[blank] * (most - len(mine))]
+            )
+        return {"episode.png": figures.sheet(rows, scale=2)}
+
+
+@torch.no_grad()
+def measure(task: Meta, model: FewShotLearner, ways: int, shots: int) -> list[tuple[str, Tensor, float]]:
+    """(method, accuracy of each test task (T,), mean evaluations plus VJPs of an adaptation)."""
+    test, source = task.config.test, generator(task.config.seed, "test", ways, shots)
+    name = type(task.adaptation).__name__
+    right: dict[str, list[Tensor]] = {name: [], "not adapted": [], "nearest image": []}
+    calls = []
+    done = 0
+    while done < test.tasks:
+        count = min(20, test.tasks - done)
+        batch = task.test.draw(count, ways=ways, shots=shots, queries=test.queries, source=source).to(task.device)
+        labels = batch.labels(batch.query)
+        support, query = model.images(batch.support), model.images(batch.query)
+        adapted = task.adaptation.adapt(model.problem(support, ways), model.start(count))
+        plain = model.start(count)
+        features = jiio.equilibrium(support, plain, **QUERY).z  # type: ignore[arg-type]
+        distance = torch.cdist(batch.query.flatten(2), batch.support.flatten(2))
+        guesses = {
+            name: model.classify(adapted.z, adapted.x, query, ways).argmax(2),
+            "not adapted": model.classify(features, plain, query, ways).argmax(2),
+            "nearest image": distance.argmin(2) // shots,
+        }
+        for key, guess in guesses.items():
+            right[key].append((guess == labels).float().mean(1).cpu())
+        calls.append(adapted.calls.float())
+        done += count
+    cost = {name: float(torch.cat(calls).mean()), "not adapted": 0.0, "nearest image": 0.0}
+    return [(key, torch.cat(parts), cost[key]) for key, parts in right.items()]

@@ -1,0 +1,1 @@
+"""Restorers beside tuned baselines on sets of pictures."""

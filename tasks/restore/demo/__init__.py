@@ -1,0 +1,1 @@
+"""``jiio demo``: the whole idea on small pictures."""

@@ -1,0 +1,164 @@
+"""Denoising and inpainting by joint optimisation over the latent code of an equilibrium decoder.
+
+The paper's inverse problems (Gurumurthy et al. 2021): for a measurement y = A(image) + noise, minimise over the code x
+
+    |A(decode(x)) - y|^2 + prior |x|^2,    decode(x) = head(z*) + mean image,  z* = cell(z*, x),
+
+with state, multiplier and code solved together. The decoder is trained *through* that solve: the outer loss is the
+error of the restored image against the clean one, everywhere, also where nothing was measured.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+import jiio
+from jiio.checks import JiioError
+from jiio.diagnostics import jacobian_penalty
+from jiio.layout import detach
+from jiio.models import build
+from jiio.tasks.frame.choices import Choice
+from jiio.tasks.frame.config import RunConfig, whole
+from jiio.tasks.frame.load import ConfigError
+from jiio.tasks.frame.seeds import generator
+from jiio.tasks.images.batches import training_batch
+from jiio.tasks.images.config import DataConfig
+from jiio.tasks.images.families import load_images
+from jiio.tasks.images.metrics import psnr, ssim
+from jiio.tasks.maps.corruption import Inpaint, LinearMap
+from jiio.tasks.solving.latent import DecoderConfig, LatentRestorer
+from jiio.tasks.solving.settings import JointConfig
+
+from .compare.baselines import Case, best, serving
+
+Row = dict[str, str | float]
+
+
+class Restore:
+    """The task ``restore`` of a training configuration."""
+
+    def __init__(self, config: RestoreConfig, *, data_root: Path | None = None) -> None:
+        self.config = config
+        self.device = torch.device(config.device)
+        self.corruption = config.corruption.make("corruption", "corruption")
+        self.settings = config.joint.arguments()
+        self.images = load_images(config.data, data_root=data_root)
+        self.draw(1, "check", 0)  # a hole larger than the image ends here, before anything is written
+
+    def draw(self, batch: int, purpose: str, step: int) -> LinearMap:
+        """The corruption of one batch, a pure function of (seed, purpose, step)."""
+        size = self.config.data.size
+        source = generator(self.config.seed, "corruption", purpose, step)
+        return self.corruption.draw(batch, size, size, generator=source)
+
+    def model(self) -> LatentRestorer:
+        decoder = build(self.config.model.plan(self.config.data))
+        shape = (self.config.data.channels, self.config.data.size, self.config.data.size)
+        mean = self.images.train.mean(0) if len(self.images.train) else torch.full(shape, 0.5)
+        return LatentRestorer(decoder, mean, prior=self.config.model.prior)
+
+    def loss(self, model: nn.Module, step: int) -> tuple[Tensor, dict[str, float]]:
+        """Squared error against the clean image where the adjoint reaches z, else the inner objective itself."""
+        assert isinstance(model, LatentRestorer)
+        seed = self.config.seed
+        clean = training_batch(self.images.train, self.config.data, seed=seed, step=step)
+        operator = self.draw(len(clean), "train", step)
+        y = operator.measure(clean, generator(seed, "noise", "train", step)).to(self.device)
+        clean = clean.to(self.device)
+        restored, solution = model.restore(y, operator, on_failure="ignore", **self.settings)
+        error = (restored - clean).square().flatten(1).sum(1)
+        outer = error if "z" in solution.differentiable else solution.value
+        good = solution.status != jiio.Status.NONFINITE
+        loss = torch.where(good, outer, torch.zeros_like(outer)).sum() / good.sum().clamp_min(1)
+        problem = model.problem(y, operator)
+        source = generator(seed, "probe", step)
+        penalty = jacobian_penalty(problem.cell, detach(solution.z), detach(solution.x), generator=source).mean()
+        figures = {
+            "error": float(error.detach().mean()),
+            "psnr": float(psnr(restored.detach(), clean).mean()),
+            "jacobian": float(penalty.detach()),
+            "converged": float(solution.converged.float().mean()),
+            "evaluations": float(solution.evaluations.cell),
+        }
+        return loss + self.config.model.jacobian * penalty, figures
+
+    def evaluate(self, model: nn.Module) -> list[Row]:
+        """Ours beside the classical restorers on the test images; noiseless inpainting keeps the known pixels."""
+        assert isinstance(model, LatentRestorer)
+        case = self.case(self.images.test, "test")
+        clean, operator, y = case.clean, case.operator, case.y
+        with torch.no_grad():
+            rows = [
+                figures(name, case.finished(image), clean, operator) for name, image in self.classical(case).items()
+            ]
+            begin = time.perf_counter()
+            settings = self.settings | {"adjoint": jiio.Detached(), "max_steps": max(200, self.config.joint.max_steps)}
+            restored, solution = model.restore(y.to(self.device), operator, on_failure="ignore", **settings)
+            seconds = time.perf_counter() - begin
+        ours = figures("joint (jiio)", case.finished(restored.cpu()), clean, operator)
+        ours |= {
+            "evaluations": float(solution.evaluations.cell),
+            "VJPs": float(solution.evaluations.vjp),
+            "converged": float(solution.converged.float().mean()),
+            "seconds": seconds,
+        }
+        return [*rows, ours]
+
+    def case(self, clean: Tensor, purpose: str) -> Case:
+        """Images with their corruption."""
+        operator = self.draw(len(clean), purpose, 0)
+        return Case(clean, operator, operator.measure(clean, generator(self.config.seed, "noise", purpose, 0)))
+
+    def classical(self, case: Case) -> dict[str, Tensor]:
+        """The baselines by name, tuned on training images."""
+        start = case.operator.start(case.y)
+        named = {"start": start}
+        if len(self.images.train) > 0:
+            named["mean image"] = self.images.train.mean(0).expand_as(start)
+            tuning = [self.case(self.images.train[:10], "tune")]
+            for baseline in serving(case.operator):
+                named[baseline.name] = baseline(case.y, case.operator, best(baseline, tuning))
+        return named
+
+
+def figures(name: str, restored: Tensor, clean: Tensor, operator: LinearMap) -> Row:
+    """One row of the table: means over the images."""
+    row: Row = {"method": name, "PSNR": float(psnr(restored, clean).mean())}
+    if isinstance(operator, Inpaint):
+        row["PSNR in the hole"] = float(psnr(restored, clean, mask=1 - operator.mask).mean())
+    row["SSIM"] = float(ssim(restored, clean).mean())
+    return row
+
+
+@dataclass(frozen=True)
+class RestoreConfig(RunConfig):
+    """A training of the latent restorer, from the data to the files it leaves.
+
+    Args:
+        data: images
+        corruption: how images are damaged
+        model: the equilibrium decoder
+        joint: the joint solve
+    """
+
+    task: str = "restore"
+    output: str = "runs/restore"
+    data: DataConfig = field(default_factory=DataConfig)
+    corruption: Choice = Choice("BoxHole")
+    model: DecoderConfig = field(default_factory=DecoderConfig)
+    joint: JointConfig = field(default_factory=JointConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        whole("model.latent", self.model.latent, 1, 1_000_000)
+        self.model.plan(self.data)
+        corruption = self.corruption.make("corruption", "corruption")
+        try:  # does it fit the images?
+            corruption.draw(1, self.data.size, self.data.size, generator=generator(self.seed))
+        except JiioError as error:
+            raise ConfigError(f"corruption: {error}") from error

@@ -1,0 +1,27 @@
+"""The restorer in a checkpoint."""
+
+from __future__ import annotations
+
+from jiio.checks import fail
+from jiio.tasks.frame.files import InputError
+
+from .base import AbstractRestorer
+
+
+def load_restorer(argument: str, word: str) -> AbstractRestorer:
+    """The restorer in a checkpoint, in the folder of a training, or in the shipped weights of that name; in eval mode.
+
+    argument: what the user calls it, for messages.
+
+    Errors: InputError where there is none, CheckpointError where it is damaged.
+    """
+    from jiio.tasks.frame.checkpoint import load
+    from jiio.tasks.frame.registry import look_up
+    from jiio.tasks.frame.shipped import shipped
+
+    checkpoint = load(shipped(argument, word, "weights", ".safetensors"))
+    task = look_up("task", checkpoint.config.task, "task")
+    if not hasattr(task, "restorer"):
+        came = f"{word}, a training of the task {checkpoint.config.task!r}"
+        fail(argument, "weights of a restorer", came, "Train one by `jiio train prior-grey`.", InputError)
+    return task.restorer(checkpoint).eval().requires_grad_(False)

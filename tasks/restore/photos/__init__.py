@@ -1,0 +1,1 @@
+"""``jiio restore``: people's own pictures."""

@@ -1,0 +1,162 @@
+"""One picture restored: what its owner says of the damage, a restorer, tiles, and an account in a line."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from jiio.checks import JiioError, fail
+from jiio.tasks.frame.files import InputError
+from jiio.tasks.images.encode import FileKind
+from jiio.tasks.images.pictures import Picture
+from jiio.tasks.maps.base import LinearMap, crop
+
+from ..base import AbstractRestorer
+from ..confidence import expected_error
+from ..noise import estimate_sigma
+from ..tiles import TILE, Tile, TiledRestoration, Window, grid, restore_tiled
+from .damage import AbstractDamage, Noise
+
+LEVELS = 255.0  # sigma is told to people in 8-bit grey levels, as in the literature
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A picture with its damage, as a measurement and a linear map.
+
+    sigma: of the noise, on the image range [0, 1]. estimated: whether nobody said so.
+    """
+
+    picture: Picture
+    damage: AbstractDamage
+    y: Tensor
+    operator: LinearMap
+    sigma: float
+    estimated: bool
+
+    @classmethod
+    def of(cls, picture: Picture, damage: AbstractDamage, sigma: float | None, channels: int) -> Job:
+        """sigma: None for an estimate. channels: that the restorer works on; a colour picture becomes three grey ones
+        for a grey restorer.
+
+        Errors: InputError where damage or restorer do not fit the picture.
+        """
+        damage.check(picture)
+        if channels > len(picture.pixels):
+            remedy = "Choose weights for grey pictures."
+            fail("--weights", "weights that fit the picture", f"a colour prior for {picture.path}", remedy, InputError)
+        y = damage.measurement(picture)  # (1, C, h, w)
+        estimated = sigma is None
+        if sigma is None:
+            rounding = 1.0 / (2**picture.bits - 1) / 12**0.5  # whole numbers carry so much noise at least
+            try:
+                sigma = max(estimate_sigma(y, damage.known(picture)), rounding)
+            except JiioError as error:
+                words = f"--sigma: the noise in {picture.path} cannot be estimated; {error}"
+                raise InputError(words) from error
+        y = y.transpose(0, 1) if channels < len(picture.pixels) else y
+        return cls(picture, damage, y, damage.operator(picture, sigma), sigma, estimated)
+
+    def image(self, restored: Tensor) -> Tensor:
+        """(1, C, H, W) as the picture shows it, from the batch that a restorer gives."""
+        image = self.damage.finish(self.picture, self.operator.keep(self.y, restored))
+        return image if image.shape[0] == 1 else image.transpose(0, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Restored:
+    """A restored picture, ready to be written, and how it came about.
+
+    seconds: of the solve, estimate of the noise included.
+    """
+
+    picture: Picture
+    job: Job
+    tiled: TiledRestoration
+    seconds: float
+
+    def expected_error(self, restorer: AbstractRestorer, *, tile: int = TILE, **options: Any) -> Tensor:
+        """(1, 1, H, W), the error to be expected of each pixel; options as in :mod:`jiio.tasks.restore.confidence`."""
+        damage, job = self.job.damage, self.job
+        tile, overlap = max(tile, 2 * damage.overlap), damage.overlap
+        values = expected_error(restorer, self.tiled.image, job.operator, tile=tile, overlap=overlap, **options)
+        return damage.finish(self.job.picture, values)
+
+    def line(self, kind: FileKind) -> str:
+        """The account, for a file of this kind."""
+        height, width = self.picture.pixels.shape[1:]
+        bits = kind.bits(self.picture)
+        less = f" (written with {bits}: {kind.name})" if bits < self.picture.bits else ""
+        return "; ".join(
+            (
+                f"{width} x {height}, {self.picture.kind}{less}",
+                f"sigma {self.job.sigma * LEVELS:.1f} ({'estimated' if self.job.estimated else 'given'})",
+                f"{self.seconds:.1f} s",
+                f"{self.tiled.evaluations} evaluations, {self.tiled.vjps} VJPs",
+                f"{self.tiled.converged} of {len(self.tiled.tiles)} tiles converged",
+            )
+        )
+
+
+def restore_photo(
+    picture: Picture,
+    restorer: AbstractRestorer,
+    *,
+    damage: AbstractDamage = Noise(),  # noqa: B008 (a frozen record)
+    sigma: float | None = None,
+    tile: int = TILE,
+    device: torch.device | str = "cpu",
+    progress: Callable[[Tile, int], object] | None = None,
+    **settings: Any,
+) -> Restored:
+    """Restore a picture.
+
+    Args:
+        restorer: on ``device``; a grey one restores the channels of a colour picture one by one.
+        damage: what happened to the picture besides noise.
+        sigma: of the noise, on the image range [0, 1]; None to estimate it.
+        tile: side of the windows of a large picture, pixels; enlarged where a blur needs it.
+        progress: called after every tile, with the number of tiles.
+        settings: of :func:`jiio.solve`.
+
+    Errors: InputError where picture, damage and restorer do not fit together.
+    """
+    begin = time.perf_counter()
+    job = Job.of(picture, damage, sigma, restorer.channels)
+    tile = max(tile, 2 * damage.overlap)
+    check_holes(job, tile)
+    tiled = restore_tiled(
+        restorer, job.y, job.operator, tile=tile, overlap=damage.overlap, device=device, progress=progress, **settings
+    )
+    pixels = job.image(tiled.image)[0].numpy()
+    alpha = None if picture.alpha is None else enlarged(picture.alpha, damage.factor)
+    restored = dataclasses.replace(picture, pixels=pixels, alpha=alpha)
+    return Restored(restored, job, tiled, time.perf_counter() - begin)
+
+
+def check_holes(job: Job, tile: int) -> None:
+    """Every window has a known pixel; the middle of a hole larger than a window would be invented from nothing."""
+    known = job.damage.known(job.picture)
+    if known is None:
+        return
+    for row, column in grid(known.shape[2], known.shape[3], tile, job.damage.overlap):
+        window = Window(row.start, column.start, row.length, column.length)
+        if not bool(crop(known, *window).any()):
+            came = f"{tile} pixels, and nothing known of {job.picture.path} from row {row.start}, column {column.start}"
+            fail("--tile", "windows larger than the holes", came, "Pass a larger --tile.", InputError)
+
+
+def enlarged(alpha: np.ndarray, factor: int) -> np.ndarray:
+    """Alpha (H, W) for a picture that became larger by a whole factor, by bilinear interpolation."""
+    if factor == 1:
+        return alpha
+    values = torch.from_numpy(alpha.astype(np.float32))[None, None]
+    return F.interpolate(values, scale_factor=factor, mode="bilinear")[0, 0].round().numpy().astype(alpha.dtype)

@@ -1,0 +1,217 @@
+"""Training of the image-space prior, and of the direct restorer, on patches with Gaussian noise of every level.
+
+``prior``: the gradient step x - grad E(x, s) of :class:`jiio.models.ImagePrior` is trained to remove noise of standard
+deviation s (Hurault, Leclaire, Papadakis 2022). ``direct``: the same network, trained so that x - R(z*) is the clean
+image; no energy, no second derivatives, about three times cheaper per step, and good for denoising alone.
+
+Both unroll a random number of plain iterations, drawn anew at every step. A network that must be right after 3 steps
+and after 6 learns to be at its fixed point by then, so what is trained is what a converged solve gives later.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from jiio.checks import check_choice, check_number, fail
+from jiio.models.images.prior import ImagePrior, ImagePriorConfig
+from jiio.tasks.frame.checkpoint import Checkpoint
+from jiio.tasks.frame.config import RunConfig, whole
+from jiio.tasks.frame.load import ConfigError, nearest
+from jiio.tasks.frame.seeds import generator
+from jiio.tasks.images.metrics import psnr
+from jiio.tasks.images.patches import FAMILIES, draw_patches, load_pictures
+
+from .base import AbstractRestorer
+from .imagespace import DirectRestorer, ImageRestorer
+
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+
+@dataclass(frozen=True)
+class PatchConfig:
+    """Training patches.
+
+    Args:
+        families: photos, train400, celeba, cifar10 or folder:PATH; each has the same share
+        size: height and width of a patch, pixels
+        batch_size: patches per training step
+    """
+
+    families: tuple[str, ...] = ("photos",)
+    size: int = 64
+    batch_size: int = 8
+
+    def __post_init__(self) -> None:
+        if not self.families:
+            fail("data.families", "at least one family of pictures", "none", error=ConfigError)
+        for family in self.families:
+            if not family.startswith("folder:") and family not in FAMILIES:
+                remedy = nearest(family, (*FAMILIES, "folder:PATH"))
+                fail("data.families", "families of pictures", repr(family), remedy, ConfigError)
+        whole("data.size", self.size, 8, 512)
+        if self.size % 4:
+            fail("data.size", "a multiple of 4 pixels", self.size, error=ConfigError)
+        whole("data.batch_size", self.batch_size, 1, 65_536)
+
+
+@dataclass(frozen=True)
+class NoiseConfig:
+    """The noise levels that are trained.
+
+    Args:
+        low: the lowest, on the image range [0, 1]
+        high: the highest
+    """
+
+    low: float = 0.0
+    high: float = 0.22
+
+    def __post_init__(self) -> None:
+        check_number("noise.high", self.high, 0.0, 1.0, open_low=True)
+        check_number("noise.low", self.low, 0.0, self.high)
+
+
+@dataclass(frozen=True)
+class UnrollConfig:
+    """How many iterations a training step unrolls.
+
+    Args:
+        low: the fewest
+        high: the most
+        penalty: weight of the relative squared residual |f(z) - z|^2 / |z|^2 at the end
+    """
+
+    low: int = 3
+    high: int = 6
+    penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        whole("unroll.low", self.low, 1, 1000)
+        whole("unroll.high", self.high, self.low, 1000)
+        check_number("unroll.penalty", self.penalty, 0.0)
+
+
+@dataclass(frozen=True)
+class PriorConfig(RunConfig):
+    """A training of an image prior, or of a direct restorer.
+
+    Args:
+        data: training patches
+        noise: the noise levels that are trained
+        model: sizes of the network; channels 1 for grey and 3 for colour
+        unroll: how many iterations a training step unrolls
+        precision: of the convolutions, float32, bfloat16, or auto, which is bfloat16 where the device is quick in it
+    """
+
+    task: str = "prior"
+    output: str = "runs/prior"
+    data: PatchConfig = field(default_factory=PatchConfig)
+    noise: NoiseConfig = field(default_factory=NoiseConfig)
+    model: ImagePriorConfig = field(default_factory=ImagePriorConfig)
+    unroll: UnrollConfig = field(default_factory=UnrollConfig)
+    precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("precision", self.precision, PRECISIONS)
+
+
+def number_format(precision: str, device: torch.device) -> torch.dtype:
+    """What convolutions compute in.
+
+    ``auto`` asks for vectors of 512 bits on a CPU: bfloat16 units (AMX) are several times faster, but without such
+    vectors PyTorch has no quick bfloat16 convolution at all, and float32 is faster by far.
+    """
+    if precision != "auto":
+        return torch.bfloat16 if precision == "bfloat16" else torch.float32
+    quick = device.type == "cuda" or (device.type == "cpu" and "AVX512" in torch.backends.cpu.get_cpu_capability())
+    return torch.bfloat16 if quick else torch.float32
+
+
+class Prior:
+    """The task ``prior`` of a training configuration."""
+
+    def __init__(self, config: PriorConfig, *, data_root: Path | None = None) -> None:
+        self.config, self.device = config, torch.device(config.device)
+        self.low = number_format(config.precision, self.device)
+        channels = config.model.channels
+        self.families = [load_pictures(family, channels, data_root=data_root) for family in config.data.families]
+
+    def model(self) -> nn.Module:
+        return ImagePrior(self.config.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def noisy_patches(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """(clean, noisy, level) of one training step."""
+        config = self.config
+        clean = draw_patches(
+            self.families,
+            channels=config.model.channels,
+            size=config.data.size,
+            batch=config.data.batch_size,
+            seed=config.seed,
+            step=step,
+        )
+        source = generator(config.seed, "noise", step)
+        level = config.noise.low + (config.noise.high - config.noise.low) * torch.rand(len(clean), generator=source)
+        noisy = clean + level.view(-1, 1, 1, 1) * torch.randn(clean.shape, generator=source)
+        return clean.to(self.device), noisy.to(self.device), level.to(self.device)
+
+    def denoise(self, model: ImagePrior, noisy: Tensor, level: Tensor, steps: int) -> tuple[Tensor, Tensor, Tensor]:
+        """(denoised, z, u), with the graph to the parameters."""
+        leaf = noisy.contiguous(memory_format=torch.channels_last).requires_grad_()
+        residual, z, u = model.unrolled(leaf, level, steps)
+        (gradient,) = torch.autograd.grad(0.5 * residual.float().square().sum(), leaf, create_graph=True)
+        return noisy - gradient, z, u
+
+    def loss(self, model: nn.Module, step: int) -> tuple[Tensor, dict[str, float]]:
+        assert isinstance(model, ImagePrior)
+        clean, noisy, level = self.noisy_patches(step)
+        unroll = self.config.unroll
+        source = generator(self.config.seed, "unroll", step)
+        steps = int(torch.randint(unroll.low, unroll.high + 1, (), generator=source))
+        with torch.autocast(self.device.type, self.low, enabled=self.low != torch.float32):
+            denoised, z, u = self.denoise(model, noisy, level, steps)
+            residual = (model.cell(z, u) - z).float().square().mean() / z.detach().float().square().mean()
+        error = (denoised.float() - clean).square().flatten(1).mean(1)
+        # An error of a noisy patch counts for less: between equal weight per patch and equal weight per decibel.
+        loss = (error / (level.square() + 1e-4).sqrt()).mean()
+        figures = {
+            "psnr": float(psnr(denoised.detach().float().clamp(0, 1), clean).mean()),
+            "gain": float((10 * torch.log10(level.square() / error.detach()))[level > 0.02].mean()),
+            "residual": float(residual.detach().sqrt()),
+            "unrolled": float(steps),
+        }
+        return loss + unroll.penalty * residual, figures
+
+    @staticmethod
+    def network(checkpoint: Checkpoint) -> ImagePrior:
+        """The trained network."""
+        assert isinstance(checkpoint.config, PriorConfig)
+        model = ImagePrior(checkpoint.config.model)
+        checkpoint.restore_model(model)
+        return model
+
+    @classmethod
+    def restorer(cls, checkpoint: Checkpoint) -> AbstractRestorer:
+        """The restorer that these weights make."""
+        return ImageRestorer(cls.network(checkpoint))
+
+    def evaluate(self, model: nn.Module) -> list[dict[str, str | float]]:
+        """Restorers are measured on pictures of their own size, by :func:`.compare.benchmark.benchmark`."""
+        fail("task", "one with test images of its own", "a restorer", "Use `jiio evaluate --on set12`.", ConfigError)
+
+
+class Direct(Prior):
+    """The task ``direct`` of a training configuration."""
+
+    @classmethod
+    def restorer(cls, checkpoint: Checkpoint) -> AbstractRestorer:
+        return DirectRestorer(cls.network(checkpoint))
+
+    def denoise(self, model: ImagePrior, noisy: Tensor, level: Tensor, steps: int) -> tuple[Tensor, Tensor, Tensor]:
+        residual, z, u = model.unrolled(noisy.contiguous(memory_format=torch.channels_last), level, steps)
+        return noisy - residual.float(), z, u

@@ -1,0 +1,3 @@
+"""The class of a scene and of each of its pixels from one equilibrium."""
+
+TASKS = {"segment": (".task:Segment", ".task:SegmentConfig")}

@@ -1,0 +1,108 @@
+"""An equilibrium decoder and the joint solve over its latent code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+import jiio
+from jiio.checks import check_number
+from jiio.layout import Tree
+from jiio.models import EquilibriumModel, ModelConfig
+from jiio.tasks.frame.choices import Choice
+from jiio.tasks.images.config import DataConfig
+from jiio.tasks.maps.corruption import LinearMap
+
+from .starts import AbstractStart, Plain
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """The equilibrium decoder, from a latent code to an image.
+
+    Args:
+        cell: the kind of cell and its sizes
+        latent: numbers in a latent code
+        squash: range of the pixels before the mean image is added, none, tanh or sigmoid
+        prior: weight of the squared code in the inner objective
+        jacobian: weight of the Jacobian penalty in the training loss, which keeps the cell contractive
+    """
+
+    cell: Choice = Choice(
+        "Multiscale",
+        {
+            "channels": [24, 32],
+            "expansion": 3,
+            "groups": 4,
+            "fusion_groups": 4,
+            "head_channels": [8, 16],
+            "final_channels": 128,
+        },
+    )
+    latent: int = 32
+    squash: str = "none"
+    prior: float = 0.1
+    jacobian: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_number("model.prior", self.prior, 0.0)
+        check_number("model.jacobian", self.jacobian, 0.0)
+
+    def plan(self, data: DataConfig) -> ModelConfig:
+        """What :func:`jiio.models.build` makes a decoder for these images from."""
+        cell = self.cell.make("cell", "model.cell")
+        return ModelConfig(cell, (self.latent,), "image", (data.channels, data.size, data.size), self.squash)
+
+
+class LatentRestorer(nn.Module):
+    """An equilibrium decoder around a mean image.
+
+    decoder: x (B, latent) -> (B, C, H, W). mean: (C, H, W), of the training images. prior: weight of |x|^2.
+    """
+
+    mean: Tensor
+
+    def __init__(self, decoder: EquilibriumModel, mean: Tensor, *, prior: float) -> None:
+        super().__init__()
+        self.decoder, self.prior = decoder, prior
+        self.register_buffer("mean", mean)
+
+    def decode(self, z: Tree) -> Tensor:
+        """The image (B, C, H, W) of a state."""
+        return self.decoder.head(z) + self.mean
+
+    def problem(self, y: Tensor, operator: LinearMap) -> jiio.Problem:
+        """The joint problem for measurements y (B, ...)."""
+
+        def objective(prediction: Tensor, x: Tensor) -> Tensor:
+            error = operator.A(prediction + self.mean) - y
+            return error.square().flatten(1).sum(1) + self.prior * x.square().sum(1)
+
+        return self.decoder.problem(objective)
+
+    def start(self, y: Tensor) -> Tensor:
+        """The code to start from: zero, the mean of the prior."""
+        config = self.decoder.config
+        return self.mean.new_zeros(y.shape[0], config.input[0])
+
+    def observation(self, y: Tensor, operator: LinearMap) -> Tensor:
+        """(B, 2 pixels) what an amortised start sees: how far the measurement is off the mean, and where it is."""
+        mean = self.mean.expand(len(y), *self.mean.shape)
+        where = operator.A_adjoint(operator.A(torch.ones_like(mean)))
+        return torch.cat([(operator.A_adjoint(y - operator.A(mean))).flatten(1), where.flatten(1)], 1)
+
+    def restore(
+        self,
+        y: Tensor,
+        operator: LinearMap,
+        *,
+        start: AbstractStart = Plain(),  # noqa: B008 (holds nothing)
+        **settings,
+    ) -> tuple[Tensor, jiio.Solution]:
+        """The restored images (B, C, H, W) and the solution, from a start; ``settings`` as in :func:`jiio.solve`."""
+        problem = self.problem(y, operator)
+        begin = start.begin(problem, self.start(y), self.observation(y, operator))
+        solution = begin.solve(problem, **settings)
+        return self.decode(solution.z), solution

@@ -1,0 +1,46 @@
+"""The settings of a joint solve, as a configuration has them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from jiio.tasks.frame.choices import Choice
+from jiio.tasks.frame.config import whole
+
+
+@dataclass(frozen=True)
+class JointConfig:
+    """The joint solve over state, multiplier and input.
+
+    Args:
+        solver: how the joint iteration is accelerated
+        rule: how the input moves
+        adjoint: which gradient the training uses
+        atol: absolute tolerance of a block's residual
+        rtol: relative tolerance of a block's residual
+        max_steps: steps after which the solve ends without convergence
+    """
+
+    solver: Choice = Choice("Anderson", {"memory": 12})
+    rule: Choice = Choice("GradientStep")
+    adjoint: Choice = Choice("KKT")
+    atol: float = 1e-5
+    rtol: float = 1e-3
+    max_steps: int = 60
+
+    def __post_init__(self) -> None:
+        self.arguments()
+        whole("joint.max_steps", self.max_steps, 2, 100_000)
+
+    def arguments(self) -> dict[str, Any]:
+        """The keyword arguments of :func:`jiio.solve`."""
+        import jiio
+
+        return {
+            "solver": self.solver.make("solver", "joint.solver"),
+            "rule": self.rule.make("rule", "joint.rule"),
+            "adjoint": self.adjoint.make("adjoint", "joint.adjoint"),
+            "tolerance": jiio.Tolerance(atol=self.atol, rtol=self.rtol),
+            "max_steps": self.max_steps,
+        }
