@@ -6,34 +6,17 @@ written beside them, and a folder that belongs to another evaluation is refused.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from jiio.checks import CheckpointError, fail
+from jiio.outputs.atomic import remove_parts, write_whole
 
 FORMAT = "jiio-evaluation-1"
 Record = tuple[dict[str, Tensor], dict[str, Any]]
-
-
-def fingerprint(*tensors: Tensor) -> str:
-    """A hash of numbers, shapes and dtypes."""
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        flat = tensor.detach().cpu().contiguous()
-        digest.update(f"{tuple(flat.shape)}{flat.dtype}".encode())
-        digest.update(flat.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def of_model(model: nn.Module) -> str:
-    """A hash of all parameters and buffers."""
-    return fingerprint(*(value for _, value in sorted(model.state_dict().items())))
 
 
 class State:
@@ -48,15 +31,14 @@ class State:
         named = folder / "settings.json"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for part in folder.glob(".*.part"):  # what a killed evaluation was writing, the settings included
-                part.unlink(missing_ok=True)
+            remove_parts(folder)  # what a killed evaluation was writing, the settings included
             if named.exists():
                 _same(folder, json.loads(named.read_text(encoding="utf-8")), json.loads(text))
             else:
                 if any(folder.iterdir()):
                     remedy = "Name a new folder."
                     fail("state_path", "an empty folder or one of an evaluation", f"{folder}", remedy, CheckpointError)
-                write(named, text.encode())
+                write_whole(named, text.encode())
         except (OSError, ValueError) as error:
             if isinstance(error, CheckpointError):
                 raise
@@ -89,7 +71,7 @@ class State:
 
         flat = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
         try:
-            write(path, to_bytes(flat, {"json": json.dumps({"data": data, **words})}))
+            write_whole(path, to_bytes(flat, {"json": json.dumps({"data": data, **words})}))
         except OSError as error:
             fail("state_path", "a folder to write to", f"{path} ({error.strerror})", error=CheckpointError)
 
@@ -103,16 +85,3 @@ def _same(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
             came = f"{key} {old.get(key)!r} in {folder}, but {new[key]!r} here"
             remedy = "Name a new folder, or repeat the evaluation it belongs to."
             fail("state_path", "the folder of this very evaluation", came, remedy, CheckpointError)
-
-
-def write(path: Path, data: bytes) -> None:
-    """Under a temporary name first, then renamed."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(part, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -1,8 +1,7 @@
-"""Confidence intervals for accuracies, and random generators that are functions of a seed and a place."""
+"""Confidence intervals for accuracies."""
 
 from __future__ import annotations
 
-import hashlib
 import math
 
 import torch
@@ -36,9 +35,3 @@ def _solve(rising, value: float) -> float:
         middle = 0.5 * (low + high)
         low, high = (middle, high) if rising(middle) < value else (low, middle)
     return 0.5 * (low + high)
-
-
-def generator_at(seed: int, *place: float | str) -> torch.Generator:
-    """A generator for one purpose: the same for the same seed and place, whatever ran before. Lives on the CPU."""
-    digest = hashlib.sha256(":".join(str(part) for part in (seed, *place)).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)

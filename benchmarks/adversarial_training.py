@@ -24,10 +24,10 @@ from harness import Row, main, parser, plain, say, show, spread
 
 from jiio import attacks
 from jiio.checks import JiioError, fail
+from jiio.outputs.atomic import write_whole
 from jiio.tasks import train
 from jiio.tasks.classify.data import in_batches
 from jiio.tasks.classify.task import Classify, ClassifyConfig
-from jiio.tasks.frame.files import atomic_write
 from jiio.tasks.frame.load import build
 
 METHODS: dict[str, list[dict[str, Any]]] = {
@@ -158,7 +158,7 @@ def run(options: argparse.Namespace) -> Row:
                 say(json.dumps(plain(rows[-1])))
                 if options.output is not None:
                     body = {"settings": settings, "rows": rows}
-                    atomic_write(options.output, json.dumps(plain(body), indent=1).encode() + b"\n")
+                    write_whole(options.output, json.dumps(plain(body), indent=1).encode() + b"\n")
     for name in options.sets:
         show(f"{name}, L2 radius {SETS[name]['radius']}", summary([r for r in rows if r["set"] == name]))
     return {"settings": settings, "rows": rows}

@@ -16,9 +16,9 @@ import torch
 from timed import train_for
 from torch import Tensor, nn
 
+from jiio.outputs.seeds import derive, generator
 from jiio.tasks.frame import checkpoint
 from jiio.tasks.frame.load import build
-from jiio.tasks.frame.seeds import derive, generator
 from jiio.tasks.generate.generator import EXACT
 from jiio.tasks.images.batches import training_batch
 from jiio.tasks.images.config import DataConfig

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from harness import Row, main, parser, say, show
 from torch import Tensor
 
-from jiio.tasks.frame.seeds import generator
+from jiio.outputs.seeds import generator
 from jiio.tasks.images.sets import load_set
 from jiio.tasks.maps.base import Denoise
 from jiio.tasks.restore.confidence import NEAR, expected_error

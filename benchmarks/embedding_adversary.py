@@ -24,9 +24,9 @@ import torch
 
 import jiio
 from jiio.models import TransformerModel
+from jiio.outputs.seeds import derive
 from jiio.tasks.frame.load import build
 from jiio.tasks.frame.loop import build_optimiser, training_step
-from jiio.tasks.frame.seeds import derive
 from jiio.tasks.language.adversaries import AbstractAdversary, JointAdversary, PGDAdversary, Unperturbed
 from jiio.tasks.language.config import LanguageConfig
 from jiio.tasks.language.model import LanguageModel

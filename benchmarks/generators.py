@@ -9,9 +9,9 @@ import torch
 from harness import say
 from timed import train_for
 
+from jiio.outputs.seeds import derive
 from jiio.tasks.frame import checkpoint
 from jiio.tasks.frame.load import build
-from jiio.tasks.frame.seeds import derive
 from jiio.tasks.generate.generator import LatentGenerator
 from jiio.tasks.generate.task import Generate, GenerateConfig
 

@@ -16,9 +16,10 @@ from typing import Any, NoReturn
 import torch
 
 from jiio.checks import JiioError
-from jiio.tasks.frame.files import atomic_write, check_output_file, check_output_folder
+from jiio.outputs.atomic import write_whole
+from jiio.outputs.tables import table
+from jiio.tasks.frame.files import check_output_file, check_output_folder
 from jiio.tasks.frame.machine import versions
-from jiio.tasks.frame.tables import table
 
 Row = dict[str, Any]
 
@@ -64,7 +65,7 @@ def main(made: Parser, run: Callable[[argparse.Namespace], Row], argv: Sequence[
         about = {"command": [made.prog, *(sys.argv[1:] if argv is None else argv)], "versions": versions()}
         about |= {"processor": processor(), "wall_seconds": time.perf_counter() - begin}
         if options.output is not None:
-            atomic_write(options.output, json.dumps(plain(about | result), indent=1).encode() + b"\n")
+            write_whole(options.output, json.dumps(plain(about | result), indent=1).encode() + b"\n")
     except JiioError as error:
         print(f"{made.prog}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -82,7 +83,7 @@ def kept(folder: Path | None, name: str, make: Callable[[], Any]) -> Any:
     text = json.dumps(plain(make()))
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(path, text.encode())
+        write_whole(path, text.encode())
     return json.loads(text)
 
 

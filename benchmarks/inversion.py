@@ -22,7 +22,7 @@ import harness
 import torch
 from torch import Tensor, nn
 
-from jiio.tasks.frame.seeds import derive, generator
+from jiio.outputs.seeds import derive, generator
 from jiio.tasks.generate.inversion.base import AbstractInversion, AdamDescent
 from jiio.tasks.generate.inversion.layerwise import LayerWise
 from jiio.tasks.images.config import DataConfig

@@ -23,9 +23,9 @@ from harness import Row, main, parser, plain, say, show
 import jiio
 from jiio import attacks
 from jiio.checks import JiioError, fail
+from jiio.outputs.atomic import write_whole
 from jiio.tasks import train
 from jiio.tasks.classify.task import Classify, ClassifyConfig
-from jiio.tasks.frame.files import atomic_write
 from jiio.tasks.frame.load import build
 
 CELL = {"expansion": 2, "halvings": 1, "groups": 4, "fusion_groups": 4, "final_channels": 64}
@@ -122,7 +122,7 @@ def run(options: argparse.Namespace) -> Row:
                 say(json.dumps(plain(rows[-1])))
                 if options.output is not None:
                     body = {"settings": settings, "rows": rows}
-                    atomic_write(Path(options.output), json.dumps(plain(body), indent=1).encode() + b"\n")
+                    write_whole(Path(options.output), json.dumps(plain(body), indent=1).encode() + b"\n")
     show("Attacks on equilibrium networks", [compared(row, rows) for row in rows])
     return {"settings": settings, "rows": rows}
 

@@ -30,11 +30,12 @@ import harness
 import torch
 
 import jiio
+from jiio.outputs.atomic import write_whole
+from jiio.outputs.seeds import derive
 from jiio.tasks.frame.checkpoint import load
-from jiio.tasks.frame.files import InputError, atomic_write, read_bytes
+from jiio.tasks.frame.files import InputError, read_bytes
 from jiio.tasks.frame.load import build
 from jiio.tasks.frame.loop import build_optimiser, training_step
-from jiio.tasks.frame.seeds import derive
 from jiio.tasks.language.config import LanguageConfig
 from jiio.tasks.language.depths import SolveConfig
 from jiio.tasks.language.model import LanguageModel
@@ -90,7 +91,7 @@ class Records:
         harness.say(f"{name}: {self.rows[name]}")
         if self.path is not None:
             content = {"settings": self.about, "rows": self.rows}
-            atomic_write(self.path, json.dumps(content, indent=1).encode() + b"\n")
+            write_whole(self.path, json.dumps(content, indent=1).encode() + b"\n")
 
 
 def trained(options: argparse.Namespace, depth: str, seed: int) -> tuple[Language, LanguageModel, float]:

@@ -19,8 +19,8 @@ import harness
 import torch
 from timed import train_for
 
+from jiio.outputs.seeds import derive
 from jiio.tasks.frame.load import build
-from jiio.tasks.frame.seeds import derive
 from jiio.tasks.meta.learner import FewShotLearner
 from jiio.tasks.meta.task import Meta, MetaConfig
 

@@ -19,8 +19,8 @@ import torch
 from generators import plan, trained
 from torch import Tensor
 
+from jiio.outputs.seeds import generator
 from jiio.tasks.frame.files import InputError
-from jiio.tasks.frame.seeds import generator
 from jiio.tasks.generate.fit.fit import fit_images, surprise
 from jiio.tasks.generate.generator import LatentGenerator
 from jiio.tasks.generate.samples import auroc

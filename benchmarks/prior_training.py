@@ -25,8 +25,8 @@ from torch import Tensor, nn
 
 import jiio
 from jiio.models.images.prior import ImagePrior, ImagePriorConfig
+from jiio.outputs.seeds import generator
 from jiio.tasks.frame.load import build
-from jiio.tasks.frame.seeds import generator
 from jiio.tasks.images.metrics import psnr
 from jiio.tasks.images.patches import load_pictures
 from jiio.tasks.maps.base import Denoise

@@ -18,8 +18,8 @@ from harness import Row, main, parser, positive, say, show
 from torch import Tensor
 
 import jiio
+from jiio.outputs.seeds import generator
 from jiio.tasks.frame.files import read_image
-from jiio.tasks.frame.seeds import generator
 from jiio.tasks.images.metrics import psnr
 from jiio.tasks.maps.base import Denoise
 from jiio.tasks.restore.load import load_restorer

@@ -8,8 +8,8 @@ import time
 import torch
 from torch import nn
 
+from jiio.outputs.seeds import derive
 from jiio.tasks.frame.loop import Task
-from jiio.tasks.frame.seeds import derive
 
 WARM = 25  # steps over which the rate rises; then it falls along half a cosine
 

@@ -23,8 +23,9 @@ import jiio
 from jiio.diagnostics import jacobian_penalty, spectral_radius
 from jiio.layout import detach, leaves
 from jiio.models import ConvConfig, DenseConfig, EquilibriumModel, ModelConfig, MultiscaleConfig, build
-from jiio.tasks.frame.files import InputError, atomic_write
-from jiio.tasks.frame.seeds import derive, generator
+from jiio.outputs.atomic import write_whole
+from jiio.outputs.seeds import derive, generator
+from jiio.tasks.frame.files import InputError
 from jiio.tasks.images.config import DataConfig
 from jiio.tasks.images.families import load_images
 from jiio.tasks.images.sources import ImageSet
@@ -195,7 +196,7 @@ def train(
             if step % 50 == 0 or step == recipe.steps - 1:
                 say(f"{recipe.name}, seed {seed}: training step {step}, loss {float(value.detach()):.4g}")
         if path is not None:
-            atomic_write(path, to_bytes({k: t.contiguous() for k, t in model.state_dict().items()}))
+            write_whole(path, to_bytes({k: t.contiguous() for k, t in model.state_dict().items()}))
     model.eval().requires_grad_(False)
 
 

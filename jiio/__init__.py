@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 # name -> module, from the stub beside this file, which says the same to type checkers and editors.
 _STUB = _ast.parse(_Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
 _HOME = {a.name: n.module for n in _STUB.body if isinstance(n, _ast.ImportFrom) and n.module for a in n.names}
-__all__ = sorted(_HOME)
+__all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> _Any:

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from jiio.outputs.seeds import generator
 from jiio.tasks.frame.registry import TABLE
-from jiio.tasks.frame.seeds import generator
 from jiio.tasks.images.batches import training_batch
 from jiio.tasks.images.families import load_images
 from jiio.tasks.restore.latent import RestoreConfig

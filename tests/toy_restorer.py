@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 import jiio
+import toy
 from jiio.tasks.maps.base import LinearMap
 from jiio.tasks.restore.base import AbstractRestorer, Restoration
 
@@ -42,3 +43,11 @@ class SmoothRestorer(AbstractRestorer):
         settings = {"tolerance": jiio.Tolerance(1e-6, 1e-4), "max_steps": 200} | settings
         solution = jiio.solve(problem, start, slopes(start), **settings)
         return Restoration.of(solution.x, solution)
+
+
+class ToyRestoring(toy.ToyTask):
+    """A training whose weights restore."""
+
+    @staticmethod
+    def restorer(checkpoint) -> AbstractRestorer:
+        return SmoothRestorer(1)

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 import jiio
 from jiio.checks import ArgumentTypeError, check_instance, check_integer, check_number, fail
 from jiio.layout import map_tree
+from jiio.outputs import seeds
+from jiio.outputs.digest import fingerprint, of_model
 
 from ..base import AbstractAttack, AttackResult, rows
-from ..saved import State, fingerprint, of_model
-from ..statistics import generator_at
+from ..saved import State
 from ..target import Prediction, Target
 from ..threat import ThreatModel
 from .audit import Audit, Evidence
@@ -123,7 +124,7 @@ def _attack(plan: _Plan, x: Tensor, y: Tensor, number: int) -> tuple[dict[str, T
             left = torch.nonzero(fell > level)[:, 0]
             if not len(left):
                 break
-            draws = generator_at(plan.seed, "attack", number, factor, place)
+            draws = seeds.generator(plan.seed, "attack", number, factor, place)
             part = Prediction(*(v[left] if isinstance(v, Tensor) else _rows(v, left) for v in clean))
             result = attack(target, x[left], y[left], scaled.select(left), generator=draws, clean=part)
             hit = left[result.success]

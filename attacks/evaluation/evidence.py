@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from jiio.outputs.digest import fingerprint
+from jiio.outputs.seeds import generator
+
 from ..base import AbstractAttack
 from ..objectives import margin
-from ..saved import fingerprint
-from ..statistics import generator_at
 from ..target import Target
 from ..threat import ThreatModel
 from .report import WRONG, Record
@@ -86,7 +87,7 @@ class Case:
         for place, attack in enumerate(attacks):
             if not len(left):
                 break
-            draws = generator_at(self.seed, "audit", purpose, place)
+            draws = generator(self.seed, "audit", purpose, place)
             done = attack(self.target, self.x[left], self.y[left], threat.select(left), generator=draws)
             left = left[~done.success]
         return len(left) / len(self.x)

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 import torch
 
 import jiio
+from jiio.outputs.seeds import generator
 
 from ..methods.gradient import APGD
 from ..methods.search import Square
 from ..objectives import CrossEntropy, Margin
-from ..statistics import generator_at, interval
+from ..statistics import interval
 from ..target import Target
 from .evidence import Case, Finding
 from .probes import cosine, finite_difference, gradient_in_train_mode, labels_from_another_start, whole_range
@@ -123,7 +124,7 @@ def start(case: Case) -> Iterator[Finding]:
         return
     points = torch.cat([case.x, case.worst])
     longer = _tight(case.target, case.x.dtype).predict(points)
-    starts = labels_from_another_start(case.target, points, generator_at(case.seed, "audit", "start"))
+    starts = labels_from_another_start(case.target, points, generator(case.seed, "audit", "start"))
     both = longer.converged & starts.converged
     share = (both & (starts.label != longer.label)).float().mean().item()
     if share > case.audit.share:
@@ -162,7 +163,7 @@ def search_wins(case: Case) -> Iterator[Finding]:
     if not free and case.threat.norm != "l1" and len(case.threat.parts(case.x[0].numel())) == 1:
         left = torch.nonzero(case.status == ROBUST)[:, 0].to(case.x.device)
         if len(left):
-            draws = generator_at(case.seed, "audit", "search")
+            draws = generator(case.seed, "audit", "search")
             square, part = Square(queries=case.audit.queries), case.threat.select(left)
             result = square(case.target, case.x[left], case.y[left], part, generator=draws)
             taken, total = int(result.success.sum()), len(case.x)
@@ -222,7 +223,7 @@ def stronger(case: Case) -> Iterator[Finding]:
     left = torch.nonzero(case.status == ROBUST)[:, 0].to(case.x.device)
     if not len(left):
         return
-    attack, draws = APGD(steps=case.audit.steps, objective=Margin()), generator_at(case.seed, "audit", "steps")
+    attack, draws = APGD(steps=case.audit.steps, objective=Margin()), generator(case.seed, "audit", "steps")
     result = attack(case.target, case.x[left], case.y[left], case.threat.select(left), generator=draws)
     broken = int(result.success.sum())
     if broken > max(1.0, 2.5 * case.audit.share * len(case.x)):

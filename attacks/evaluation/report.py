@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from jiio.outputs.atomic import write_whole
+
 from ..base import AbstractAttack
-from ..saved import write
 from ..statistics import interval
 from ..target import Target
 from ..threat import ThreatModel
@@ -87,7 +88,7 @@ class Report:
     def save(self, path: str | Path) -> None:
         """Write ``path`` as a page (.html) or as JSON (any other name); it appears whole or not at all."""
         target = Path(path)
-        write(target, (self.to_html() if target.suffix == ".html" else self.to_json()).encode())
+        write_whole(target, (self.to_html() if target.suffix == ".html" else self.to_json()).encode())
 
     def __str__(self) -> str:
         radius = self.threat["radius"]

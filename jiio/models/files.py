@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..checks import CheckpointError, JiioError, check_instance, fail
+from ..outputs.atomic import write_whole
 from .build import KINDS, ModelConfig, build
 from .equilibrium import EquilibriumModel
 
@@ -37,15 +38,9 @@ def save(model: EquilibriumModel, path: str | os.PathLike[str]) -> None:
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     content = to_bytes(tensors, {"format": FORMAT, "version": VERSION, "config": encode(model.config)})
     target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
+        write_whole(target, content, parents=False)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         fail("path", "a file that can be written", f"{str(target)!r} ({error.strerror})", error=CheckpointError)
 
 

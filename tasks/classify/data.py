@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from jiio.checks import check_integer, describe, fail
+from jiio.outputs.seeds import generator
 from jiio.tasks.frame.config import whole
 from jiio.tasks.frame.load import ConfigError, nearest
-from jiio.tasks.frame.seeds import generator
 from jiio.tasks.images.batches import augment, batch_indices, fit
 from jiio.tasks.images.config import DataConfig
 from jiio.tasks.images.families import load_images

@@ -25,9 +25,9 @@ from jiio.attacks import PGD, AbstractAttack, AbstractObjective, JointAttack, Ta
 from jiio.checks import check_instance, check_integer, check_number
 from jiio.diagnostics import jacobian_penalty
 from jiio.layout import detach
+from jiio.outputs.seeds import derive
 from jiio.tasks.frame.choices import Choice
 from jiio.tasks.frame.load import build
-from jiio.tasks.frame.seeds import derive
 
 from .threat import TrainingThreat
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from jiio.tasks.frame.tables import write
+from jiio.outputs.tables import write
 from jiio.tasks.restore.compare.command import on_pictures
 
 ONLY_WITH_ON = ("per_image", "limit", "no_baselines", "resume", "threads", "symmetries")
@@ -62,13 +62,13 @@ def run(values: dict[str, Any], argv: Sequence[str]) -> int:
 def on_its_own_images(values: dict[str, Any]) -> dict[str, Any]:
     """A checkpoint on the test images that its configuration names."""
     from jiio.checks import fail
+    from jiio.outputs.tables import finite, table
     from jiio.tasks.frame.checkpoint import load
     from jiio.tasks.frame.evaluate import evaluate
     from jiio.tasks.frame.files import InputError
     from jiio.tasks.frame.load import build, merge
     from jiio.tasks.frame.registry import look_up
     from jiio.tasks.frame.shipped import shipped
-    from jiio.tasks.frame.tables import finite, table
 
     words = values.pop("checkpoint")
     root, drawn = (None if f is None else Path(f) for f in (values.pop(k, None) for k in ("data_root", "pictures")))

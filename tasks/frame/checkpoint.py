@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from jiio.checks import CheckpointError, JiioError, fail
 from jiio.models.files import looks_like_pickle
+from jiio.outputs.atomic import remove_parts, write_whole
 
 from .config import RunConfig
-from .files import atomic_write, check_file, reason, remove_parts
+from .files import check_file, reason
 from .load import build, flatten
 from .machine import versions
 from .registry import config_class
@@ -77,7 +78,7 @@ def save(
     # A copy each: safetensors wants contiguous tensors that share no memory.
     tensors = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
     about = {"step": step, "config": dataclasses.asdict(config), "versions": versions()}
-    atomic_write(path, to_bytes(tensors, metadata={"jiio": json.dumps(about)}))
+    write_whole(path, to_bytes(tensors, metadata={"jiio": json.dumps(about)}))
     return Checkpoint(path, step, config, tensors, about["versions"])
 
 

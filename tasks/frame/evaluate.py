@@ -7,13 +7,14 @@ from pathlib import Path
 import torch
 
 from jiio.checks import fail
+from jiio.outputs.atomic import write_whole
+from jiio.outputs.seeds import derive
 
 from .checkpoint import Checkpoint
 from .config import RunConfig
-from .files import InputError, atomic_write, check_output_folder
+from .files import InputError, check_output_folder
 from .loop import Task, build_task
 from .machine import check_device, cpu_threads
-from .seeds import derive
 
 
 def evaluate(
@@ -46,5 +47,5 @@ def evaluate(
         rows = task.evaluate(model.to(device).eval())
         if pictures is not None and draw is not None:
             for name, picture in draw(model).items():
-                atomic_write(pictures / name, picture)
+                write_whole(pictures / name, picture)
         return rows

@@ -35,44 +35,6 @@ class InputError(JiioError, ValueError):
     """A file or a folder that cannot be used."""
 
 
-def atomic_write(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path`` so that a reader, or a machine that dies, sees the old file or the new one.
-
-    The bytes go to a temporary name in the same folder, are flushed to the disk (fsync), and take the final name in one
-    rename; then the folder is flushed too, so that the rename itself survives a power cut.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise
-    flush_folder(path.parent)
-
-
-def flush_folder(folder: Path) -> None:
-    """Flush the names in a folder to the disk, where the system can (Windows cannot open a folder)."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def remove_parts(folder: Path) -> None:
-    """Remove the temporary files that a killed process left behind."""
-    for part in folder.glob(".*.part"):
-        with contextlib.suppress(OSError):
-            part.unlink()
-
-
 def check_output_folder(argument: str, folder: Path) -> Path:
     """A folder that exists and is writable, or that can be made; nothing is written to find out."""
     remedy = "Name a folder that you may write to."

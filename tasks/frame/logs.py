@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from jiio.checks import JiioError
-
-from .files import atomic_write
+from jiio.outputs.atomic import write_whole
 
 
 class AbstractLogger(Protocol):
@@ -44,7 +43,7 @@ class JsonLinesLogger:
                         kept.append(line)
                 except (ValueError, KeyError, TypeError):
                     continue  # a line torn by a kill; its step is repeated
-        atomic_write(path, b"".join(line + b"\n" for line in kept))
+        write_whole(path, b"".join(line + b"\n" for line in kept))
         self.file = path.open("ab")
 
     def log(self, step: int, figures: dict[str, float]) -> None:

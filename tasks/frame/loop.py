@@ -18,16 +18,17 @@ import torch
 from torch import Tensor, nn
 
 from jiio.checks import CheckpointError, JiioError, fail
+from jiio.outputs.atomic import remove_parts, write_whole
+from jiio.outputs.seeds import derive
 
 from . import checkpoint as files
 from .checkpoint import Checkpoint
 from .config import FREE_ON_RESUME, OptimiserConfig, RunConfig
-from .files import atomic_write, check_output_folder, remove_parts
+from .files import check_output_folder
 from .interrupt import Interruption, TrainingInterrupted
 from .logs import AbstractLogger, JsonLinesLogger
 from .machine import check_device, cpu_threads, versions
 from .registry import look_up
-from .seeds import derive
 
 Figure = float | Callable[[], float]
 
@@ -37,7 +38,7 @@ class Task(Protocol):
 
     The constructor reads the data and checks everything that can be checked, so that bad input ends before anything is
     written. A task keeps no state between steps: what a step draws at random is a function of (seed, step), by
-    ``jiio.tasks.frame.seeds.generator(config.seed, "what for", step)``. It moves its tensors to ``config.device``.
+    ``jiio.outputs.seeds.generator(config.seed, "what for", step)``. It moves its tensors to ``config.device``.
 
     A task may also offer ``pictures(model) -> {file name: bytes}``, something to look at, which is written at the end.
     """
@@ -118,7 +119,7 @@ def train(
                         raise TrainingInterrupted(message, interruption.code)
         files.save(folder / files.WEIGHTS, done, config, model)
         for name, picture in getattr(task, "pictures", _no_pictures)(model.eval()).items():
-            atomic_write(folder / name, picture)
+            write_whole(folder / name, picture)
     assert last is not None  # config.steps is at least 1
     return last
 

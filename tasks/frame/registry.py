@@ -27,10 +27,8 @@ from .load import ConfigError, nearest
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
-    from .config import RunConfig
-
 HOME = Path(__file__).parents[1]
-PACKAGE = __package__.rpartition(".")[0]
+PACKAGE = __name__.rpartition(".frame")[0]
 
 
 @dataclass(frozen=True)
@@ -97,6 +95,6 @@ def look_up(kind: str, name: str, where: str) -> Any:
     return fetch(TABLE[kind][name])
 
 
-def config_class(values: Mapping[str, Any]) -> type[RunConfig]:
+def config_class(values: Mapping[str, Any]) -> type[Any]:
     """The class of a configuration, from the task that its values name."""
     return fetch(CONFIGS.get(str(values.get("task")), CONFIGS["restore"]))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from jiio.checks import check_integer, fail
-from jiio.tasks.frame.seeds import generator
+from jiio.outputs.seeds import generator
 
 PROJECTIONS = 512
 

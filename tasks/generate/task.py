@@ -22,12 +22,12 @@ import jiio
 from jiio.checks import fail
 from jiio.diagnostics import jacobian_penalty
 from jiio.models import ConvConfig, ModelConfig, MultiscaleConfig, build
+from jiio.outputs.seeds import generator
 from jiio.tasks.frame import drawings as figures
 from jiio.tasks.frame.checkpoint import Checkpoint
 from jiio.tasks.frame.choices import Choice
 from jiio.tasks.frame.config import RunConfig, whole
 from jiio.tasks.frame.files import InputError
-from jiio.tasks.frame.seeds import generator
 from jiio.tasks.images.batches import training_batch
 from jiio.tasks.images.config import DataConfig
 from jiio.tasks.images.families import load_images

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from jiio.checks import fail
+from jiio.outputs.seeds import generator
 from jiio.tasks.frame.files import InputError
-from jiio.tasks.frame.seeds import generator
 
 from .config import DataConfig
 

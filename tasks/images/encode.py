@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from jiio.checks import fail
-from jiio.tasks.frame.files import InputError, atomic_write, muted, reason
+from jiio.outputs.atomic import write_whole
+from jiio.tasks.frame.files import InputError, muted, reason
 
 from .pictures import KEPT_TAGS, Picture
 
@@ -102,11 +103,11 @@ def write_picture(argument: str, path: Path, picture: Picture) -> None:
 
 
 def write_bytes(argument: str, path: Path, data: bytes) -> None:
-    """:func:`jiio.tasks.frame.files.atomic_write`, and what goes wrong is a sentence."""
+    """:func:`jiio.tasks.frame.files.write_whole`, and what goes wrong is a sentence."""
     try:
         for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):  # of a run that was killed
             part.unlink()
-        atomic_write(path, data)
+        write_whole(path, data)
     except OSError as error:
         raise OutputError(f"{argument}: {path} cannot be written ({reason(error)}). Nothing is left there.") from error
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from jiio.outputs.seeds import generator
 from jiio.tasks.frame.files import read_image
-from jiio.tasks.frame.seeds import generator
 
 from .batches import fit
 from .config import DataConfig

@@ -31,9 +31,9 @@ def run_write(values: dict[str, Any], argv: Sequence[str]) -> int:
     import torch
 
     from jiio.checks import check_integer, check_number
+    from jiio.outputs.seeds import generator
     from jiio.tasks.frame.config import whole
     from jiio.tasks.frame.machine import cpu_threads
-    from jiio.tasks.frame.seeds import generator
 
     from .text import END_OF_LINE
     from .writing import encoded, go_on, opened
@@ -72,8 +72,9 @@ def declare_prompt(parser: ArgumentParser, argv: Sequence[str]) -> None:
 def run_prompt(values: dict[str, Any], argv: Sequence[str]) -> int:
     """Fit a prompt; the figures go to standard output as JSON."""
     from jiio.checks import check_integer, check_number, fail
+    from jiio.outputs.atomic import write_whole
     from jiio.tasks.frame.config import whole
-    from jiio.tasks.frame.files import InputError, atomic_write, check_output_file
+    from jiio.tasks.frame.files import InputError, check_output_file
     from jiio.tasks.frame.machine import cpu_threads
 
     from .prompt import fit_prompt
@@ -113,7 +114,7 @@ def run_prompt(values: dict[str, Any], argv: Sequence[str]) -> int:
     if output is not None:
         from safetensors.torch import save
 
-        atomic_write(output, save({"prompt": prompt.embedding.detach().cpu().contiguous()}))
+        write_whole(output, save({"prompt": prompt.embedding.detach().cpu().contiguous()}))
         print(f"Prompt in {output}.", file=sys.stderr)
     print(json.dumps(figures, indent=2, ensure_ascii=False))
     return 0

@@ -21,10 +21,10 @@ from jiio.models.sequences.model import (
     sparse_masks,
 )
 from jiio.models.sequences.transformer import TransformerConfig
+from jiio.outputs.seeds import generator
 from jiio.tasks.frame.choices import Choice
 from jiio.tasks.frame.config import whole
 from jiio.tasks.frame.load import ConfigError
-from jiio.tasks.frame.seeds import generator
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ import jiio
 from jiio.checks import check_integer, check_number, fail
 from jiio.models.equilibrium import EquilibriumModel
 from jiio.models.sequences.model import TransformerModel
+from jiio.outputs.seeds import generator
 from jiio.tasks.frame.files import InputError
-from jiio.tasks.frame.seeds import generator
 
 from .model import LanguageModel
 

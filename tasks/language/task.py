@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from jiio.checks import fail
+from jiio.outputs.seeds import generator
 from jiio.tasks.frame.checkpoint import load
 from jiio.tasks.frame.files import InputError
-from jiio.tasks.frame.seeds import generator
 
 from .adversaries import AbstractAdversary, Unperturbed
 from .config import LanguageConfig

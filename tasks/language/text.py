@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from jiio.checks import check_choice, check_integer, check_number, describe, fail
+from jiio.outputs.seeds import generator
 from jiio.tasks.frame.config import whole
 from jiio.tasks.frame.files import InputError, read_bytes
 from jiio.tasks.frame.load import ConfigError, nearest
-from jiio.tasks.frame.seeds import generator
 from jiio.tasks.images.sources import find_data
 
 MAX_TEXT_BYTES = 1 << 30

@@ -18,10 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from jiio.checks import check_number, describe, fail
+from jiio.outputs.seeds import generator
 from jiio.tasks.frame.config import whole
 from jiio.tasks.frame.files import InputError, read_image, reason
 from jiio.tasks.frame.load import ConfigError, nearest
-from jiio.tasks.frame.seeds import generator
 from jiio.tasks.images.batches import fit
 from jiio.tasks.images.config import DataConfig
 from jiio.tasks.images.families import load_images

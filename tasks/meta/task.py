@@ -27,10 +27,10 @@ from torch import Tensor, nn
 
 import jiio
 from jiio.checks import fail
+from jiio.outputs.seeds import generator
 from jiio.tasks.frame import drawings as figures
 from jiio.tasks.frame.choices import Choice
 from jiio.tasks.frame.config import RunConfig, whole
-from jiio.tasks.frame.seeds import generator
 
 from .adaptation import AbstractAdaptation
 from .episodes import EpisodeConfig, Episodes, episodes, load_classes

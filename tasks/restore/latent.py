@@ -22,10 +22,10 @@ from jiio.checks import JiioError
 from jiio.diagnostics import jacobian_penalty
 from jiio.layout import detach
 from jiio.models import build
+from jiio.outputs.seeds import generator
 from jiio.tasks.frame.choices import Choice
 from jiio.tasks.frame.config import RunConfig, whole
 from jiio.tasks.frame.load import ConfigError
-from jiio.tasks.frame.seeds import generator
 from jiio.tasks.images.batches import training_batch
 from jiio.tasks.images.config import DataConfig
 from jiio.tasks.images.families import load_images

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from jiio.checks import check_choice, check_number, fail
 from jiio.models.images.prior import ImagePrior, ImagePriorConfig
+from jiio.outputs.seeds import generator
 from jiio.tasks.frame.checkpoint import Checkpoint
 from jiio.tasks.frame.config import RunConfig, whole
 from jiio.tasks.frame.load import ConfigError, nearest
-from jiio.tasks.frame.seeds import generator
 from jiio.tasks.images.metrics import psnr
 from jiio.tasks.images.patches import FAMILIES, draw_patches, load_pictures
 

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from jiio.checks import check_integer, check_number, describe, fail
 from jiio.models.layers import check_sizes
+from jiio.outputs.seeds import generator
 from jiio.tasks.frame.config import whole
 from jiio.tasks.frame.files import InputError
 from jiio.tasks.frame.load import ConfigError, nearest
-from jiio.tasks.frame.seeds import generator
 from jiio.tasks.images.batches import batch_indices
 from jiio.tasks.images.config import DataConfig
 from jiio.tasks.images.families import load_images

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from jiio.checks import fail
-from jiio.tasks.frame.seeds import generator
+from jiio.outputs.seeds import generator
 
 from .folders import IGNORED
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from jiio.tasks.frame.seeds import generator
+from jiio.outputs.seeds import generator
 
 SHAPES = ("disc", "square", "triangle", "ring", "cross")
 BLOCK = 100  # scenes that share a generator: the first few are the same, however many are asked for

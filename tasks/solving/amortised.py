@@ -9,11 +9,9 @@ adds.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +20,9 @@ import jiio
 from jiio.checks import CheckpointError, check_choice, check_integer, fail
 from jiio.layout import Spec, Tree, leaves, map_tree
 from jiio.models.files import looks_like_pickle
+from jiio.outputs.atomic import write_whole
 from jiio.problem import initial_state
-from jiio.tasks.frame.files import atomic_write, check_file, reason
+from jiio.tasks.frame.files import check_file, reason
 
 from .starts import AbstractStart, Start, safeguarded
 
@@ -159,22 +158,13 @@ def support_observation(features: Tensor, ways: int) -> Tensor:
     return torch.cat([kinds, kinds.mean(2, keepdim=True).expand_as(kinds)], 3).flatten(1, 2)
 
 
-def fingerprint(model: nn.Module, *settings: Any) -> str:
-    """Of the weights of a model and of whatever else the answers depend on: 16 hexadecimal digits."""
-    digest = hashlib.sha256(repr(settings).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
 def save_start(path: Path, start: AmortisedStart, model: str) -> None:
     """Write a start for the model of that fingerprint."""
     from safetensors.torch import save as to_bytes
 
     about = {"sizes": asdict(start.sizes), "hidden": start.hidden, "propose": start.propose, "model": model}
     tensors = {name: t.detach().cpu().contiguous() for name, t in start.state_dict().items()}
-    atomic_write(path, to_bytes(tensors, metadata={"jiio-start": json.dumps(about)}))
+    write_whole(path, to_bytes(tensors, metadata={"jiio-start": json.dumps(about)}))
 
 
 def load_start(path: Path, model: str) -> AmortisedStart:

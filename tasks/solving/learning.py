@@ -18,7 +18,7 @@ from torch import Tensor
 import jiio
 from jiio.checks import check_integer, fail
 from jiio.layout import Spec, Tree
-from jiio.tasks.frame.seeds import generator
+from jiio.outputs.seeds import generator
 
 from .amortised import AmortisedStart, Sizes, elements
 

@@ -207,7 +207,7 @@ def test_kill_minus_nine(tmp_path: Path) -> None:
 
 def test_what_a_killed_writer_left_is_cleared_away(tmp_path: Path) -> None:
     """Killed while the very first file was being written: the folder is neither empty nor that of an evaluation."""
-    left = tmp_path / ".settings.json.123.part"
+    left = tmp_path / ".settings.json.123-0123abcd.jiio-part"
     left.write_bytes(b"{")
     assert run(state_path=tmp_path).to_json() == run().to_json()
     assert not left.exists() and (tmp_path / "settings.json").exists()

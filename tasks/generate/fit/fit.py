@@ -23,7 +23,7 @@ from torch import Tensor
 
 import jiio
 from jiio.checks import check_integer
-from jiio.tasks.frame.seeds import generator
+from jiio.outputs.seeds import generator
 from jiio.tasks.images.metrics import psnr
 
 from ..generator import EXACT, LatentGenerator

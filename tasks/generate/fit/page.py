@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from jiio.outputs.page import Page
 from jiio.tasks.frame import drawings as figures
 from jiio.tasks.frame.machine import versions
-from jiio.tasks.frame.page import Page
 
 from ..generator import LatentGenerator
 from .fit import SETTINGS, fit_images

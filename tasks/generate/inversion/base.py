@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 import jiio
 from jiio.checks import ArgumentTypeError, check_finite, check_instance, check_integer, check_number, fail
-from jiio.tasks.frame.seeds import generator as source_of
+from jiio.outputs.seeds import generator as source_of
 
 from ..fit.fit import fit_images
 from ..generator import LatentGenerator

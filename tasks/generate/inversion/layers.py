@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from jiio.checks import fail
-from jiio.tasks.frame.seeds import generator as source_of
+from jiio.outputs.seeds import generator as source_of
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d)
 # In eval mode batch norm is affine and dropout does nothing.

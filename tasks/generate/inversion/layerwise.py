@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from jiio.checks import check_integer, check_number
-from jiio.tasks.frame.seeds import generator as source_of
+from jiio.outputs.seeds import generator as source_of
 
 from .base import AbstractInversion, Inverted, check_pair, judged
 from .layers import Layer, layers_of, spectrum, undone, wide

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from jiio.tasks.frame.seeds import generator
+from jiio.outputs.seeds import generator
 from jiio.tasks.images.metrics import psnr
 from jiio.tasks.maps.base import Denoise, Inpaint, LinearMap
 from jiio.tasks.maps.convolution import Convolution

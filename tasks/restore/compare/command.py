@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jiio.tasks.frame.tables import write
+from jiio.outputs.tables import write
 
 if TYPE_CHECKING:
     from .benchmark import Benchmark
@@ -20,11 +20,12 @@ NOISE = {"name": "GaussianNoise", "options": {"sigma": 25 / 255}}  # what every 
 def on_pictures(values: dict[str, Any], json_path: str | None) -> dict[str, Any]:
     """Restorers and baselines on a set of pictures."""
     from jiio.checks import check_integer, fail
+    from jiio.outputs.digest import of_model
+    from jiio.outputs.tables import finite, table
     from jiio.tasks.frame.choices import Choice
     from jiio.tasks.frame.files import InputError
     from jiio.tasks.frame.load import build, merge
     from jiio.tasks.frame.machine import check_device, cpu_threads, versions
-    from jiio.tasks.frame.tables import finite, table
     from jiio.tasks.images.sets import load_set, tuning_pictures
 
     from ..load import load_restorer
@@ -64,7 +65,7 @@ def on_pictures(values: dict[str, Any], json_path: str | None) -> dict[str, Any]
         "seed": seed,
         "joint": values.get("joint", {}),
         "symmetries": count,
-        "weights": {label: fingerprint(restorer) for label, restorer in restorers.items()},
+        "weights": {label: of_model(restorer) for label, restorer in restorers.items()},
     }
     done = Benchmark()
     if values.get("resume"):
@@ -114,16 +115,6 @@ def solve_settings(joint: Mapping[str, Any]) -> dict[str, Any]:
     config = build(JointConfig, merge(dataclasses.asdict(JointConfig()), joint), "joint.")
     named = {"tolerance" if key in ("atol", "rtol") else key for key in joint}
     return {key: value for key, value in config.arguments().items() if key in named}
-
-
-def fingerprint(restorer: Any) -> str:
-    """Of the weights, so that figures of other weights are not mixed with these."""
-    import hashlib
-
-    digest = hashlib.sha256()
-    for name, tensor in sorted(restorer.state_dict().items()):
-        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def earlier(json_path: str | None, head: Mapping[str, Any]) -> Benchmark:

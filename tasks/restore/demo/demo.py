@@ -9,16 +9,16 @@ import time
 from pathlib import Path
 
 import jiio
+from jiio.outputs.atomic import write_whole
+from jiio.outputs.page import Page
+from jiio.outputs.seeds import generator
 from jiio.tasks.frame import checkpoint
 from jiio.tasks.frame import drawings as figures
 from jiio.tasks.frame.choices import Choice
 from jiio.tasks.frame.evaluate import evaluate
-from jiio.tasks.frame.files import atomic_write
 from jiio.tasks.frame.load import build, merge, read_yaml
 from jiio.tasks.frame.loop import train
 from jiio.tasks.frame.machine import cpu_threads, versions
-from jiio.tasks.frame.page import Page
-from jiio.tasks.frame.seeds import generator
 from jiio.tasks.maps.corruption import Inpaint
 from jiio.tasks.solving.latent import LatentRestorer
 
@@ -113,7 +113,7 @@ def run(*, fast: bool, output: Path, seed: int) -> Path:
         ("figures.json", json.dumps(data, indent=2).encode()),
         ("index.html", text.encode()),
     ):
-        atomic_write(output / name, content)
+        write_whole(output / name, content)
     _say(f"Done in {seconds:.0f} seconds: open {output / 'index.html'}")
     return output / "index.html"
 

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from jiio.outputs.page import Page
 from jiio.tasks.frame.drawings import COLOURS, Curve, heat, plot
 from jiio.tasks.frame.machine import versions
-from jiio.tasks.frame.page import Page
 from jiio.tasks.images.pictures import Picture
 from jiio.tasks.maps.base import LinearMap
 

@@ -248,7 +248,7 @@ def test_a_disk_that_is_full(capsys, monkeypatch):
     def full(handle):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("jiio.tasks.frame.files.os.fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     assert main(["train", "toy.yaml"]) == 2
     assert capsys.readouterr().err == "jiio: output: No space left on device.\n"
 

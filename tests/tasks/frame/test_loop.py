@@ -118,9 +118,10 @@ def test_a_torn_log_line_is_repaired():
 
 def test_stale_temporary_files_are_removed():
     Path("a").mkdir()
-    Path("a/.step-00000005.safetensors.123.part").write_bytes(b"half a checkpoint")
+    Path("a/.step-00000005.safetensors.123-0123abcd.jiio-part").write_bytes(b"half a checkpoint")
+    Path("a/.thesis.part").write_bytes(b"somebody else's")
     run(config_of("a"))
-    assert not list(Path("a").glob(".*"))
+    assert [path.name for path in Path("a").glob(".*")] == [".thesis.part"]
 
 
 def test_a_training_is_not_written_over():

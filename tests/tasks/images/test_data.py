@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
+from jiio.outputs.seeds import derive, generator
 from jiio.tasks.frame.files import InputError, read_image
-from jiio.tasks.frame.seeds import derive, generator
 from jiio.tasks.images.batches import augment, batch_indices, fit, training_batch
 from jiio.tasks.images.config import DataConfig
 from jiio.tasks.images.families import load_images

@@ -164,7 +164,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
     def full(handle):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("jiio.tasks.frame.files.os.fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OutputError, match="No space left on device"):
         write_picture("--output", tmp_path / "a.png", picture_of(numbers(3, 8)))
     assert (tmp_path / "a.png").read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import fft, ndimage
 
 from jiio import ArgumentError
-from jiio.tasks.frame.seeds import generator
+from jiio.outputs.seeds import generator
 from jiio.tasks.maps import convolution
 from jiio.tasks.maps.compressed import compressed, dct_matrix
 from jiio.tasks.maps.convolution import blur, downsample, good_length

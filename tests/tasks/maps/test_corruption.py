@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jiio import ArgumentError
+from jiio.outputs.seeds import generator
 from jiio.tasks.frame.files import InputError
 from jiio.tasks.frame.registry import TABLE
-from jiio.tasks.frame.seeds import generator
 from jiio.tasks.maps.base import Denoise, Inpaint, box_mask, fill, random_mask
 from jiio.tasks.maps.corruption import (
     AbstractCorruption,

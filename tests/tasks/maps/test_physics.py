@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from jiio import ArgumentError
-from jiio.tasks.frame.seeds import generator
+from jiio.outputs.seeds import generator
 from jiio.tasks.maps.base import Denoise
 from jiio.tasks.maps.convolution import blur, downsample
 from jiio.tasks.maps.kernels import gaussian_kernel

@@ -8,7 +8,7 @@ import torch
 from scipy import ndimage
 from skimage import restoration
 
-from jiio.tasks.frame.seeds import generator
+from jiio.outputs.seeds import generator
 from jiio.tasks.images.metrics import psnr
 from jiio.tasks.maps.base import Denoise, Inpaint, random_mask
 from jiio.tasks.maps.convolution import blur

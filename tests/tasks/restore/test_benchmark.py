@@ -13,9 +13,9 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 import toy
 from jiio import ArgumentError
+from jiio.outputs.seeds import generator
 from jiio.tasks.cli import main
 from jiio.tasks.frame.files import InputError
-from jiio.tasks.frame.seeds import generator
 from jiio.tasks.images.sets import SETS, load_set, tuning_pictures
 from jiio.tasks.maps.corruption import Downsampling, GaussianBlur, GaussianNoise, RandomHoles
 from jiio.tasks.restore.base import AbstractRestorer, Restoration
@@ -244,18 +244,10 @@ def test_known_sets(data_root):
 # -- the command
 
 
-class ToyRestoring(toy.ToyTask):
-    """A training whose weights restore."""
-
-    @staticmethod
-    def restorer(checkpoint) -> AbstractRestorer:
-        return SmoothRestorer(1)
-
-
 @pytest.fixture
 def folder(monkeypatch, tmp_path, capsys):
     """``toy.yaml`` trained into ``runs``, and two photographs in ``photos``."""
-    monkeypatch.setitem(toy.TABLE["task"], "toy", "test_benchmark:ToyRestoring")
+    monkeypatch.setitem(toy.TABLE["task"], "toy", "toy_restorer:ToyRestoring")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("JIIO_DATA", raising=False)
     Path("toy.yaml").write_text(toy.YAML)

@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 
 from jiio import ArgumentError
+from jiio.outputs.seeds import generator
 from jiio.tasks.frame.files import read_image
-from jiio.tasks.frame.seeds import generator
 from jiio.tasks.maps.base import random_mask
 from jiio.tasks.restore.noise import estimate_sigma
 

@@ -17,8 +17,8 @@ from PIL import Image
 from torch import Tensor
 
 import jiio
+from jiio.outputs.seeds import generator
 from jiio.tasks.frame.files import InputError
-from jiio.tasks.frame.seeds import generator
 from jiio.tasks.images.encode import write_picture
 from jiio.tasks.images.pictures import Picture
 from jiio.tasks.maps.base import Denoise, LinearMap

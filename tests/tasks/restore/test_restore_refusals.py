@@ -220,7 +220,7 @@ def test_a_full_disk_stops_a_folder_and_leaves_nothing_behind(capsys, monkeypatc
     def full(handle):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("jiio.tasks.frame.files.os.fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     assert main(["restore", "photos", "--sigma", "20"]) == 2
     out, errors = capsys.readouterr()
     assert out == "" and len(errors.splitlines()) == 1
@@ -230,12 +230,12 @@ def test_a_full_disk_stops_a_folder_and_leaves_nothing_behind(capsys, monkeypatc
 
 SCRIPT = """
 import sys
-sys.path[:0] = [{root!r}, {root!r} + "/tests"]
+sys.path[:0] = [{root!r} + "/src", {root!r} + "/tests"]
 import torch
 torch.set_num_threads(1)
-from tasks import restorers
+from jiio.tasks.restore import load
 from toy_restorer import SmoothRestorer
-restorers.load_restorer = lambda argument, word: SmoothRestorer(1 if word.endswith("grey") else 3)
+load.load_restorer = lambda argument, word: SmoothRestorer(1 if word.endswith("grey") else 3)
 {more}
 from jiio.tasks.cli import main
 sys.exit(main(sys.argv[1:]))

@@ -11,7 +11,7 @@ from torch import Tensor
 import jiio
 from jiio.checks import ArgumentError
 from jiio.models import ImagePrior, ImagePriorConfig
-from jiio.tasks.frame.seeds import generator
+from jiio.outputs.seeds import generator
 from jiio.tasks.maps.base import Denoise, LinearMap
 from jiio.tasks.maps.corruption import Downsampling, GaussianBlur, MotionBlur, RandomHoles
 from jiio.tasks.restore.base import AbstractRestorer

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import jiio
 from jiio.checks import ArgumentError
-from jiio.tasks.frame.seeds import generator
+from jiio.outputs.seeds import generator
 from jiio.tasks.maps.base import Denoise, Inpaint, LinearMap
 from jiio.tasks.maps.compressed import compressed
 from jiio.tasks.maps.convolution import blur, downsample

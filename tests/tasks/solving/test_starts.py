@@ -16,12 +16,13 @@ from helpers import central, gap, relative
 from jiio.checks import CheckpointError, JiioError
 from jiio.models import DenseConfig, ModelConfig
 from jiio.models import build as build_model
+from jiio.outputs.digest import of_model
 from jiio.tasks.generate import inference
 from jiio.tasks.generate.generator import EXACT, LatentGenerator
 from jiio.tasks.maps.base import Inpaint
 from jiio.tasks.meta import adaptation
 from jiio.tasks.meta.learner import FewShotLearner, LearnerConfig
-from jiio.tasks.solving.amortised import AmortisedStart, Sizes, fingerprint, load_start, save_start, support_observation
+from jiio.tasks.solving.amortised import AmortisedStart, Sizes, load_start, save_start, support_observation
 from jiio.tasks.solving.learning import Finished, finish, regression_loss, train_on_objective, train_start
 from jiio.tasks.solving.starts import Plain
 from problems import DOUBLE, Case, make
@@ -359,13 +360,13 @@ def test_a_start_for_another_model_is_refused_and_so_is_what_is_none(tmp_path: P
 
 def test_the_fingerprint_is_of_every_weight_and_setting():
     model = small_generator()
-    before = fingerprint(model, model.prior)
-    assert before == fingerprint(small_generator(), 0.3) and len(before) == 16
-    assert before != fingerprint(model, 0.31)
+    before = of_model(model, model.prior)
+    assert before == of_model(small_generator(), 0.3) and len(before) == 16
+    assert before != of_model(model, 0.31)
     with torch.no_grad():
         next(model.parameters()).view(-1)[0] += 1e-12
-    assert before != fingerprint(model, model.prior)
-    assert before != fingerprint(model.bfloat16(), model.prior)  # a number format that NumPy has not
+    assert before != of_model(model, model.prior)
+    assert before != of_model(model.bfloat16(), model.prior)  # a number format that NumPy has not
 
 
 def test_what_does_not_fit_is_refused_in_a_sentence():

@@ -11,12 +11,12 @@ import hashlib
 import torch
 
 
-def derive(seed: int, *parts: int | str) -> int:
+def derive(seed: int, *parts: float | str) -> int:
     """A 63-bit seed from a seed and any number of labels; equal on every machine, unlike ``hash()``."""
     text = "/".join(str(part) for part in (seed, *parts))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
-def generator(seed: int, *parts: int | str) -> torch.Generator:
+def generator(seed: int, *parts: float | str) -> torch.Generator:
     """A fresh CPU generator for this seed and these labels, for example ``generator(seed, "noise", step)``."""
     return torch.Generator().manual_seed(derive(seed, *parts))

@@ -27,6 +27,6 @@ def finite(rows: list[dict[str, str | float]]) -> list[dict[str, str | float | N
 
 def write(path: Path, figures: Mapping[str, Any]) -> None:
     """The figures as a file, whole or not at all."""
-    from .files import atomic_write
+    from .atomic import write_whole
 
-    atomic_write(path, json.dumps(figures, indent=2).encode() + b"\n")
+    write_whole(path, json.dumps(figures, indent=2).encode() + b"\n")
