@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 from jiio.outputs.seeds import derive
-from jiio.tasks.frame.loop import Task
+from jiio.tasks.frame.task import AbstractTask
 
 WARM = 25  # steps over which the rate rises; then it falls along half a cosine
 
 
-def train_for(seconds: float, task: Task, model: nn.Module, seed: int, rate: float) -> int:
+def train_for(seconds: float, task: AbstractTask, model: nn.Module, seed: int, rate: float) -> int:
     """Train ``model`` by Adam with clipped gradients; returns the number of steps."""
     optimiser = torch.optim.Adam(model.parameters(), rate)
     begin, step = time.process_time(), 0

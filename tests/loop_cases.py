@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 
@@ -38,15 +41,32 @@ def assert_same_training(folder: str | Path, other: str | Path) -> None:
     assert (Path(folder) / "log.jsonl").read_bytes() == (Path(other) / "log.jsonl").read_bytes()
 
 
-class InterruptedToy(toy.ToyTask):
-    """Ctrl-C is pressed in the middle of a step."""
-
-    def __init__(self, config, at: int, times: int = 1) -> None:
-        super().__init__(config)
-        self.at, self.times = at, times
+@contextlib.contextmanager
+def stopped(task: type, at: int, stop: Callable[[], object]) -> Iterator[None]:
+    """``stop`` is called in the middle of a step of every training of that task."""
+    real = task.loss
 
     def loss(self, model, step):
-        if step == self.at:
-            for _ in range(self.times):
-                signal.raise_signal(signal.SIGINT)
-        return super().loss(model, step)
+        if step == at:
+            stop()
+        return real(self, model, step)
+
+    with patch.object(task, "loss", loss):
+        yield
+
+
+def dies() -> None:
+    """At once, as a kill does."""
+    raise KeyboardInterrupt
+
+
+def presses(times: int = 1) -> None:
+    """Ctrl-C, so many times."""
+    for _ in range(times):
+        signal.raise_signal(signal.SIGINT)
+
+
+def interrupted(config: RestoreConfig, at: int, times: int = 1, **options):
+    """A training of the toy in which Ctrl-C is pressed."""
+    with stopped(toy.ToyTask, at, lambda: presses(times)):
+        return run(config, **options)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from jiio.outputs.seeds import generator
 from jiio.tasks.frame.registry import TABLE
+from jiio.tasks.frame.task import AbstractTask
 from jiio.tasks.images.batches import training_batch
 from jiio.tasks.images.families import load_images
 from jiio.tasks.restore.latent import RestoreConfig
@@ -36,7 +37,7 @@ joint: {max_steps: 20, adjoint: {name: KKT, options: {max_steps: 20}}}
 """
 
 
-class ToyTask:
+class ToyTask(AbstractTask):
     """Denoise small faces by two layers; with dropout, so that the global random state matters."""
 
     def __init__(self, config: RestoreConfig, *, data_root: Path | None = None) -> None:

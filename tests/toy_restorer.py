@@ -48,6 +48,6 @@ class SmoothRestorer(AbstractRestorer):
 class ToyRestoring(toy.ToyTask):
     """A training whose weights restore."""
 
-    @staticmethod
-    def restorer(checkpoint) -> AbstractRestorer:
+    @classmethod
+    def restorer(cls, checkpoint) -> AbstractRestorer:
         return SmoothRestorer(1)

@@ -8,7 +8,7 @@ import re
 import secrets
 from pathlib import Path
 
-# .<name>.<process>-<random>.jiio-part; the random part keeps apart two threads, and containers with one process number.
+# .<name>.<process>-<random>.jiio-part; the random part keeps threads apart, and containers of one process number.
 PART = re.compile(r"\.(?P<name>.+)\.\d+-[0-9a-f]{8}\.jiio-part")
 
 
@@ -16,8 +16,8 @@ def write_whole(path: Path, data: bytes, *, parents: bool = True) -> None:
     """Write ``data`` to ``path`` so that a reader, or a machine that dies, sees the old file or the new one.
 
     The bytes go to a temporary name in the same folder, are flushed to the disk (fsync), and take the final name in one
-    rename; then the folder is flushed too, so that the rename itself survives a power cut. parents: make the folders above
-    where they are missing.
+    rename; then the folder is flushed too, so that the rename itself survives a power cut. parents: make the folders
+    above where they are missing.
 
     Errors: OSError; the temporary file is gone then, and ``path`` as it was.
     """

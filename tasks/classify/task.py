@@ -26,7 +26,7 @@ from jiio.tasks.frame.checkpoint import Checkpoint
 from jiio.tasks.frame.choices import Choice
 from jiio.tasks.frame.config import RunConfig, WarmConfig
 from jiio.tasks.frame.load import ConfigError
-from jiio.tasks.frame.loop import Figure
+from jiio.tasks.frame.task import AbstractTask, Figure
 
 from .data import ClassifyDataConfig, in_batches, labelled_batch, load_labelled
 from .defences import AbstractDefence, Batch, Part
@@ -112,7 +112,7 @@ class Clock:
         return time.process_time() - self.begin[1]
 
 
-class Classify:
+class Classify(AbstractTask):
     """The task ``classify`` of a training configuration."""
 
     def __init__(self, config: ClassifyConfig, *, data_root: Path | None = None) -> None:

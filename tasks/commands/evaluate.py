@@ -67,8 +67,8 @@ def on_its_own_images(values: dict[str, Any]) -> dict[str, Any]:
     from jiio.tasks.frame.evaluate import evaluate
     from jiio.tasks.frame.files import InputError
     from jiio.tasks.frame.load import build, merge
-    from jiio.tasks.frame.registry import look_up
     from jiio.tasks.frame.shipped import shipped
+    from jiio.tasks.frame.task import overrides, task_of
 
     words = values.pop("checkpoint")
     root, drawn = (None if f is None else Path(f) for f in (values.pop(k, None) for k in ("data_root", "pictures")))
@@ -77,7 +77,7 @@ def on_its_own_images(values: dict[str, Any]) -> dict[str, Any]:
         if values.pop(name, None):
             fail(f"--{name.replace('_', '-')}", "--on with it", "none", "For example --on set12.", InputError)
     checkpoint = load(path)
-    if len(words) > 1 or hasattr(look_up("task", checkpoint.config.task, "task"), "restorer"):
+    if len(words) > 1 or overrides(task_of(checkpoint), "restorer"):
         fail("--on", "a set of pictures to measure restorers on", "none", "For example --on set12.", InputError)
     if (features := values.pop("features", None)) is not None:
         if checkpoint.config.task != "generate":

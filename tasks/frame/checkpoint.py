@@ -24,6 +24,7 @@ from .config import RunConfig
 from .files import check_file, reason
 from .load import build, flatten
 from .machine import versions
+from .paths import only
 from .registry import config_class
 
 MAX_BYTES = 64 << 30
@@ -35,6 +36,7 @@ class Checkpoint:
     """A training at the end of ``step`` steps.
 
     path: the file. step: number of steps done. tensors: by name, on the CPU. versions: of the software that wrote it.
+    handed: the class of the task object that the training was handed, None where its configuration names the task.
     """
 
     path: Path
@@ -42,6 +44,7 @@ class Checkpoint:
     config: RunConfig
     tensors: dict[str, Tensor]
     versions: dict[str, Any]
+    handed: str | None = None
 
     def restore_model(self, model: nn.Module) -> None:
         """Load the weights, in place."""
@@ -65,7 +68,13 @@ class Checkpoint:
 
 
 def save(
-    path: Path, step: int, config: RunConfig, model: nn.Module, optimiser: torch.optim.Optimizer | None = None
+    path: Path,
+    step: int,
+    config: RunConfig,
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer | None = None,
+    *,
+    handed: str | None = None,
 ) -> Checkpoint:
     """Write a checkpoint, or the bare weights where there is no optimiser, and return it."""
     from safetensors.torch import save as to_bytes
@@ -78,12 +87,16 @@ def save(
     # A copy each: safetensors wants contiguous tensors that share no memory.
     tensors = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
     about = {"step": step, "config": dataclasses.asdict(config), "versions": versions()}
+    if handed is not None:
+        about["handed"] = handed
     write_whole(path, to_bytes(tensors, metadata={"jiio": json.dumps(about)}))
-    return Checkpoint(path, step, config, tensors, about["versions"])
+    return Checkpoint(path, step, config, tensors, about["versions"], handed)
 
 
-def load(path: Path) -> Checkpoint:
+def load(path: Path, *, allow: Iterable[str] = ()) -> Checkpoint:
     """Read a checkpoint file, or the last one in the folder of a training.
+
+    allow: import paths, modules or packages of one's own that the file may name; others are not followed.
 
     Errors: CheckpointError where the file is missing, truncated, of another kind, or of an unknown configuration.
     """
@@ -104,7 +117,8 @@ def load(path: Path) -> Checkpoint:
         with safe_open(path, framework="pt") as file:
             about = json.loads((file.metadata() or {})["jiio"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        config = build(config_class(about["config"]), about["config"])
+        with only(allow):
+            config = build(config_class(about["config"]), about["config"])
         step = int(about["step"])
     except (SafetensorError, OSError) as error:
         words = f"checkpoint: {path} is damaged or not a checkpoint ({reason(error)})."
@@ -115,7 +129,7 @@ def load(path: Path) -> Checkpoint:
         raise CheckpointError(
             f"checkpoint: {path} is a safetensors file, but not one written by jiio train."
         ) from error
-    return Checkpoint(path, step, config, tensors, about.get("versions", {}))
+    return Checkpoint(path, step, config, tensors, about.get("versions", {}), about.get("handed"))
 
 
 def name_of(folder: Path, step: int) -> Path:
@@ -128,7 +142,7 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-????????.safetensors"))
 
 
-def load_newest(folder: Path, report: Any) -> Checkpoint | None:
+def load_newest(folder: Path, report: Any, *, allow: Iterable[str] = ()) -> Checkpoint | None:
     """The newest checkpoint in a folder that can be read, None where there is none.
 
     A damaged file, which only a failing disk can leave, is reported and passed over; where all are damaged, it is an
@@ -137,7 +151,7 @@ def load_newest(folder: Path, report: Any) -> Checkpoint | None:
     problem: CheckpointError | None = None
     for path in reversed(checkpoints(folder)):
         try:
-            return load(path)
+            return load(path, allow=allow)
         except CheckpointError as error:
             report(str(error))
             problem = problem or error

@@ -6,6 +6,7 @@ name or option is an error that names the nearest valid one.
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from jiio.checks import JiioError, describe, fail
 
 from .load import ConfigError, nearest
+from .paths import check_allowed, is_path
 from .registry import look_up
 
 
@@ -27,10 +29,10 @@ def plain(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of the classes in the table.
+    """One of the classes of a kind.
 
     Args:
-        name: of the class
+        name: of the class, or an import path package.module:Name of one's own
         options: the keyword arguments of its constructor
     """
 
@@ -38,6 +40,8 @@ class Choice:
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if is_path(self.name):
+            check_allowed(self.name, "name")
         for key, value in self.options.items():
             if not plain(value):  # a checkpoint could not give it back
                 remedy = "Objects have no place in a configuration."
@@ -56,5 +60,16 @@ class Choice:
             return cls(**options)
         except JiioError as error:
             raise ConfigError(f"{where}.options, {error}") from error
-        except TypeError as error:  # a required option is missing; the classes check the values themselves
+        except (TypeError, ValueError) as error:  # an option is missing; our classes check the values themselves
             raise ConfigError(f"{where}.options: {self.name} cannot be built, {error}.") from error
+
+
+def paths_of(config: Any) -> list[str]:
+    """The import paths that a configuration names, nested ones included."""
+    found = [config.name] if isinstance(config, Choice) else []
+    if isinstance(config, (list, tuple)):
+        return [path for part in config for path in paths_of(part)]
+    if dataclasses.is_dataclass(config):
+        found += [path for f in dataclasses.fields(config) for path in paths_of(getattr(config, f.name))]
+    task = getattr(config, "task", None)
+    return [name for name in (*found, task) if isinstance(name, str) and is_path(name)]

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from jiio.checks import check_choice, check_integer, check_number, describe, fail
 
 from .choices import Choice
-from .load import ConfigError, nearest
+from .load import ConfigError
+from .paths import check_allowed, is_path
 from .registry import TABLE, look_up
 
 
@@ -69,7 +70,7 @@ class RunConfig:
     """What every training has, whatever it trains.
 
     Args:
-        task: what is trained
+        task: what is trained, one of jiio's tasks or an import path package.module:Name of one's own
         output: folder of the checkpoints and the log
         seed: of everything random
         steps: number of training steps
@@ -103,8 +104,10 @@ class RunConfig:
         cls.__doc__ = head + mark + shared + own if mark else cls.__doc__
 
     def __post_init__(self) -> None:
-        if self.task not in TABLE["task"]:
-            raise ConfigError(f"task: no task is called {self.task!r}. {nearest(self.task, TABLE['task'])}")
+        if is_path(self.task):
+            check_allowed(self.task, "task")
+        elif self.task not in TABLE["task"]:
+            look_up("task", self.task, "task")
         if not self.output or "\0" in self.output:
             fail("output", "the name of a folder", describe(self.output))
         check_integer("seed", self.seed, 0)
@@ -117,7 +120,7 @@ class RunConfig:
             fail("optimiser.warmup", f"fewer than steps = {self.steps}", self.optimiser.warmup)
         check_choice("device", self.device.partition(":")[0], ("cpu", "cuda", "mps"))
         for i, logger in enumerate(self.loggers):
-            if logger.name not in TABLE["logger"]:
+            if is_path(logger.name) or logger.name not in TABLE["logger"]:
                 look_up("logger", logger.name, f"loggers[{i}].name")
 
 

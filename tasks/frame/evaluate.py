@@ -13,8 +13,8 @@ from jiio.outputs.seeds import derive
 from .checkpoint import Checkpoint
 from .config import RunConfig
 from .files import InputError, check_output_folder
-from .loop import Task, build_task
 from .machine import check_device, cpu_threads
+from .task import AbstractTask, build_task, check_described, overrides
 
 
 def evaluate(
@@ -22,7 +22,7 @@ def evaluate(
     *,
     config: RunConfig | None = None,
     data_root: Path | None = None,
-    task: Task | None = None,
+    task: AbstractTask | None = None,
     pictures: Path | None = None,
 ) -> list[dict[str, str | float]]:
     """The rows of ``task.evaluate``.
@@ -34,18 +34,19 @@ def evaluate(
     """
     config = config or checkpoint.config
     device = check_device(config.device)
+    check_described(checkpoint, task)
     task = task or build_task(config, data_root=data_root)
-    draw = getattr(task, "pictures", None)
+    draws = overrides(type(task), "pictures")
     if pictures is not None:
         check_output_folder("--pictures", pictures)
-        if draw is None:
+        if not draws:
             fail("--pictures", "a task that makes pictures", f"{config.task}, which makes none", error=InputError)
     with cpu_threads(config.threads), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(derive(config.seed, "evaluate"))
         model = task.model()
         checkpoint.restore_model(model)
         rows = task.evaluate(model.to(device).eval())
-        if pictures is not None and draw is not None:
-            for name, picture in draw(model).items():
+        if pictures is not None:
+            for name, picture in task.pictures(model).items():
                 write_whole(pictures / name, picture)
         return rows

@@ -7,30 +7,35 @@ from __future__ import annotations
 
 import json
 import os
+from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from jiio.checks import JiioError
 from jiio.outputs.atomic import write_whole
 
 
-class AbstractLogger(Protocol):
+class AbstractLogger(ABC):
     """What the training loop asks of a logger."""
 
+    @abstractmethod
     def start(self, folder: Path, step: int) -> None:
         """Open. Steps before ``step`` are done; what was logged at or after it belongs to a run that was cut off."""
 
+    @abstractmethod
     def log(self, step: int, figures: dict[str, float]) -> None:
         """Take the figures of one step."""
 
+    @abstractmethod
     def flush(self) -> None:
         """Bring everything to the disk; called before each checkpoint."""
 
+    @abstractmethod
     def close(self) -> None:
         """Let go of files."""
 
 
-class JsonLinesLogger:
+class JsonLinesLogger(AbstractLogger):
     """``log.jsonl``: one line per step, each step once, however often the run was killed and resumed."""
 
     def start(self, folder: Path, step: int) -> None:
@@ -57,7 +62,7 @@ class JsonLinesLogger:
         self.file.close()
 
 
-class TensorboardLogger:
+class TensorboardLogger(AbstractLogger):
     """Event files for TensorBoard in ``<output>/tensorboard``; needs the extra ``log``."""
 
     def __init__(self) -> None:

@@ -10,62 +10,29 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from jiio.checks import CheckpointError, JiioError, fail
+from jiio.checks import CheckpointError, JiioError, check_instance, fail
 from jiio.outputs.atomic import remove_parts, write_whole
 from jiio.outputs.seeds import derive
 
 from . import checkpoint as files
 from .checkpoint import Checkpoint
+from .choices import paths_of
 from .config import FREE_ON_RESUME, OptimiserConfig, RunConfig
 from .files import check_output_folder
 from .interrupt import Interruption, TrainingInterrupted
 from .logs import AbstractLogger, JsonLinesLogger
 from .machine import check_device, cpu_threads, versions
-from .registry import look_up
-
-Figure = float | Callable[[], float]
-
-
-class Task(Protocol):
-    """What is trained. A class that a room or a package offers is built as ``cls(config, data_root=...)``.
-
-    The constructor reads the data and checks everything that can be checked, so that bad input ends before anything is
-    written. A task keeps no state between steps: what a step draws at random is a function of (seed, step), by
-    ``jiio.outputs.seeds.generator(config.seed, "what for", step)``. It moves its tensors to ``config.device``.
-
-    A task may also offer ``pictures(model) -> {file name: bytes}``, something to look at, which is written at the end.
-    """
-
-    def model(self) -> nn.Module:
-        """A freshly initialised model on the CPU; the global random state is seeded before the call."""
-        ...
-
-    def loss(self, model: nn.Module, step: int) -> tuple[Tensor, Mapping[str, Figure]]:
-        """The scalar loss of training step ``step`` (0, 1, ...), and figures for the log.
-
-        A figure that is a function is called at the end of the step, when the costs of the backward pass are known.
-        """
-        ...
-
-    def evaluate(self, model: nn.Module) -> list[dict[str, str | float]]:
-        """The figures on the test images, as rows of one table; the model is in evaluation mode."""
-        ...
+from .task import AbstractTask, build_task, name_of
 
 
 class TrainingError(JiioError, RuntimeError):
     """The training cannot go on."""
-
-
-def build_task(config: RunConfig, *, data_root: Path | None = None) -> Task:
-    """The task that the configuration names."""
-    return look_up("task", config.task, "task")(config, data_root=data_root)
 
 
 def train(
@@ -73,7 +40,7 @@ def train(
     *,
     resume: bool = False,
     data_root: Path | None = None,
-    task: Task | None = None,
+    task: AbstractTask | None = None,
     report: Callable[[str], None] | None = None,
     resume_hint: str = "Run it again with resume=True to continue.",
 ) -> Checkpoint:
@@ -89,9 +56,10 @@ def train(
     report = report or _to_stderr
     folder = check_output_folder("output", Path(config.output))
     device = check_device(config.device)
+    handed = None if task is None else check_handed(task, config)
     task = task or build_task(config, data_root=data_root)
     loggers = [JsonLinesLogger(), *(choice.make("logger", f"loggers[{i}]") for i, choice in enumerate(config.loggers))]
-    start = find_start(config, folder, resume, report)
+    start = find_start(config, folder, resume, report, handed)
 
     with cpu_threads(config.threads), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(derive(config.seed, "model"))
@@ -101,13 +69,13 @@ def train(
             start.restore_model(model)
             start.restore_optimiser(model, optimiser)
         elif config.start is not None:
-            begin_with(config.start, model)
+            begin_with(config.start, model, paths_of(config))
         done = 0 if start is None else start.step
         remove_parts(folder)
 
         last = start
         if done < config.steps:
-            with Interruption() as interruption, Record(config, folder, loggers, done) as record:
+            with Interruption() as interruption, Record(config, folder, loggers, done, handed) as record:
                 for step in range(done, config.steps):
                     figures = training_step(config, task, model, optimiser, step)
                     record.log(step, figures)
@@ -117,38 +85,48 @@ def train(
                     if interruption.code and done < config.steps:
                         message = f"Interrupted after step {done} of {config.steps}, saved in {folder}. {resume_hint}"
                         raise TrainingInterrupted(message, interruption.code)
-        files.save(folder / files.WEIGHTS, done, config, model)
-        for name, picture in getattr(task, "pictures", _no_pictures)(model.eval()).items():
+        files.save(folder / files.WEIGHTS, done, config, model, handed=handed)
+        for name, picture in task.pictures(model.eval()).items():
             write_whole(folder / name, picture)
     assert last is not None  # config.steps is at least 1
     return last
 
 
-def _no_pictures(model: nn.Module) -> dict[str, bytes]:
-    return {}
+def check_handed(task: AbstractTask, config: RunConfig) -> str:
+    """The name of a task object that stands in for the configuration's, to be kept with the checkpoints."""
+    check_instance("task", task, AbstractTask)
+    if difference := files.differing(config, task.config, FREE_ON_RESUME):
+        fail("task", "a task of the configuration that is trained", f"one of another ({difference})")
+    return name_of(task)
 
 
-def find_start(config: RunConfig, folder: Path, resume: bool, report: Callable[[str], None]) -> Checkpoint | None:
+def find_start(
+    config: RunConfig, folder: Path, resume: bool, report: Callable[[str], None], handed: str | None
+) -> Checkpoint | None:
     """The checkpoint to go on from, None to begin; refuses to write over a training, or to go on with another one."""
     if not resume:
         if files.checkpoints(folder) or (folder / files.WEIGHTS).exists():
             came = f"{folder}, which holds one"
             fail("output", "a folder without a training", came, "Pass --resume to continue it, or another --output.")
         return None
-    start = files.load_newest(folder, report)
+    start = files.load_newest(folder, report, allow=paths_of(config))
     if start is None:
         report(f"{folder}: no checkpoint to resume from, so the training begins at step 0.")
     else:
+        if start.handed != handed:
+            own = "that of the configuration"
+            expected = f"the task that {start.path} was trained with, {start.handed or own}"
+            fail("task", expected, handed or own, error=CheckpointError)
         check_same(config, start, report)
         report(f"{folder}: {start.step} of {config.steps} steps are done.")
     return start
 
 
-def begin_with(word: str, model: nn.Module) -> None:
+def begin_with(word: str, model: nn.Module, allow: Iterable[str] = ()) -> None:
     """Weights of another training, in place: for fine-tuning. Steps and optimiser begin anew."""
     from .shipped import shipped
 
-    other = files.load(shipped("start", word, "weights", ".safetensors"))
+    other = files.load(shipped("start", word, "weights", ".safetensors"), allow=allow)
     try:
         other.restore_model(model)
     except CheckpointError:
@@ -159,8 +137,11 @@ def begin_with(word: str, model: nn.Module) -> None:
 class Record:
     """Everything a training leaves while it runs: log lines, the progress bar, checkpoints."""
 
-    def __init__(self, config: RunConfig, folder: Path, loggers: list[AbstractLogger], done: int) -> None:
-        self.config, self.folder, self.loggers, self.done = config, folder, loggers, done
+    def __init__(
+        self, config: RunConfig, folder: Path, loggers: list[AbstractLogger], done: int, handed: str | None
+    ) -> None:
+        self.config, self.folder, self.loggers = config, folder, loggers
+        self.done, self.handed = done, handed
 
     def __enter__(self) -> Record:
         from tqdm import tqdm
@@ -188,13 +169,13 @@ class Record:
         """A checkpoint after ``done`` steps. The log reaches the disk first: no checkpoint without its lines."""
         for logger in self.loggers:
             logger.flush()
-        saved = files.save(files.name_of(self.folder, done), done, self.config, model, optimiser)
+        saved = files.save(files.name_of(self.folder, done), done, self.config, model, optimiser, handed=self.handed)
         files.prune(self.folder, self.config.keep)
         return saved
 
 
 def training_step(
-    config: RunConfig, task: Task, model: nn.Module, optimiser: torch.optim.Optimizer, step: int
+    config: RunConfig, task: AbstractTask, model: nn.Module, optimiser: torch.optim.Optimizer, step: int
 ) -> dict[str, float]:
     """One update of the weights; everything random in it follows from (seed, step)."""
     torch.manual_seed(derive(config.seed, "step", step))

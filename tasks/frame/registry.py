@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +22,14 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from .load import ConfigError, nearest
+from .paths import fetch, import_path, is_path
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
 HOME = Path(__file__).parents[1]
 PACKAGE = __name__.rpartition(".frame")[0]
+GROUP = "jiio.tasks"
 
 
 @dataclass(frozen=True)
@@ -47,54 +48,95 @@ class Command:
         return fetch(self.at[1])(values, argv)
 
 
-def rooms() -> Iterator[ModuleType]:
-    """Ours, by name, then those of installed packages."""
-    for folder in sorted(path.parent for path in HOME.glob("*/__init__.py")):
-        yield importlib.import_module(f"{PACKAGE}.{folder.name}")
-    for entry in sorted(importlib.metadata.entry_points(group="jiio.tasks"), key=lambda e: e.name):
-        yield importlib.import_module(entry.value)
-
-
-def fetch(path: str) -> Any:
-    """What stands at ``package.module:Name``."""
-    module, _, name = path.partition(":")
-    return getattr(importlib.import_module(module), name)
-
-
 TASKS: dict[str, str] = {}
 CONFIGS: dict[str, str] = {}
 COMMANDS: dict[str, Command] = {}
 KINDS: dict[str, str] = {}
 TABLE: dict[str, dict[str, str]] = {"task": TASKS}
+FOLDERS: list[Path] = []  # of the rooms; their configs/ and weights/ can be called by name
+BROKEN: dict[str, str] = {}  # entry point -> why its room is not here
 
 
-def _enter(room: ModuleType) -> None:
-    """Write what a room says into the tables."""
+def _rooms() -> Iterator[ModuleType]:
+    """Ours, by name, then those of installed packages; a package that is broken must not take the rest down."""
+    for folder in sorted(path.parent for path in HOME.glob("*/__init__.py")):
+        yield importlib.import_module(f"{PACKAGE}.{folder.name}")
+
+    for entry in sorted(importlib.metadata.entry_points(group=GROUP), key=lambda e: e.name):
+        try:
+            yield importlib.import_module(entry.value)
+        except Exception as error:  # somebody else's module may raise anything
+            BROKEN[entry.name] = f"{entry.value} cannot be imported ({type(error).__name__}: {error})"
+
+
+def enter(room: ModuleType) -> None:
+    """Write what a room says into the tables.
+
+    Errors: ConfigError where a name is taken already, before anything of the room is entered.
+    """
+    name = room.__name__
+    tasks, commands = dict(getattr(room, "TASKS", {})), dict(getattr(room, "COMMANDS", {}))
+    kinds, choices = dict(getattr(room, "KINDS", {})), dict(getattr(room, "CHOICES", {}))
+
+    # A second meaning of a name would change what configurations and checkpoints of others say.
+    taken = [*(TASKS.keys() & tasks), *(COMMANDS.keys() & commands), *(KINDS.keys() & kinds)]
+    taken += [key for kind, members in choices.items() for key in TABLE.get(kind, {}).keys() & members]
+    if taken:
+        raise ConfigError(f"{name}: the name {taken[0]!r} is taken by another room. Choose another one.")
 
     def at(path: str) -> str:
-        return f"{room.__name__}{path}" if path.startswith(".") else path
+        return f"{name}{path}" if path.startswith(".") else path
 
-    for name, (task, config) in getattr(room, "TASKS", {}).items():
-        TASKS[name], CONFIGS[name] = at(task), at(config)
-    for name, (help, declare, run) in getattr(room, "COMMANDS", {}).items():
-        COMMANDS[name] = Command(help, (at(declare), at(run)))
-    for kind, base in getattr(room, "KINDS", {}).items():
-        KINDS[kind] = at(base)
-    for kind, members in getattr(room, "CHOICES", {}).items():
-        TABLE.setdefault(kind, {}).update({name: at(path) for name, path in members.items()})
+    for key, (task, config) in tasks.items():
+        TASKS[key], CONFIGS[key] = at(task), at(config)
+    for key, (help, declare, run) in commands.items():
+        COMMANDS[key] = Command(help, (at(declare), at(run)))
+    KINDS.update({kind: at(base) for kind, base in kinds.items()})
+    for kind, members in choices.items():
+        TABLE.setdefault(kind, {}).update({key: at(path) for key, path in members.items()})
+    FOLDERS.extend(Path(folder) for folder in room.__path__)
 
 
-for _room in rooms():
-    _enter(_room)
+def _open() -> None:
+    """Enter all rooms."""
+    for room in _rooms():
+        try:
+            enter(room)
+        except Exception as error:
+            if room.__name__.startswith(f"{PACKAGE}."):
+                raise  # ours: a mistake that a test must see
+            BROKEN[room.__name__] = str(error)
+
+
+_open()
 
 
 def look_up(kind: str, name: str, where: str) -> Any:
-    """The class that ``name`` stands for among the choices of a kind. where: its key, for messages."""
-    if name not in TABLE[kind]:
-        raise ConfigError(f"{where}: no {kind} is called {name!r}. {nearest(name, TABLE[kind])}")
-    return fetch(TABLE[kind][name])
+    """The class that ``name`` stands for among the choices of a kind, or at ``package.module:Name``.
+
+    where: the key that holds the name, for messages.
+
+    Errors: ConfigError where there is none, where it is not of the kind, or where nobody has allowed the path.
+    """
+    if not is_path(name):
+        if name not in TABLE[kind]:
+            lost = "".join(f" ({reason}.)" for reason in BROKEN.values())
+            raise ConfigError(f"{where}: no {kind} is called {name!r}. {nearest(name, TABLE[kind])}{lost}")
+        return fetch(TABLE[kind][name])
+
+    if kind not in KINDS:
+        raise ConfigError(f"{where}: for a {kind} only these names are accepted. {nearest(name, TABLE[kind])}")
+    found, base = import_path(name, where), fetch(KINDS[kind])
+    if not (isinstance(found, type) and issubclass(found, base)):
+        came = f"{name}, which is {'another class' if isinstance(found, type) else f'a {type(found).__name__}'}"
+        remedy = f"Derive it from {base.__module__}.{base.__name__}."
+        raise ConfigError(f"{where}: expected a class of the kind {kind}, got {came}. {remedy}")
+    return found
 
 
 def config_class(values: Mapping[str, Any]) -> type[Any]:
-    """The class of a configuration, from the task that its values name."""
-    return fetch(CONFIGS.get(str(values.get("task")), CONFIGS["restore"]))
+    """The class of a configuration, from the task that its values name: a room's, or the ``Config`` of one's own."""
+    task = values.get("task")
+    if isinstance(task, str) and is_path(task):
+        return look_up("task", task, "task").Config
+    return fetch(CONFIGS.get(str(task), CONFIGS["restore"]))

@@ -1,15 +1,15 @@
-"""Files that come with jiio: the configurations and the weights in the rooms."""
+"""Files that come with jiio, or with a package that adds a room: the configurations and the weights of the rooms."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-HOME = Path(__file__).parents[1]
+from .registry import FOLDERS
 
 
 def all_shipped(folder: str, suffix: str) -> dict[str, Path]:
     """name -> file of everything in the folders of that name, such as ``configs`` and ``weights``, of all rooms."""
-    return {path.stem: path for path in sorted(HOME.glob(f"*/{folder}/*{suffix}"))}
+    return {path.stem: path for room in FOLDERS for path in sorted((room / folder).glob(f"*{suffix}"))}
 
 
 def shipped(argument: str, word: str, folder: str, suffix: str) -> Path:

@@ -28,6 +28,7 @@ from jiio.tasks.frame.checkpoint import Checkpoint
 from jiio.tasks.frame.choices import Choice
 from jiio.tasks.frame.config import RunConfig, whole
 from jiio.tasks.frame.files import InputError
+from jiio.tasks.frame.task import AbstractTask
 from jiio.tasks.images.batches import training_batch
 from jiio.tasks.images.config import DataConfig
 from jiio.tasks.images.families import load_images
@@ -123,7 +124,7 @@ def load_generator(checkpoint: Checkpoint, argument: str = "--checkpoint") -> La
     return model.eval().requires_grad_(False)
 
 
-class Generate:
+class Generate(AbstractTask):
     """The task ``generate`` of a training configuration."""
 
     def __init__(self, config: GenerateConfig, *, data_root: Path | None = None) -> None:

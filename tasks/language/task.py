@@ -12,6 +12,7 @@ from jiio.checks import fail
 from jiio.outputs.seeds import generator
 from jiio.tasks.frame.checkpoint import load
 from jiio.tasks.frame.files import InputError
+from jiio.tasks.frame.task import AbstractTask
 
 from .adversaries import AbstractAdversary, Unperturbed
 from .config import LanguageConfig
@@ -22,7 +23,7 @@ from .text import Vocabulary, draw_texts, lay_out, load_text
 SAMPLE = 200  # tokens that are written at the end of a training
 
 
-class Language:
+class Language(AbstractTask):
     """The task ``language`` of a training configuration."""
 
     def __init__(self, config: LanguageConfig, *, data_root: Path | None = None) -> None:

@@ -31,6 +31,7 @@ from jiio.outputs.seeds import generator
 from jiio.tasks.frame import drawings as figures
 from jiio.tasks.frame.choices import Choice
 from jiio.tasks.frame.config import RunConfig, whole
+from jiio.tasks.frame.task import AbstractTask
 
 from .adaptation import AbstractAdaptation
 from .episodes import EpisodeConfig, Episodes, episodes, load_classes
@@ -88,7 +89,7 @@ class MetaConfig(RunConfig):
         self.adaptation.make("adaptation", "adaptation")
 
 
-class Meta:
+class Meta(AbstractTask):
     """The task ``meta`` of a training configuration."""
 
     def __init__(self, config: MetaConfig, *, data_root: Path | None = None) -> None:

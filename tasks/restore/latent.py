@@ -26,6 +26,7 @@ from jiio.outputs.seeds import generator
 from jiio.tasks.frame.choices import Choice
 from jiio.tasks.frame.config import RunConfig, whole
 from jiio.tasks.frame.load import ConfigError
+from jiio.tasks.frame.task import AbstractTask
 from jiio.tasks.images.batches import training_batch
 from jiio.tasks.images.config import DataConfig
 from jiio.tasks.images.families import load_images
@@ -39,7 +40,7 @@ from .compare.baselines import Case, best, serving
 Row = dict[str, str | float]
 
 
-class Restore:
+class Restore(AbstractTask):
     """The task ``restore`` of a training configuration."""
 
     def __init__(self, config: RestoreConfig, *, data_root: Path | None = None) -> None:

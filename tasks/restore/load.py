@@ -16,12 +16,12 @@ def load_restorer(argument: str, word: str) -> AbstractRestorer:
     Errors: InputError where there is none, CheckpointError where it is damaged.
     """
     from jiio.tasks.frame.checkpoint import load
-    from jiio.tasks.frame.registry import look_up
     from jiio.tasks.frame.shipped import shipped
+    from jiio.tasks.frame.task import overrides, task_of
 
     checkpoint = load(shipped(argument, word, "weights", ".safetensors"))
-    task = look_up("task", checkpoint.config.task, "task")
-    if not hasattr(task, "restorer"):
+    task = task_of(checkpoint)
+    if not overrides(task, "restorer"):
         came = f"{word}, a training of the task {checkpoint.config.task!r}"
         fail(argument, "weights of a restorer", came, "Train one by `jiio train prior-grey`.", InputError)
     return task.restorer(checkpoint).eval().requires_grad_(False)

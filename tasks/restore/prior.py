@@ -22,6 +22,7 @@ from jiio.outputs.seeds import generator
 from jiio.tasks.frame.checkpoint import Checkpoint
 from jiio.tasks.frame.config import RunConfig, whole
 from jiio.tasks.frame.load import ConfigError, nearest
+from jiio.tasks.frame.task import AbstractTask
 from jiio.tasks.images.metrics import psnr
 from jiio.tasks.images.patches import FAMILIES, draw_patches, load_pictures
 
@@ -132,7 +133,7 @@ def number_format(precision: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if quick else torch.float32
 
 
-class Prior:
+class Prior(AbstractTask):
     """The task ``prior`` of a training configuration."""
 
     def __init__(self, config: PriorConfig, *, data_root: Path | None = None) -> None:

@@ -21,7 +21,7 @@ from jiio.checks import check_number
 from jiio.models import EquilibriumModel, SceneScores
 from jiio.tasks.frame import drawings as figures
 from jiio.tasks.frame.config import RunConfig
-from jiio.tasks.frame.loop import Figure
+from jiio.tasks.frame.task import AbstractTask, Figure
 
 from .data import SegmentDataConfig, image_labels, load_segmented, segmented_batch
 from .folders import IGNORED
@@ -85,7 +85,7 @@ def cross_entropy(scores: Tensor, true: Tensor) -> Tensor:
     return total / (true != IGNORED).sum().clamp_min(1)
 
 
-class Segment:
+class Segment(AbstractTask):
     """The task ``segment`` of a training configuration."""
 
     def __init__(self, config: SegmentConfig, *, data_root: Path | None = None) -> None:

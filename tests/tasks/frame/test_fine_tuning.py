@@ -11,7 +11,7 @@ import toy
 from jiio import JiioError
 from jiio.tasks.frame.checkpoint import load
 from jiio.tasks.frame.interrupt import TrainingInterrupted
-from loop_cases import InterruptedToy, config_of, run
+from loop_cases import config_of, interrupted, run
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +42,7 @@ def test_a_fine_tuning_that_was_interrupted_goes_on_from_its_own_checkpoint():
     run(config_of("first"))
     config = config_of("half", start="first")
     with pytest.raises(TrainingInterrupted):
-        run(config, task=InterruptedToy(config, at=17))
+        interrupted(config, 17)
     run(config, resume=True)
     run(config_of("whole", start="first"))
     a, b = load(Path("half")), load(Path("whole"))

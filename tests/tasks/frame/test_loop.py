@@ -21,7 +21,7 @@ from jiio.tasks.frame.evaluate import evaluate
 from jiio.tasks.frame.interrupt import TrainingInterrupted
 from jiio.tasks.frame.loop import TrainingError, learning_rate, train
 from jiio.tasks.restore.latent import RestoreConfig
-from loop_cases import InterruptedToy, assert_same_training, config_of, run
+from loop_cases import assert_same_training, config_of, interrupted, presses, run, stopped
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +87,7 @@ def test_a_damaged_newest_checkpoint_is_reported_and_passed_over():
     run(config_of("whole"))
     config = config_of("cut")
     with pytest.raises(TrainingInterrupted):
-        run(config, task=InterruptedToy(config, at=22))
+        interrupted(config, 22)
     newest = checkpoints(Path("cut"))[-1]
     newest.write_bytes(newest.read_bytes()[:-100])
     said = []
@@ -109,7 +109,7 @@ def test_a_torn_log_line_is_repaired():
     run(config_of("whole"))
     config = config_of("cut")
     with pytest.raises(TrainingInterrupted):
-        run(config, task=InterruptedToy(config, at=20))
+        interrupted(config, 20)
     with Path("cut/log.jsonl").open("ab") as file:
         file.write(b'{"step": 21, "loss": 0.5}\n{"step": 22, "lo')
     run(config, resume=True)
@@ -153,7 +153,7 @@ def test_what_the_weights_do_not_depend_on_may_change():
     run(config_of("whole"))
     config = config_of("cut")
     with pytest.raises(TrainingInterrupted):
-        run(config, task=InterruptedToy(config, at=20))
+        interrupted(config, 20)
     Path("cut").rename("moved")
     run(dataclasses.replace(config, output="moved", checkpoint_every=7, keep=1), resume=True)
     assert_same_training("whole", "moved")
@@ -162,7 +162,7 @@ def test_what_the_weights_do_not_depend_on_may_change():
 def test_other_versions_are_said(monkeypatch):
     config = config_of("a")
     with pytest.raises(TrainingInterrupted):
-        run(config, task=InterruptedToy(config, at=20))
+        interrupted(config, 20)
     monkeypatch.setattr(torch, "__version__", "9.9.9")
     said = []
     train(config, resume=True, report=said.append)
@@ -249,27 +249,16 @@ class StatefulToy(toy.ToyTask):
         return Stateful()
 
     def loss(self, model, step):
-        return super().loss(model, step)[0], {}
-
-
-class InterruptedStateful(InterruptedToy, StatefulToy):
-    pass
+        return super().loss(nn.Sequential(nn.Flatten(), model), step)[0], {}
 
 
 def test_every_kind_of_state_survives():
     config = config_of("whole")
-    flat = nn.Flatten()
-
-    def adapt(task):
-        inner = task.loss
-        task.loss = lambda model, step: inner(nn.Sequential(flat, model), step)
-        return task
-
-    run(config, task=adapt(StatefulToy(config)))
+    run(config, task=StatefulToy(config))
     cut = config_of("cut")
-    with pytest.raises(TrainingInterrupted):
-        run(cut, task=adapt(InterruptedStateful(cut, at=13)))
-    run(cut, resume=True, task=adapt(StatefulToy(cut)))
+    with pytest.raises(TrainingInterrupted), stopped(StatefulToy, 13, presses):
+        run(cut, task=StatefulToy(cut))
+    run(cut, resume=True, task=StatefulToy(cut))
     assert_same_training("whole", "cut")
     assert int(load(Path("cut")).tensors["model.count"]) == 40
 

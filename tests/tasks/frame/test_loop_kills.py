@@ -15,7 +15,7 @@ import pytest
 import toy
 from jiio.tasks.frame.checkpoint import load
 from jiio.tasks.frame.interrupt import TrainingInterrupted
-from loop_cases import InterruptedToy, assert_same_training, config_of, run
+from loop_cases import assert_same_training, config_of, interrupted, run
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +30,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_resume_is_exact(at):
     config = config_of("cut")
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(TrainingInterrupted, match=f"after step {at + 1} of 40.*Press play") as stop:
-        run(config, task=InterruptedToy(config, at), resume_hint="Press play.")
+        interrupted(config, at, resume_hint="Press play.")
     assert stop.value.code == 130
     assert signal.getsignal(signal.SIGINT) is before
     assert load(Path("cut")).step == at + 1
@@ -42,7 +42,7 @@ def test_a_second_ctrl_c_stops_at_once_and_loses_nothing():
     run(config_of("whole"))
     config = config_of("cut")
     with pytest.raises(TrainingInterrupted, match="at once"):
-        run(config, task=InterruptedToy(config, at=17, times=2))
+        interrupted(config, 17, 2)
     assert load(Path("cut")).step == 15
     run(config, resume=True)
     assert_same_training("whole", "cut")
@@ -50,7 +50,7 @@ def test_a_second_ctrl_c_stops_at_once_and_loses_nothing():
 
 def test_ctrl_c_in_the_last_step_ends_the_training_well():
     config = config_of("a")
-    assert run(config, task=InterruptedToy(config, at=39)).step == 40
+    assert interrupted(config, 39).step == 40
 
 
 def start(*arguments: str) -> subprocess.Popen:

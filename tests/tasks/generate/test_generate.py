@@ -30,6 +30,7 @@ from jiio.tasks.generate.samples import auroc, nearest_neighbour_accuracy, slice
 from jiio.tasks.generate.task import Generate, GenerateConfig, encoder_plan, load_generator
 from jiio.tasks.images.config import DataConfig
 from jiio.tasks.images.families import load_images
+from loop_cases import dies, stopped
 
 TIGHT: dict[str, Any] = {"atol": 1e-12, "rtol": 1e-11}
 
@@ -327,22 +328,13 @@ def test_a_resumed_training_is_the_same_bit_for_bit(tmp_path):
     from jiio.tasks.frame.loop import train
 
     train(toy(tmp_path / "a"), report=lambda line: None)
-    with pytest.raises(KeyboardInterrupt):
-        train(toy(tmp_path / "b"), task=Stopping(toy(tmp_path / "b")), report=lambda line: None)
+    with pytest.raises(KeyboardInterrupt), stopped(Generate, 3, dies):
+        train(toy(tmp_path / "b"), report=lambda line: None)
     train(toy(tmp_path / "b"), resume=True, report=lambda line: None)
     a, b = load(tmp_path / "a" / "weights.safetensors"), load(tmp_path / "b" / "weights.safetensors")
     assert a.step == b.step == 4 and all(torch.equal(t, b.tensors[name]) for name, t in a.tensors.items())
     model = load_generator(a)  # the moments of the codes come with the weights
     assert float(model.seen) == 4 and not torch.equal(model.code_mean, torch.zeros(4))
-
-
-class Stopping(Generate):
-    """Dies in the fourth step."""
-
-    def loss(self, model, step):
-        if step == 3:
-            raise KeyboardInterrupt
-        return super().loss(model, step)
 
 
 def test_patches_come_from_photographs_and_the_test_ones_from_another():

@@ -33,6 +33,7 @@ from jiio.tasks.language.config import LanguageConfig
 from jiio.tasks.language.model import LanguageModel
 from jiio.tasks.language.task import Language
 from jiio.tasks.language.text import Vocabulary
+from loop_cases import dies, stopped
 
 DOUBLE = torch.float64
 TIGHT = jiio.Tolerance(1e-10, 1e-10)
@@ -309,15 +310,9 @@ def test_a_resumed_training_is_the_same_bit_for_bit(text: Path, tmp_path: Path) 
     over = {"adversary": [ADVERSARIES[0], {"name": "Unperturbed"}], "model": SIZES | {"dropout": 0.2}}
     straight = train(configuration(text, tmp_path / "a", **over))
 
-    class Stopping(Language):
-        def loss(self, model, step):
-            if step == 3:
-                raise KeyboardInterrupt
-            return super().loss(model, step)
-
     half = configuration(text, tmp_path / "b", **over)
-    with pytest.raises(KeyboardInterrupt):
-        train(half, task=Stopping(half))
+    with pytest.raises(KeyboardInterrupt), stopped(Language, 3, dies):
+        train(half)
     resumed = train(half, resume=True, report=lambda line: None)
     assert all(torch.equal(straight.tensors[name], resumed.tensors[name]) for name in straight.tensors)
 

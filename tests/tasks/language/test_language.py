@@ -23,6 +23,7 @@ from jiio.tasks.language.model import LanguageModel
 from jiio.tasks.language.task import Language
 from jiio.tasks.language.text import TextConfig, Vocabulary, draw_texts, lay_out, load_text, tokens_of
 from jiio.tasks.language.writing import encoded, go_on
+from loop_cases import dies, stopped
 
 LINE = "the cat sat on the mat and the dog sat on the log\n"
 SIZES = {"width": 8, "heads": 2, "inner": 12, "memory": 6}
@@ -161,20 +162,11 @@ def test_the_perplexity_is_that_of_the_probabilities(text: Path, tmp_path: Path)
 def test_a_resumed_training_is_the_same_bit_for_bit(text: Path, tmp_path: Path, over: dict) -> None:
     straight = train(configuration(text, tmp_path / "a", **over))
     half = configuration(text, tmp_path / "b", **over)
-    with pytest.raises(KeyboardInterrupt):
-        train(half, task=Stopping(half))
+    with pytest.raises(KeyboardInterrupt), stopped(Language, 4, dies):
+        train(half)
     resumed = train(half, resume=True, report=lambda line: None)
     assert straight.step == resumed.step == 6
     assert all(torch.equal(straight.tensors[name], resumed.tensors[name]) for name in straight.tensors)
-
-
-class Stopping(Language):
-    """Dies in the fifth step."""
-
-    def loss(self, model, step):
-        if step == 4:
-            raise KeyboardInterrupt
-        return super().loss(model, step)
 
 
 def test_the_vocabulary_travels_with_the_checkpoint(text: Path, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from jiio.tasks.meta.adaptation import FirstOrder, Joint, Nested, at
 from jiio.tasks.meta.episodes import Episodes, episodes
 from jiio.tasks.meta.learner import QUERY, FewShotLearner, FilmCell, LearnerConfig
 from jiio.tasks.meta.task import Meta, MetaConfig
+from loop_cases import dies, stopped
 
 SMALL = LearnerConfig(channels=(4,), features=5, task=3, prior=0.5, gain=0.5)
 TIGHT: dict[str, Any] = {"atol": 1e-12, "rtol": 1e-11, "max_steps": 600, "adjoint_rtol": 1e-12, "adjoint_steps": 400}
@@ -294,20 +295,11 @@ def test_a_resumed_training_is_the_same_bit_for_bit(tmp_path):
 
     train(toy(tmp_path / "a"), report=lambda line: None)
     halted = dataclasses.replace(toy(tmp_path / "b"))
-    with pytest.raises(KeyboardInterrupt):
-        train(halted, task=Stopping(halted), report=lambda line: None)
+    with pytest.raises(KeyboardInterrupt), stopped(Meta, 3, dies):
+        train(halted, report=lambda line: None)
     train(toy(tmp_path / "b"), resume=True, report=lambda line: None)
     a, b = load(tmp_path / "a" / "weights.safetensors"), load(tmp_path / "b" / "weights.safetensors")
     assert a.step == b.step == 4 and all(torch.equal(t, b.tensors[name]) for name, t in a.tensors.items())
-
-
-class Stopping(Meta):
-    """Dies in the fourth step."""
-
-    def loss(self, model, step):
-        if step == 3:
-            raise KeyboardInterrupt
-        return super().loss(model, step)
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from jiio.tasks.maps.base import Denoise, Inpaint
 from jiio.tasks.restore.imagespace import DirectRestorer, ImageRestorer, Strength
 from jiio.tasks.restore.load import load_restorer
 from jiio.tasks.restore.prior import Direct, Prior, PriorConfig, number_format
+from loop_cases import dies, stopped
 
 SIZES = {"features": 4, "wide": 4, "depth": 1}
 
@@ -151,23 +152,11 @@ def test_a_resumed_training_is_the_same_bit_for_bit(folder, tmp_path, precision)
 
     straight = train(configuration(folder, tmp_path / "a", precision=precision, threads=1))
     half = tmp_path / "b"
-    with pytest.raises(KeyboardInterrupt):
-        train(configuration(folder, half, precision=precision, threads=1), task=Stopping(folder, half, precision))
+    with pytest.raises(KeyboardInterrupt), stopped(Prior, 4, dies):
+        train(configuration(folder, half, precision=precision, threads=1))
     resumed = train(configuration(folder, half, precision=precision, threads=1), resume=True, report=lambda line: None)
     assert straight.step == resumed.step == 6
     assert all(torch.equal(straight.tensors[name], resumed.tensors[name]) for name in straight.tensors)
-
-
-class Stopping(Prior):
-    """Dies in the fifth step."""
-
-    def __init__(self, folder: Path, output: Path, precision: str) -> None:
-        super().__init__(configuration(folder, output, precision=precision, threads=1))
-
-    def loss(self, model, step):
-        if step == 4:
-            raise KeyboardInterrupt
-        return super().loss(model, step)
 
 
 # The restorer
