@@ -118,6 +118,9 @@ from .rules import (
 from .rules import (
     SignStep as SignStep,
 )
+from .settings import (
+    SolveSettings as SolveSettings,
+)
 from .solution import (
     Evaluations as Evaluations,
 )

@@ -13,10 +13,8 @@ from .checks import (
     ArgumentTypeError,
     GradientError,
     check_callable,
-    check_choice,
     check_finite,
     check_instance,
-    check_integer,
     fail,
 )
 from .iterate import Outcome, Recorder, iterate
@@ -24,16 +22,12 @@ from .layout import Spec, Tree, check_tree, detach, leaves
 from .operators import EquilibriumMap, JointMap
 from .problem import Cell, Problem, held_fixed, initial_state
 from .rules import AbstractRule, GradientStep
+from .settings import check_settings
 from .solution import Solution, Tolerance, Trace
 from .solvers import AbstractSolver, Anderson
 
 
-def _check_settings(solver, adjoint, tolerance, max_steps, on_failure, trace) -> None:
-    check_instance("solver", solver, AbstractSolver)
-    check_instance("adjoint", adjoint, AbstractAdjoint)
-    check_instance("tolerance", tolerance, Tolerance)
-    check_integer("max_steps", max_steps, 2)
-    check_choice("on_failure", on_failure, ("warn", "raise", "ignore"))
+def _check_trace(trace: bool | str) -> None:
     if trace not in (True, False, "points"):
         fail("trace", "True, False or 'points' (which keeps every iterate)", trace)
 
@@ -104,7 +98,8 @@ def solve(
             "Use torch.no_grad().",
             GradientError,
         )
-    _check_settings(solver, adjoint, tolerance, max_steps, on_failure, trace)
+    check_settings(solver, adjoint, tolerance, max_steps, on_failure)
+    _check_trace(trace)
     like = leaves(check_tree("x0", x0))[0]
     rule.check(like.shape[0])
     if not rule.exact_step and not problem.prox.is_set:
@@ -178,7 +173,8 @@ def equilibrium(
     ``multiplier`` None: there is no objective. Raises as :func:`solve` does.
     """
     check_callable("cell", cell, "(z, x) -> z")
-    _check_settings(solver, adjoint, tolerance, max_steps, on_failure, trace)
+    check_settings(solver, adjoint, tolerance, max_steps, on_failure)
+    _check_trace(trace)
     like = leaves(check_tree("x", x))[0]
     with held_fixed(cell):
         z0 = initial_state(cell, x, z0, like)

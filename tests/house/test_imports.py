@@ -41,6 +41,7 @@ ORDER = [
     ("solvers",),
     ("iterate",),
     ("adjoints",),
+    ("settings",),
     ("solving",),
     ("diagnostics",),
     ("models",),
