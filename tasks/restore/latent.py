@@ -163,3 +163,6 @@ class RestoreConfig(RunConfig):
             corruption.draw(1, self.data.size, self.data.size, generator=generator(self.seed))
         except JiioError as error:
             raise ConfigError(f"corruption: {error}") from error
+        except Exception as error:  # a class of one's own may raise anything
+            told = f"{self.corruption.name} cannot draw for these images ({type(error).__name__}: {error})"
+            raise ConfigError(f"corruption: {told}.") from error

@@ -1,0 +1,1 @@
+"""Parts of one's own, as somebody outside jiio would write them: nothing in jiio knows this folder."""
