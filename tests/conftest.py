@@ -1,14 +1,35 @@
-"""What every test shares: one thread, and the data sets where there are any."""
+"""What every test shares: one thread, the draws of hypothesis, and the data sets where there are any."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
 torch.set_num_threads(1)  # small tensors; and sums do not depend on the machine's number of cores
+
+# The default run draws the same examples for everybody, so that nobody's first run fails by luck. The slow run draws new
+# ones, and remembers what failed; what it finds becomes an explicit @example.
+hypothesis.settings.register_profile("fixed", derandomize=True, database=None, deadline=None)
+hypothesis.settings.register_profile("random", derandomize=False, deadline=None, print_blob=True)
+hypothesis.settings.load_profile("fixed")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.markexpr == "slow":
+        hypothesis.settings.load_profile("random")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The slow run repeats the tests that draw, with draws of its own."""
+    if config.option.markexpr == "slow":
+        for item in items:
+            if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+                item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

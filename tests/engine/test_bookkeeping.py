@@ -44,7 +44,7 @@ def sets(name: str, radius: Tensor, center: Tensor) -> jiio.AbstractProx:
     return BALLS[name](radius, center=center)
 
 
-@settings(max_examples=250, deadline=None, derandomize=True)
+@settings(max_examples=250, deadline=None)
 @given(
     name=st.sampled_from(["box", "L1", "L2", "Linf", "L2 and box", "L1 and box"]),
     kind=st.sampled_from(["I", "II"]),

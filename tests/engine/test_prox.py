@@ -84,7 +84,7 @@ def test_prox_is_the_argmin(name: str) -> None:
             assert gap(found[i], program(prox, x, i)) < 2e-6, (name, seed, i)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None)
 @given(name=st.sampled_from(list(SETS)), seed=st.integers(0, 10**6), size=st.floats(1e-3, 1e3))
 def test_projection_satisfies_the_variational_inequality(name: str, seed: int, size: float) -> None:
     """<x - P(x), u - P(x)> <= 0 for every feasible u: this alone characterises the projection."""
@@ -97,7 +97,7 @@ def test_projection_satisfies_the_variational_inequality(name: str, seed: int, s
         assert bool((((x - p) * (u - p)).sum(1) <= slack).all()), name
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None)
 @given(name=st.sampled_from(list(SETS)), seed=st.integers(0, 10**6), size=st.floats(1e-3, 1e3))
 def test_projection_is_feasible_idempotent_and_the_identity_inside(name: str, seed: int, size: float) -> None:
     prox, x = SETS[name](seed), draw(seed + 2, 3, N, scale=size)
@@ -109,7 +109,7 @@ def test_projection_is_feasible_idempotent_and_the_identity_inside(name: str, se
     assert gap(shrunk, 0.999 * p + 0.001 * prox(torch.zeros_like(x))) <= 10 * EXACT * (1 + size)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None)
 @given(name=st.sampled_from(list(ALL)), seed=st.integers(0, 10**6), step=st.floats(1e-3, 1e2))
 def test_prox_is_firmly_nonexpansive(name: str, seed: int, step: float) -> None:
     """|P x - P y|^2 <= <P x - P y, x - y>."""
@@ -119,7 +119,7 @@ def test_prox_is_firmly_nonexpansive(name: str, seed: int, step: float) -> None:
     assert bool(((moved * moved).sum(1) <= (moved * (x - y)).sum(1) + 1e-10).all()), name
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None)
 @given(name=st.sampled_from(list(PRIORS)), seed=st.integers(0, 10**6), step=st.floats(1e-2, 1e1))
 def test_prior_satisfies_its_optimality_condition(name: str, seed: int, step: float) -> None:
     """No nearby u has a smaller g(u) + |u - x|^2 / (2 step), with g from ``penalty``: the two belong together."""
