@@ -8,6 +8,7 @@ function of the whole batch) but never move again.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,15 +41,22 @@ class Outcome:
 
 
 class Recorder:
-    """Collects the trace; NaN where a sample was not running."""
+    """Collects the trace, NaN where a sample was not running; and shows every step to who watches.
 
-    def __init__(self, residuals: bool, points: bool) -> None:
-        self.keep, self.keep_points = residuals, points
+    residuals, points: what to keep. watch: called with the step, v (B, D) and the point that was measured there.
+    """
+
+    def __init__(
+        self, residuals: bool, points: bool, watch: Callable[[int, Tensor, Point], None] | None = None
+    ) -> None:
+        self.keep, self.keep_points, self.watch = residuals, points, watch
         self.residuals: list[Tensor] = []
         self.values: list[Tensor] = []
         self.points: list[Tensor] = []
 
-    def __call__(self, v: Tensor, point: Point, running: Tensor) -> None:
+    def __call__(self, step: int, v: Tensor, point: Point, running: Tensor) -> None:
+        if self.watch is not None:
+            self.watch(step, v, point)
         if not self.keep:
             return
         nan = point.residual.new_full((), float("nan"))
@@ -90,7 +98,7 @@ def iterate(
     for k in range(max_steps):
         point = operator(v)
         running = status == Status.RUNNING
-        recorder(v, point, running)
+        recorder(k, v, point, running)
         steps = steps + running
         merit = _merit(point, tolerance)
         finite = torch.isfinite(merit) & torch.isfinite(point.image.detach().sum(1))

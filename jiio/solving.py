@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -19,12 +20,14 @@ from .checks import (
 )
 from .iterate import Outcome, Recorder, iterate
 from .layout import Spec, Tree, check_tree, detach, leaves
-from .operators import EquilibriumMap, JointMap
+from .operators import EquilibriumMap, JointMap, Point
 from .problem import Cell, Problem, held_fixed, initial_state
 from .rules import AbstractRule, GradientStep
 from .settings import check_settings
 from .solution import Solution, Tolerance, Trace
 from .solvers import AbstractSolver, Anderson
+
+Watch = Callable[[int, Tree, Tree, Tensor], None]
 
 
 def _check_trace(trace: bool | str) -> None:
@@ -53,6 +56,19 @@ def _traced(outcome: Outcome, trace: bool | str, split) -> Trace | None:
     return Trace(torch.stack(outcome.residuals), torch.stack(outcome.values), x=x, z=z)
 
 
+def _watcher(operator: JointMap, watch: Watch | None) -> Callable[[int, Tensor, Point], None] | None:
+    """``watch``, to be called with packed points."""
+    if watch is None:
+        return None
+
+    def unpacked(step: int, v: Tensor, point: Point) -> None:
+        z, _, x, _ = operator.parts(v.detach())
+        assert point.value is not None
+        watch(step, operator.zspec.unpack(z), operator.xspec.unpack(x.detach()), point.value.detach())
+
+    return unpacked
+
+
 def _recording(taped: bool):
     return contextlib.nullcontext() if taped else torch.no_grad()
 
@@ -71,6 +87,7 @@ def solve(
     max_steps: int = 200,
     on_failure: str = "warn",
     trace: bool | str = False,
+    watch: Watch | None = None,
 ) -> Solution:
     """Minimise the objective over the input while the equilibrium is being solved (JIIO, Gurumurthy et al. 2021).
 
@@ -79,7 +96,8 @@ def solve(
     and the squared gain in x, each () or (B, 1), as ``Solution.scaling`` has them; where left out, two steps measure
     them. Give those of an earlier solve to one that begins near an answer: there J_x^T mu + l_x = 0, so the gain cannot
     be measured, and steps that follow from it are too long. max_steps: evaluations after those two. trace: True keeps
-    residuals and objective of every step, "points" also every z and x.
+    residuals and objective of every step, "points" also every z and x. watch: called once per step with the step (from
+    0), z and x, trees that it must not change, and what is minimised there, (B,); not while the scales are measured.
 
     One step costs one evaluation of the cell and one VJP. Every sample is its own problem: its status, residuals
     and step count are its own, and it never touches its neighbours. The returned x satisfies the constraint to
@@ -100,6 +118,8 @@ def solve(
         )
     check_settings(solver, adjoint, tolerance, max_steps, on_failure)
     _check_trace(trace)
+    if watch is not None:
+        check_callable("watch", watch, "(step, z, x, value) -> None")
     like = leaves(check_tree("x0", x0))[0]
     rule.check(like.shape[0])
     if not rule.exact_step and not problem.prox.is_set:
@@ -124,7 +144,7 @@ def solve(
         with _recording(taped):
             operator = JointMap(problem, rule, x0, z0, solver.damping, taped)
             v = operator.start(z0, multiplier, x0, scaling)
-            recorder = Recorder(bool(trace), trace == "points")
+            recorder = Recorder(bool(trace), trace == "points", _watcher(operator, watch))
             outcome = iterate(operator, solver, v, tolerance, max_steps, recorder)
             z, mu, x, _ = operator.parts(outcome.v)
             # Dividing by sqrt(kappa) can cost the last bit of feasibility; the prox gives it back.

@@ -24,8 +24,6 @@ from ..runs import Best, Run, restarted
 from ..target import Target
 from ..threat import ThreatModel
 
-MEASURING = 5  # calls of the objective by which a solve measures its scales, before its first step
-
 
 @dataclass(frozen=True)
 class JointAttack(AbstractAttack):
@@ -67,9 +65,9 @@ class JointAttack(AbstractAttack):
     def _once(self, run: Run) -> Tensor:
         model, x, y, target = run.model, run.x, run.y, run.target
         seen = _Watch(x, y, self.settle)
-        problem = model.problem(seen.scores(lambda logits: -self.objective(logits, y, target)), run.threat.prox(x))
+        objective = seen.scores(lambda logits: -self.objective(logits, y, target))
         solution = jiio.solve(
-            jiio.Problem(problem.cell, seen.inputs(problem.objective), problem.prox),
+            model.problem(objective, run.threat.prox(x)),
             run.start,
             solver=self.solver,
             rule=self.rule,
@@ -77,6 +75,7 @@ class JointAttack(AbstractAttack):
             tolerance=self.tolerance,
             max_steps=self.steps,
             on_failure="ignore",
+            watch=seen.step,
         )
         model.counts.solves.append(solution.evaluations)
         best = Best.empty(x)
@@ -92,24 +91,19 @@ class _Watch:
     """Keeps the strongest x that a solve passes through, by the scores at the state of that moment."""
 
     def __init__(self, x: Tensor, y: Tensor, settle: int) -> None:
-        self.best, self.point, self.y, self.left = Best.empty(x), x, y, MEASURING + settle
-
-    def inputs(self, objective: Callable[[Any, Tensor], Tensor]) -> Callable[[Any, Tensor], Tensor]:
-        """The same objective of (z, x), looked at."""
-
-        def watched(z: Any, point: Tensor) -> Tensor:
-            self.point = point.detach()
-            return objective(z, point)
-
-        return watched
+        self.best, self.y, self.settle = Best.empty(x), y, settle
+        self.logits: Tensor | None = None
 
     def scores(self, objective: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        """The same objective of the scores, looked at."""
+        """The same objective of the scores, which are kept: a step has paid for them already."""
 
-        def watched(logits: Tensor) -> Tensor:
-            self.left -= 1
-            if self.left < 0:
-                self.best.offer(self.point, logits.detach(), self.y)
+        def kept(logits: Tensor) -> Tensor:
+            self.logits = logits.detach()
             return objective(logits)
 
-        return watched
+        return kept
+
+    def step(self, step: int, z: Any, x: Tensor, value: Tensor) -> None:
+        """``watch`` of :func:`jiio.solve`: offer the input of this step, by the scores of its evaluation."""
+        if step >= self.settle and self.logits is not None:
+            self.best.offer(x, self.logits, self.y)
