@@ -157,6 +157,9 @@ from .solving import (
 from .solving import (
     solve as solve,
 )
+from .verdict import (
+    solution_at as solution_at,
+)
 
 __version__: str
 __all__: list[str]

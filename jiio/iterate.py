@@ -74,6 +74,17 @@ def _merit(point: Point, tolerance: Tolerance) -> Tensor:
     return (point.residual / allowed.clamp_min(torch.finfo(allowed.dtype).tiny)).amax(1)
 
 
+@torch.no_grad()
+def judged(point: Point, tolerance: Tolerance) -> Tensor:
+    """(B,) int8 of :class:`Status` for points at which no step was taken: CONVERGED where every block meets the
+    tolerance.
+    """
+    merit = _merit(point, tolerance)
+    finite = torch.isfinite(merit) & torch.isfinite(point.image.sum(1))
+    status = torch.where(merit <= 1, int(Status.CONVERGED), int(Status.MAX_STEPS))
+    return torch.where(finite, status, int(Status.NONFINITE)).to(torch.int8)
+
+
 def iterate(
     operator: EquilibriumMap | JointMap,
     solver: AbstractSolver,

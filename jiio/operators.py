@@ -268,7 +268,7 @@ class JointMap:
         z, x = self.zspec.pack(z0), self.prox.project(self.xspec.pack(x0))
         mu = torch.zeros_like(z) if multiplier is None else self.zspec.pack(multiplier)
         if scaling is not None:
-            self.sigma, self.kappa = (part.detach().to(x).reshape(-1, 1).expand(self.batch, 1) for part in scaling)
+            self.rescale(scaling)
             return self.join(z, mu, x, self.memory)
         given = self.rule.curvature
         if given is not None:
@@ -280,6 +280,11 @@ class JointMap:
         if multiplier is None and not self.differentiable:
             z, mu = image, first  # both were paid for, and both are nearer than the start
         return self.join(z, mu, x, self.memory)
+
+    def rescale(self, scaling: tuple[Tensor, Tensor]) -> None:
+        """Take these scales, sigma and kappa, each () or (B, 1)."""
+        like = self.sigma
+        self.sigma, self.kappa = (part.detach().to(like).reshape(-1, 1).expand(self.batch, 1) for part in scaling)
 
     def _measure(self, z: Tensor, mu: Tensor, x: Tensor, cold: bool) -> tuple[Tensor, Tensor]:
         eps = torch.finfo(x.dtype).eps

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,7 +36,8 @@ def _check_trace(trace: bool | str) -> None:
         fail("trace", "True, False or 'points' (which keeps every iterate)", trace)
 
 
-def _check_scaling(scaling, like: Tensor, rule: AbstractRule) -> None:
+def check_scaling(scaling: Any, like: Tensor) -> None:
+    """A pair of positive tensors, each () or (B, 1), for the batch of ``like``; or None."""
     if scaling is None:
         return
     if not isinstance(scaling, tuple) or len(scaling) != 2 or not all(isinstance(part, Tensor) for part in scaling):
@@ -45,7 +47,10 @@ def _check_scaling(scaling, like: Tensor, rule: AbstractRule) -> None:
             fail("scaling", f"tensors () or ({like.shape[0]}, 1), a number for each sample", part)
         if not bool((torch.isfinite(part) & (part > 0)).all()):
             fail("scaling", "finite numbers above zero", part)
-    if rule.curvature is not None:
+
+
+def _check_one_scale(scaling: Any, rule: AbstractRule) -> None:
+    if scaling is not None and rule.curvature is not None:
         fail("scaling", "a rule without a curvature of its own", f"{type(rule).__name__}.curvature", "Leave one out.")
 
 
@@ -139,7 +144,8 @@ def solve(
                 fail("multiplier", "the same tree and shapes as z0", multiplier)
             for leaf in leaves(multiplier):
                 check_finite("multiplier", leaf)
-        _check_scaling(scaling, like, rule)
+        check_scaling(scaling, like)
+        _check_one_scale(scaling, rule)
         taped = adjoint.taped and torch.is_grad_enabled()
         with _recording(taped):
             operator = JointMap(problem, rule, x0, z0, solver.damping, taped)

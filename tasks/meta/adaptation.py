@@ -11,14 +11,14 @@ All minimise the same inner objective over the task variable x, from x = 0:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 import jiio
 from jiio.checks import check_choice, check_integer, check_number
-from jiio.layout import Spec, Tree, detach
+from jiio.layout import Tree, detach
 from jiio.tasks.solving.nested import NestedRun, nested
 from jiio.tasks.solving.starts import Start
 
@@ -120,8 +120,8 @@ class Nested(AbstractAdaptation):
         run = self.run(problem, x0)
         z, x = run.z, run.x
         if torch.is_grad_enabled():
-            solution = at(problem, x, z)
-            solution = jiio.KKT(self.adjoint_rtol, self.adjoint_steps).attach(problem, solution)
+            kkt = jiio.KKT(self.adjoint_rtol, self.adjoint_steps)
+            solution = jiio.solution_at(problem, x, z, adjoint=kkt, tolerance=jiio.Tolerance(self.atol, self.rtol))
             z, x = solution.z, solution.x
         return Adapted(x, z, run.value, run.visits[-1].own, run.converged)
 
@@ -139,37 +139,3 @@ class FirstOrder(Nested):
             tolerance = jiio.Tolerance(self.atol, self.rtol)
             z = jiio.equilibrium(problem.cell, x, z, tolerance=tolerance, on_failure="ignore").z
         return Adapted(x, z, run.value, run.visits[-1].own, run.converged)
-
-
-def at(problem: jiio.Problem, x: Tree, z: Tree) -> jiio.Solution:
-    """The solution record of a point that was found in another way, with its multiplier.
-
-    x need not be stationary; where it is not, neither is the outer gradient exact.
-    """
-    zspec, batch = Spec.of(z), Spec.of(x).pack(x).shape[0]
-    with torch.enable_grad():
-        leaf = zspec.pack(detach(z)).requires_grad_()
-        image = zspec.pack(problem.cell(zspec.unpack(leaf), detach(x)))
-        value = problem.total(zspec.unpack(leaf), detach(x), batch)
-        (slope,) = torch.autograd.grad(value.sum(), leaf)
-
-    def transposed(u: Tensor) -> Tensor:
-        return torch.autograd.grad(image, leaf, u, retain_graph=True)[0]
-
-    multiplier, _ = jiio.Implicit().solve_transposed(transposed, slope)
-    residual = (image.detach() - leaf.detach()).square().mean(1, keepdim=True).sqrt()
-    return replace(
-        _BLANK,
-        z=detach(z),
-        x=detach(x),
-        multiplier=zspec.unpack(multiplier.detach()),
-        value=value.detach(),
-        status=torch.full((batch,), int(jiio.Status.CONVERGED), dtype=torch.int8, device=slope.device),
-        steps=torch.zeros(batch, dtype=torch.int64, device=slope.device),
-        residual=residual,
-        evaluations=jiio.Evaluations(),
-    )
-
-
-_NONE = torch.zeros(0)
-_BLANK = jiio.Solution(_NONE, _NONE, None, _NONE, _NONE, _NONE, _NONE, ("z",), jiio.Evaluations())

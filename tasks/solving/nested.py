@@ -271,8 +271,7 @@ def _move(
     """One step of the input: the new x, the memory, the outer solver's state, and who met the tolerance (B,)."""
     curvature, root = operator.sigma * operator.kappa, operator.kappa.sqrt()
     gradient, rule = gx / curvature, operator.rule
-    rate = rule.at(operator.step)
-    operator.step += 1
+    rate = rule.at(ledger.outer)
     moved, next_memory = rule.update(x, gradient, memory, rate)
     moved = operator.prox.apply(moved, rate / curvature)
     unit = rate if rule.exact_step else 1.0

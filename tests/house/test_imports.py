@@ -43,6 +43,7 @@ ORDER = [
     ("adjoints",),
     ("settings",),
     ("solving",),
+    ("verdict",),
     ("diagnostics",),
     ("models",),
 ]

@@ -24,7 +24,7 @@ from jiio.tasks.frame.checkpoint import load
 from jiio.tasks.frame.choices import Choice
 from jiio.tasks.frame.load import build
 from jiio.tasks.meta import adaptation
-from jiio.tasks.meta.adaptation import FirstOrder, Joint, Nested, at
+from jiio.tasks.meta.adaptation import FirstOrder, Joint, Nested
 from jiio.tasks.meta.episodes import Episodes, episodes
 from jiio.tasks.meta.learner import QUERY, FewShotLearner, FilmCell, LearnerConfig
 from jiio.tasks.meta.task import Meta, MetaConfig
@@ -174,17 +174,6 @@ def test_nested_adaptation_has_the_same_gradient_and_first_order_has_not():
     assert float((outer.gradient() - exact).norm() / exact.norm()) < 1e-5
     outer.how = FirstOrder(**options)
     assert float((outer.gradient() - exact).norm() / exact.norm()) > 1e-3
-
-
-def test_a_point_found_elsewhere_gets_its_multiplier():
-    made, batch = learner(), tasks_of(1)
-    problem = made.problem(made.images(batch.support), 3)
-    with torch.no_grad():
-        joint = jiio.solve(problem, made.start(2), tolerance=jiio.Tolerance(1e-12, 1e-11), max_steps=600)
-    record = at(problem, joint.x, joint.z)
-    assert record.multiplier is not None and joint.multiplier is not None
-    assert torch.allclose(record.multiplier, joint.multiplier, rtol=1e-5, atol=1e-6)
-    assert torch.allclose(record.value, joint.value)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
