@@ -15,37 +15,19 @@ independent of batch size, of the scale of the objective and of the units of x.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .checks import CellError, check_number, fail
+from .checks import CellError, fail
 from .layout import Layout, Spec, Tree, leaves, map_tree
 from .problem import Cell, Problem
 from .prox import AbstractProx
 from .rules import AbstractRule
 from .solution import Evaluations
-
-Damping = float | Mapping[str, float]
-
-
-def damping_of(damping: Damping, block: str) -> float:
-    """The damping of one block (1 where none is given)."""
-    return damping.get(block, 1.0) if isinstance(damping, Mapping) else damping
-
-
-def check_damping(argument: str, damping: Damping) -> None:
-    """A number in (0, 1], or a mapping from block names to such numbers."""
-    if isinstance(damping, Mapping):
-        for block, value in damping.items():
-            if block not in ("z", "mu", "x"):
-                fail(argument, "the blocks 'z', 'mu', 'x'", block)
-            check_number(f"{argument}['{block}']", value, 0.0, 1.0, open_low=True)
-    else:
-        check_number(argument, damping, 0.0, 1.0, open_low=True)
+from .solvers.base import Damping, damping_of
 
 
 def rms(part: Tensor) -> Tensor:

@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..operators import Damping, check_damping
+from ..checks import check_number, fail
+
+Damping = float | Mapping[str, float]
+
+
+def damping_of(damping: Damping, block: str) -> float:
+    """The damping of one block (1 where none is given)."""
+    return damping.get(block, 1.0) if isinstance(damping, Mapping) else damping
+
+
+def check_damping(argument: str, damping: Damping) -> None:
+    """A number in (0, 1], or a mapping from block names to such numbers."""
+    if isinstance(damping, Mapping):
+        for block, value in damping.items():
+            if block not in ("z", "mu", "x"):
+                fail(argument, "the blocks 'z', 'mu', 'x'", block)
+            check_number(f"{argument}['{block}']", value, 0.0, 1.0, open_low=True)
+    else:
+        check_number(argument, damping, 0.0, 1.0, open_low=True)
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..operators import Damping
-from .base import AbstractSolver
+from .base import AbstractSolver, Damping
 
 
 @dataclass(frozen=True)
