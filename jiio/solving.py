@@ -12,7 +12,6 @@ from torch import Tensor
 from .adjoints import AbstractAdjoint, Envelope, Implicit
 from .checks import (
     ArgumentError,
-    ArgumentTypeError,
     GradientError,
     check_callable,
     check_finite,
@@ -21,7 +20,7 @@ from .checks import (
 )
 from .iterate import Outcome, Recorder, iterate
 from .layout import Spec, Tree, check_tree, detach, leaves
-from .operators import EquilibriumMap, JointMap, Point
+from .operators import EquilibriumMap, JointMap, Point, check_scaling
 from .problem import Cell, Problem, held_fixed, initial_state
 from .rules import AbstractRule, GradientStep
 from .settings import check_settings
@@ -34,19 +33,6 @@ Watch = Callable[[int, Tree, Tree, Tensor], None]
 def _check_trace(trace: bool | str) -> None:
     if trace not in (True, False, "points"):
         fail("trace", "True, False or 'points' (which keeps every iterate)", trace)
-
-
-def check_scaling(scaling: Any, like: Tensor) -> None:
-    """A pair of positive tensors, each () or (B, 1), for the batch of ``like``; or None."""
-    if scaling is None:
-        return
-    if not isinstance(scaling, tuple) or len(scaling) != 2 or not all(isinstance(part, Tensor) for part in scaling):
-        fail("scaling", "a pair of tensors as in Solution.scaling", scaling, error=ArgumentTypeError)
-    for part in scaling:
-        if part.shape not in ((), (1,), (like.shape[0], 1)):
-            fail("scaling", f"tensors () or ({like.shape[0]}, 1), a number for each sample", part)
-        if not bool((torch.isfinite(part) & (part > 0)).all()):
-            fail("scaling", "finite numbers above zero", part)
 
 
 def _check_one_scale(scaling: Any, rule: AbstractRule) -> None:
@@ -167,7 +153,7 @@ def solve(
             blocks=operator.blocks,
             evaluations=operator.evaluations,
             trace=_traced(outcome, trace, lambda points: _split(operator, points)),
-            scaling=(operator.sigma, operator.kappa),
+            scaling=operator.scales.pair,
             gradient=outcome.gradient,
         )
         if torch.is_grad_enabled():

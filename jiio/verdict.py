@@ -9,11 +9,10 @@ from .adjoints import AbstractAdjoint, Detached, Implicit
 from .checks import check_instance, fail
 from .iterate import judged
 from .layout import Spec, Tree, check_tree, detach, leaves
-from .operators import JointMap
+from .operators import JointMap, Scales, check_scaling
 from .problem import Problem, held_fixed
 from .rules import GradientStep
 from .solution import Evaluations, Solution, Tolerance
-from .solving import check_scaling
 
 
 def solution_at(
@@ -75,8 +74,8 @@ def _measured(
     # One step of the joint map from here tells all that a solve would know; x is not projected, or an infeasible one
     # would pass.
     if scaling is not None:
-        operator.rescale(scaling)
-    point = operator(operator.join(*packed, ()))
+        operator.scales = Scales.given(scaling, packed[2])
+    point = operator(operator.scales.pack(*packed))
     assert point.value is not None
     return Solution(
         z=z,
@@ -88,7 +87,7 @@ def _measured(
         residual=point.residual,
         blocks=operator.blocks,
         evaluations=operator.evaluations,
-        scaling=None if scaling is None else (operator.sigma, operator.kappa),
+        scaling=None if scaling is None else operator.scales.pair,
         gradient=point.gradient,
     )
 

@@ -255,7 +255,7 @@ def _adjoint(taped: _Taped, start: Tensor | None, ledger: _Ledger, inner: dict) 
 
 def _outer(operator: JointMap, x: Tensor, memory: tuple[Tensor, ...]) -> Tensor:
     """What the outer solver sees: the scaled input and the memory of the rule (B, n)."""
-    return torch.cat([x * operator.kappa.sqrt(), *memory], dim=1)
+    return torch.cat([x * operator.scales.root, *memory], dim=1)
 
 
 def _move(
@@ -269,7 +269,8 @@ def _move(
     ledger: _Ledger,
 ) -> tuple[Tensor, tuple[Tensor, ...], Any, Tensor]:
     """One step of the input: the new x, the memory, the outer solver's state, and who met the tolerance (B,)."""
-    curvature, root = operator.sigma * operator.kappa, operator.kappa.sqrt()
+    scales = operator.scales
+    curvature, root = scales.sigma * scales.kappa, scales.root
     gradient, rule = gx / curvature, operator.rule
     rate = rule.at(ledger.outer)
     moved, next_memory = rule.update(x, gradient, memory, rate)

@@ -1,0 +1,40 @@
+"""What one evaluation of a map gives, and the two tools that every map and the loop share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+def rms(part: Tensor) -> Tensor:
+    """(B, n) -> (B,) root mean square."""
+    return torch.linalg.vector_norm(part, dim=1) / part.shape[1] ** 0.5
+
+
+def select(mask: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    """Rows of ``new`` where ``mask`` (B,), else rows of ``old``.
+
+    Most masks are all of one kind. On a CPU, where a look is free, one of the two then is the answer without a copy.
+    """
+    if new.dim() > 1 and new.device.type == "cpu":
+        count = int(mask.sum())
+        if count in (0, len(mask)):
+            return new if count else old
+    return torch.where(mask.view(-1, *([1] * (new.dim() - 1))), new, old)
+
+
+@dataclass
+class Point:
+    """What one evaluation at v gives.
+
+    image: F(v), (B, D). residual, scale: RMS of F(v) - v and of F(v) for each block, (B, K). value: (B,), what is
+    minimised. gradient: (B, n), of the Lagrangian in x. Both are None where there is no objective.
+    """
+
+    image: Tensor
+    residual: Tensor
+    scale: Tensor
+    value: Tensor | None = None
+    gradient: Tensor | None = None

@@ -1,0 +1,57 @@
+"""The map of a plain equilibrium."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..layout import Layout, Tree
+from ..problem import Cell
+from ..solution import Evaluations
+from ..solvers.base import Damping, damping_of
+from .base import Point, rms
+
+
+class EquilibriumMap:
+    """v = z -> f(z, x) for a fixed x."""
+
+    blocks = ("z",)
+
+    def __init__(self, cell: Cell, x: Tree, z0: Tree, damping: Damping) -> None:
+        self.cell, self.x = cell, x
+        self.layout = Layout.of(z=z0)
+        self.damping = damping_of(damping, "z")
+        self.evaluations = Evaluations()
+
+    def start(self, z0: Tree) -> Tensor:
+        return self.layout.pack(z0)
+
+    def __call__(self, v: Tensor) -> Point:
+        spec = self.layout.specs[0]
+        out = self.cell(spec.unpack(v), self.x)
+        if self.evaluations.cell == 0:
+            spec.check(out, v, "cell", "z'")
+        self.evaluations.cell += 1
+        image = spec.pack(out)
+        if image.shape != v.shape:
+            spec.check(out, v, "cell", "z'")
+
+        # Measured before the damping, which would make any step look small.
+        with torch.no_grad():
+            residual = rms(image - v)[:, None]
+            scale = rms(image)[:, None]
+
+        if self.damping != 1.0:
+            image = torch.lerp(v, image, self.damping)
+        return Point(image, residual, scale)
+
+    def project(self, v: Tensor) -> Tensor:
+        """Every state is feasible."""
+        return v
+
+    def descend(self, v: Tensor, following: Tensor, point: Point) -> Tensor:
+        """There is no objective to go uphill on."""
+        return following
+
+    def slower(self, mask: Tensor) -> None:
+        """Nothing to slow down: the equilibrium has no step size."""

@@ -1,0 +1,163 @@
+"""The augmented map of JIIO (Gurumurthy et al. 2021, Eq. 11) over v = [z, mu, x, rule memory]:
+
+    z  <- z  + b_z  (f(z, x) - z)
+    mu <- mu + b_mu (J_z^T mu + grad_z l(z, x) - mu)
+    x  <- prox( rule( x, J_x^T mu + grad_x l(z, x) ) )
+
+Both transposed products and both gradients of l come from one reverse pass. Inside v, mu and x are in the units of
+:mod:`jiio.operators.scales`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..layout import Spec, Tree
+from ..problem import Problem
+from ..prox import AbstractProx, Identity
+from ..rules import AbstractRule
+from ..solvers.base import Damping, damping_of
+from .base import Point, rms, select
+from .packed import PackedProblem
+from .scales import Scales, measured
+
+
+class JointMap:
+    """v = [z, mu / sigma, x sqrt(kappa), memory] -> one augmented step. See the module's words for the equations."""
+
+    blocks = ("z", "mu", "x")
+
+    def __init__(
+        self, problem: Problem, rule: AbstractRule, x0: Tree, z0: Tree, damping: Damping, differentiable: bool
+    ) -> None:
+        self.problem, self.rule = problem, rule
+        self.prox: AbstractProx = problem.prox.bind(x0)
+        self.zspec, self.xspec = Spec.of(z0), Spec.of(x0)
+        x = self.prox.project(self.xspec.pack(x0))
+        self.batch, self.differentiable = x.shape[0], differentiable
+        self.packed = PackedProblem(problem, self.zspec, self.xspec, self.batch, differentiable)
+        self.evaluations = self.packed.evaluations
+
+        # The blocks of v: how wide each is, and how far the map moves it.
+        self.memory = rule.init(x)
+        self.sizes = [self.zspec.size, self.zspec.size, self.xspec.size, *(m.shape[1] for m in self.memory)]
+        self.damping = {block: damping_of(damping, block) for block in self.blocks}
+
+        # What a solve changes: its units, the step that it is at, and shorter steps where it had to go back.
+        self.scales = Scales.ones(x)
+        self.step = 0
+        self.factor = torch.ones_like(x[:, :1])
+        self.shortened = False  # whether the factor is below 1 for any sample
+
+    # -- the start
+
+    def start(
+        self, z0: Tree, multiplier: Tree | None, x0: Tree, scaling: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
+        """Pack the start; take the scales that are given, or measure them."""
+        z, x = self.zspec.pack(z0), self.prox.project(self.xspec.pack(x0))
+        mu = torch.zeros_like(z) if multiplier is None else self.zspec.pack(multiplier)
+        if scaling is not None:
+            self.scales = Scales.given(scaling, x)
+        elif self.rule.curvature is not None:
+            self.scales = self._curvature_of_the_rule(x)
+        else:
+            cold = multiplier is None
+            self.scales, image, slope = measured(self.packed, z.detach(), mu.detach(), x.detach(), cold=cold)
+            if cold and not self.differentiable:
+                z, mu = image, slope  # both were paid for, and both are nearer than the start
+        return self.scales.pack(z, mu, x, self.memory)
+
+    def _curvature_of_the_rule(self, x: Tensor) -> Scales:
+        given = self.rule.curvature
+        assert given is not None
+        curvature = given if isinstance(given, Tensor) else x.new_tensor(float(given))
+        return Scales(torch.ones_like(x[:, :1]), curvature.reshape(-1, 1).to(x).expand(self.batch, 1))
+
+    def parts(self, v: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
+        """v -> packed z, mu, x in natural units, and the memory."""
+        return self.scales.unpack(v, self.sizes)
+
+    # -- one step
+
+    def __call__(self, v: Tensor) -> Point:
+        # Everything stays in the scaled units of v: with the objective divided by sigma, the VJP is as well.
+        z, mu, x, *memory = v.split(self.sizes, dim=1)
+        sigma, kappa, root = self.scales.sigma, self.scales.kappa, self.scales.root
+        x = x / root
+        pulled = self.packed.pull(z, mu, x, 1.0 / sigma[:, 0])
+        gx = torch.cat(pulled.x, dim=1)
+        gradient = gx / kappa
+
+        # The input moves by the rule, and back to where the prox wants it.
+        full = self.rule.at(self.step)
+        rate = full * self.factor
+        self.step += 1
+        moved, memory_next = self.rule.update(x, gradient, tuple(memory), rate)
+        moved = self.prox.apply(moved, rate / (sigma * kappa))
+
+        image = torch.cat([*pulled.image, *pulled.z, moved * root, *memory_next], dim=1)
+        residual, scale = self._residual(v, image, x, self._full_move(x, gradient, moved, full) * root)
+        image = self._damped(v, image)
+        value = pulled.value if self.prox.is_set else pulled.value + self.prox.penalty(x)
+        return Point(image, residual, scale, value, gx * sigma)
+
+    @torch.no_grad()
+    def _full_move(self, x: Tensor, gradient: Tensor, moved: Tensor, full: float) -> Tensor:
+        """How far one full curvature-scaled step would move the input: the same question for every rule.
+
+        Not the shortened step: once it drowns in rounding, it would pass for standing still.
+        """
+        if self.rule.exact_step and not self.shortened:
+            return (moved - x) / full
+        unit = full if self.rule.exact_step else 1.0
+        plain = self.prox.apply(x - unit * gradient, unit / (self.scales.sigma * self.scales.kappa))
+        return (plain - x) / unit
+
+    @torch.no_grad()
+    def _residual(self, v: Tensor, image: Tensor, x: Tensor, move: Tensor) -> tuple[Tensor, Tensor]:
+        """Residual and scale of the blocks (B, 3); ``move``: of the input, in the units of v."""
+        n = self.zspec.size
+        apart = image[:, : 2 * n] - v[:, : 2 * n]
+        residual = torch.stack([rms(apart[:, :n]), rms(apart[:, n:]), rms(move)], dim=1)
+        sizes = [rms(image[:, :n]), rms(image[:, n : 2 * n]), rms(x * self.scales.root)]
+        return residual, torch.stack(sizes, dim=1)
+
+    def _damped(self, v: Tensor, image: Tensor) -> Tensor:
+        """Every block moved as far as its damping says; the memory of the rule is never damped."""
+        if all(weight == 1.0 for weight in self.damping.values()):
+            return image
+        weights = [*self.damping.values(), *(1.0 for _ in self.memory)]
+        blocks = zip(v.split(self.sizes, dim=1), image.split(self.sizes, dim=1), weights, strict=True)
+        return torch.cat([new if b == 1.0 else torch.lerp(old, new, b) for old, new, b in blocks], dim=1)
+
+    # -- what the loop asks for between two steps
+
+    def project(self, v: Tensor) -> Tensor:
+        """Make the input feasible again after mixing."""
+        if isinstance(self.prox, Identity):
+            return v
+        z, mu, x, *memory = v.split(self.sizes, dim=1)
+        root = self.scales.root
+        return torch.cat([z, mu, self.prox.project(x / root) * root, *memory], dim=1)
+
+    def descend(self, v: Tensor, following: Tensor, point: Point) -> Tensor:
+        """Take the plain step where the accelerated one would move the input uphill (B, D).
+
+        Acceleration looks for *any* stationary point; along the wrong one (a saddle, a maximum: a correctly
+        classified input is nearly one for an attack) its input moves against the gradient. Measured on an
+        attack, this is the difference between a weak and a full-strength adversary (docs/design.md).
+        """
+        assert point.gradient is not None
+        start = 2 * self.sizes[0]
+        block = slice(start, start + self.sizes[2])
+        # With a prior the plain step itself says where down is: the gradient leaves the prior out.
+        down = -point.gradient if self.prox.is_set else (point.image - v)[:, block]
+        uphill = ((following[:, block] - v[:, block]) * down).sum(1) < 0
+        return select(uphill, point.image, following)
+
+    def slower(self, mask: Tensor) -> None:
+        """Quarter the input step of these samples."""
+        self.factor = torch.where(mask[:, None], self.factor / 4, self.factor)
+        self.shortened = True
