@@ -18,7 +18,7 @@ from .checks import (
     check_instance,
     fail,
 )
-from .iterate import Outcome, Recorder, iterate
+from .iterate import Recorder, iterate
 from .layout import Spec, Tree, check_tree, detach, leaves
 from .operators import EquilibriumMap, JointMap, Point, check_scaling
 from .problem import Cell, Problem, held_fixed, initial_state
@@ -40,11 +40,12 @@ def _check_one_scale(scaling: Any, rule: AbstractRule) -> None:
         fail("scaling", "a rule without a curvature of its own", f"{type(rule).__name__}.curvature", "Leave one out.")
 
 
-def _traced(outcome: Outcome, trace: bool | str, split) -> Trace | None:
-    if not trace:
+def _traced(recorder: Recorder, split: Callable[[list[Tensor]], tuple[list[Tree], list[Tree]]]) -> Trace | None:
+    """What was recorded; ``split``: packed points -> their z and x."""
+    if not recorder.keep:
         return None
-    z, x = split(outcome.points) if trace == "points" else ([], [])
-    return Trace(torch.stack(outcome.residuals), torch.stack(outcome.values), x=x, z=z)
+    z, x = split(recorder.points)
+    return Trace(torch.stack(recorder.residuals), torch.stack(recorder.values), x=x, z=z)
 
 
 def _watcher(operator: JointMap, watch: Watch | None) -> Callable[[int, Tensor, Point], None] | None:
@@ -152,7 +153,7 @@ def solve(
             residual=outcome.residual,
             blocks=operator.blocks,
             evaluations=operator.evaluations,
-            trace=_traced(outcome, trace, lambda points: _split(operator, points)),
+            trace=_traced(recorder, lambda points: _split(operator, points)),
             scaling=operator.scales.pair,
             gradient=outcome.gradient,
         )
@@ -208,7 +209,7 @@ def equilibrium(
             residual=outcome.residual,
             blocks=operator.blocks,
             evaluations=operator.evaluations,
-            trace=_traced(outcome, trace, lambda points: ([spec.unpack(p) for p in points], [])),
+            trace=_traced(recorder, lambda points: ([spec.unpack(p) for p in points], [])),
         )
         if torch.is_grad_enabled():
             solution = adjoint.attach_equilibrium(cell, x, solution)

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from .adjoints import AbstractAdjoint, Detached, Implicit
 from .checks import check_instance, fail
-from .iterate import judged
 from .layout import Spec, Tree, check_tree, detach, leaves
 from .operators import JointMap, Scales, check_scaling
 from .problem import Problem, held_fixed
+from .progress import judged
 from .rules import GradientStep
 from .solution import Evaluations, Solution, Tolerance
 

@@ -39,6 +39,7 @@ ORDER = [
     ("problem",),
     ("solvers",),
     ("operators",),
+    ("progress",),
     ("iterate",),
     ("adjoints",),
     ("settings",),

@@ -1,0 +1,145 @@
+"""Progress: what is known of every sample during a solve, and how a point is judged.
+
+A sample is CONVERGED when its residual meets the tolerance at a point and again at the image of that point: after the
+first success the next point is the plain image F(v), so that what is returned is a value of the map (exactly
+feasible, exactly sparse), and its residual was measured there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .operators import Point, select
+from .solution import Status, Tolerance
+
+GROWTH = 1e2  # residual over the best so far at which a sample goes back to its best point
+RUNAWAY = 1e3  # size of the state over that at the best point, likewise: relative residuals hide a flight to infinity
+PATIENCE = 15  # steps without a smaller residual or objective after which a sample takes shorter steps from where it is
+RETRIES = 8  # times a sample may go back before it is given up
+
+
+@torch.no_grad()
+def merit_of(point: Point, tolerance: Tolerance) -> Tensor:
+    """(B,) largest residual over its tolerance; at most 1 means converged; NaN and infinity stay what they are."""
+    allowed = tolerance.atol + tolerance.rtol * point.scale
+    return (point.residual / allowed.clamp_min(torch.finfo(allowed.dtype).tiny)).amax(1)
+
+
+@torch.no_grad()
+def judged(point: Point, tolerance: Tolerance) -> Tensor:
+    """(B,) int8 of :class:`Status` where no step is taken: CONVERGED where every block meets the tolerance."""
+    merit = merit_of(point, tolerance)
+    finite = torch.isfinite(merit) & torch.isfinite(point.image.sum(1))
+    status = torch.where(merit <= 1, int(Status.CONVERGED), int(Status.MAX_STEPS))
+    return torch.where(finite, status, int(Status.NONFINITE)).to(torch.int8)
+
+
+@dataclass
+class Progress:
+    """Per sample (B,), unless it says otherwise; renewed by :meth:`judge` at every point."""
+
+    tolerance: Tolerance
+
+    # The best point so far, its image (B, D), and what was measured there; None before the first.
+    best_v: Tensor
+    best_image: Tensor
+    best: Point | None
+    merit: Tensor  # the smallest
+    lowest: Tensor  # the smallest objective
+
+    # How long it has run, how long without progress, and how often it had to go back.
+    steps: Tensor
+    since: Tensor
+    retries: Tensor
+
+    status: Tensor  # int8
+    running: Tensor
+
+    # Of the latest point: usable, within the tolerance, gone astray, without progress for too long.
+    finite: Tensor
+    met: Tensor
+    lost: Tensor
+    stalled: Tensor
+
+    @classmethod
+    def start(cls, v: Tensor, tolerance: Tolerance) -> Progress:
+        """Before the first evaluation, at v (B, D)."""
+        batch = v.shape[0]
+        infinite = torch.full((batch,), float("inf"), dtype=v.dtype, device=v.device)
+        zero = torch.zeros(batch, dtype=torch.int64, device=v.device)
+        no = torch.zeros(batch, dtype=torch.bool, device=v.device)
+        status = torch.full((batch,), int(Status.RUNNING), dtype=torch.int8, device=v.device)
+        return cls(tolerance, v, v, None, infinite, infinite, zero, zero, zero, status, ~no, ~no, no, no, no)
+
+    def judge(self, v: Tensor, point: Point) -> None:
+        """Take in what was measured at v (B, D)."""
+        self.steps = self.steps + self.running
+        merit = merit_of(point, self.tolerance)
+        self.finite = torch.isfinite(merit) & torch.isfinite(point.image.detach().sum(1))
+        merit = merit.masked_fill(~self.finite, float("inf"))
+
+        better = self._keep(v, point, merit)
+        self.stalled = self._stalled(point, better)
+
+        # Twice within the tolerance: at a point, and at the image of it.
+        met = self.running & (merit <= 1)
+        self.status = self.status.masked_fill(met & self.met, int(Status.CONVERGED))
+        self.met = met
+        self.lost = self._lost(point, merit)
+        self.running = self.status == Status.RUNNING
+
+    def _keep(self, v: Tensor, point: Point, merit: Tensor) -> Tensor:
+        """Remember the point where it is the best one; returns where it is."""
+        if self.best is None:
+            self.merit, self.best_v, self.best = merit, v, point
+            self.best_image = select(self.finite, point.image, v)
+            self.status = self.status.masked_fill(~self.finite, int(Status.NONFINITE))
+            self.running = self.finite
+            return torch.ones_like(self.finite)
+        # At convergence the confirmed image is wanted even where its residual is a hair above the point before it.
+        better = self.running & ((merit < self.merit) | (self.met & (merit <= 1)))
+        self.best = _mixed(better, point, self.best)
+        self.merit = select(better, merit, self.merit)
+        self.best_v = select(better, v, self.best_v)
+        self.best_image = select(better, point.image, self.best_image)
+        return better
+
+    def _stalled(self, point: Point, better: Tensor) -> Tensor:
+        """Who has made no progress for too long; the count then begins anew.
+
+        Neither measure alone tells: a residual grows on the way out of a saddle, an objective falls while z still lags.
+        """
+        if point.value is not None:
+            value = point.value.detach()
+            lower = value < self.lowest
+            self.lowest = select(lower, value, self.lowest)
+            better = better | lower
+        since = (self.since + 1).masked_fill(better, 0)
+        stalled = self.running & (since >= PATIENCE)
+        self.since = since.masked_fill(stalled, 0)
+        return stalled
+
+    def _lost(self, point: Point, merit: Tensor) -> Tensor:
+        """Who has to go back to the best point; who did so too often is given up."""
+        assert self.best is not None
+        away = point.scale[:, 0] > RUNAWAY * (1 + self.best.scale[:, 0])
+        lost = self.running & (~self.finite | away | (merit > GROWTH * self.merit.clamp_min(1.0)))
+        self.retries = self.retries + lost
+        spent = lost & (self.retries > RETRIES)
+        verdict = torch.where(self.finite, int(Status.DIVERGED), int(Status.NONFINITE)).to(self.status.dtype)
+        self.status = torch.where(spent, verdict, self.status)
+        return lost
+
+
+def _mixed(better: Tensor, new: Point, old: Point) -> Point:
+    """What was measured at the better of two points, sample by sample; the image is the new one's."""
+    return Point(
+        image=new.image,
+        residual=select(better, new.residual, old.residual),
+        scale=select(better, new.scale, old.scale),
+        value=None if new.value is None or old.value is None else select(better, new.value, old.value),
+        gradient=None if new.gradient is None or old.gradient is None else select(better, new.gradient, old.gradient),
+    )
