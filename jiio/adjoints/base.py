@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor
 from ..checks import GradientError, SecondDerivativeError, fail
 from ..layout import Tree, map_tree, rows
 from ..problem import Cell, Problem
-from ..solution import Solution
+from ..solution import Solution, Status
 
 
 @dataclass(frozen=True)
@@ -94,3 +95,18 @@ def sanitised(tree: Tree, bad: Tensor) -> Tree:
     if not bool(bad.any()):
         return tree
     return map_tree(lambda leaf: leaf.masked_fill(rows(bad, leaf), 0.0), tree)
+
+
+def with_value(problem: Problem, solution: Solution, differentiable: frozenset[str], guard: str = "") -> Solution:
+    """``value`` recomputed from the attached z and x, so that it carries their gradients.
+
+    guard: the adjoint whose second derivatives are refused. Its own node does not see a path from the objective
+    straight to its parameters, along which the movement of z and x would be missing.
+    """
+    value = problem.total(solution.z, solution.x, solution.value.shape[0])
+    if not value.requires_grad:
+        return dataclasses.replace(solution, differentiable=differentiable)
+    value = first_order_only(value, guard) if guard else value
+    bad = solution.status == Status.NONFINITE
+    value = torch.where(bad, solution.value.detach(), value)
+    return dataclasses.replace(solution, value=value, differentiable=differentiable | {"value"})

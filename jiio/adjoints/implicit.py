@@ -16,7 +16,7 @@ from ..operators import EquilibriumMap
 from ..problem import Cell, Problem
 from ..solution import Evaluations, Solution, Status, Tolerance
 from ..solvers import AbstractSolver, Anderson
-from .base import AbstractAdjoint, first_order_only, reaches_beyond, refuse_second_order, sanitised
+from .base import AbstractAdjoint, first_order_only, reaches_beyond, refuse_second_order, sanitised, with_value
 
 
 class _ImplicitFunction(torch.autograd.Function):
@@ -69,7 +69,7 @@ class Implicit(AbstractAdjoint):
 
     def attach(self, problem: Problem, solution: Solution) -> Solution:
         attached = self.attach_equilibrium(problem.cell, detach(solution.x), solution)
-        return _with_value(problem, attached, attached.differentiable, "Implicit")
+        return with_value(problem, attached, attached.differentiable, "Implicit")
 
     def attach_equilibrium(self, cell: Cell, x: Tree, solution: Solution) -> Solution:
         spec = Spec.of(solution.z)
@@ -125,18 +125,3 @@ class Envelope(AbstractAdjoint):
         return dataclasses.replace(
             solution, value=first_order_only(value, "Envelope"), differentiable=frozenset({"value"})
         )
-
-
-def _with_value(problem: Problem, solution: Solution, differentiable: frozenset[str], guard: str = "") -> Solution:
-    """``value`` recomputed from the attached z and x, so that it carries their gradients.
-
-    guard: the adjoint whose second derivatives are refused. Its own node does not see a path from the objective
-    straight to its parameters, along which the movement of z and x would be missing.
-    """
-    value = problem.total(solution.z, solution.x, solution.value.shape[0])
-    if not value.requires_grad:
-        return dataclasses.replace(solution, differentiable=differentiable)
-    value = first_order_only(value, guard) if guard else value
-    bad = solution.status == Status.NONFINITE
-    value = torch.where(bad, solution.value.detach(), value)
-    return dataclasses.replace(solution, value=value, differentiable=differentiable | {"value"})

@@ -25,8 +25,7 @@ from ..problem import Problem
 from ..prox import Active
 from ..solution import Evaluations, Solution, Status
 from ..solvers.krylov import minres
-from .base import AbstractAdjoint, reaches_beyond, refuse_second_order, sanitised
-from .implicit import _with_value
+from .base import AbstractAdjoint, reaches_beyond, refuse_second_order, sanitised, with_value
 
 
 @dataclass
@@ -108,7 +107,7 @@ class KKT(AbstractAdjoint):
         lagrangian = problem.value(ztree, xtree, s.shape[0]) + (ms * (image - zs)).sum(1)
         slope = torch.autograd.grad(lagrangian.sum(), s, create_graph=True)[0]
         if not slope.requires_grad or not reaches_beyond(slope, {id(s)}):
-            return _with_value(problem, solution, frozenset(), "KKT")
+            return with_value(problem, solution, frozenset(), "KKT")
         prox = problem.prox.bind(solution.x)
         gradient = slope.detach()[:, -xspec.size :]
         active = prox.active(xspec.pack(x), gradient)
@@ -127,7 +126,7 @@ class KKT(AbstractAdjoint):
         attached = dataclasses.replace(
             solution, z=zspec.unpack(parts[0]), multiplier=zspec.unpack(parts[1]), x=xspec.unpack(parts[2])
         )
-        return _with_value(problem, attached, frozenset({"z", "x", "multiplier"}), "KKT")
+        return with_value(problem, attached, frozenset({"z", "x", "multiplier"}), "KKT")
 
     @staticmethod
     def _scale(solution: Solution, s: Tensor, sizes: tuple[int, int, int]) -> Tensor:

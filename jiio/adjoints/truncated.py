@@ -13,8 +13,7 @@ from ..checks import check_choice, check_integer, check_number
 from ..layout import Spec, Tree, detach
 from ..problem import Cell, Problem
 from ..solution import Solution, Status
-from .base import AbstractAdjoint, first_order_only, reaches_beyond, refuse_second_order, sanitised
-from .implicit import _with_value
+from .base import AbstractAdjoint, first_order_only, reaches_beyond, refuse_second_order, sanitised, with_value
 
 
 class _NeumannFunction(torch.autograd.Function):
@@ -65,7 +64,7 @@ class Phantom(AbstractAdjoint):
 
     def attach(self, problem: Problem, solution: Solution) -> Solution:
         attached = self.attach_equilibrium(problem.cell, detach(solution.x), solution)
-        return _with_value(problem, attached, attached.differentiable, "Phantom")
+        return with_value(problem, attached, attached.differentiable, "Phantom")
 
     def attach_equilibrium(self, cell: Cell, x: Tree, solution: Solution) -> Solution:
         bad = solution.status == Status.NONFINITE
@@ -102,7 +101,7 @@ class Unrolled(AbstractAdjoint):
     taped = True
 
     def attach(self, problem: Problem, solution: Solution) -> Solution:
-        return _with_value(problem, solution, frozenset({"z", "x", "multiplier"}))
+        return with_value(problem, solution, frozenset({"z", "x", "multiplier"}))
 
     def attach_equilibrium(self, cell: Cell, x: Tree, solution: Solution) -> Solution:
         return dataclasses.replace(solution, differentiable=frozenset({"z"}))
