@@ -25,7 +25,7 @@ from torch import Tensor
 import jiio
 from jiio.models.images.prior import ImagePrior
 from jiio.outputs.seeds import generator
-from jiio.tasks.images.patches import load_pictures
+from jiio.tasks.images.galleries import load_pictures
 from jiio.tasks.maps.corruption import AbstractCorruption, Downsampling, GaussianBlur, GaussianNoise, RandomHoles
 from jiio.tasks.restore.imagespace import ImageRestorer, Strength
 from jiio.tasks.restore.load import load_restorer

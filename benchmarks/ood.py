@@ -24,7 +24,7 @@ from jiio.tasks.frame.files import InputError
 from jiio.tasks.generate.fit.fit import fit_images, surprise
 from jiio.tasks.generate.generator import LatentGenerator
 from jiio.tasks.generate.samples import auroc
-from jiio.tasks.images.batches import fit as resized
+from jiio.tasks.images.batches import resized
 from jiio.tasks.images.config import DataConfig
 from jiio.tasks.images.families import load_images
 from jiio.tasks.meta.episodes import EpisodeConfig, load_classes

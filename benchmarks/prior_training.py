@@ -27,8 +27,8 @@ import jiio
 from jiio.models.images.prior import ImagePrior, ImagePriorConfig
 from jiio.outputs.seeds import generator
 from jiio.tasks.frame.load import build
+from jiio.tasks.images.galleries import load_pictures
 from jiio.tasks.images.metrics import psnr
-from jiio.tasks.images.patches import load_pictures
 from jiio.tasks.maps.base import Denoise
 from jiio.tasks.restore.imagespace import ImageRestorer, Strength
 from jiio.tasks.restore.prior import Prior, PriorConfig

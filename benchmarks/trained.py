@@ -89,9 +89,9 @@ def images(family: str, fallback: str, size: int, root: Path | None) -> tuple[st
         return fallback, load_images(DataConfig(family="faces", size=size))
     from skimage.data import lfw_subset
 
-    from jiio.tasks.images.batches import fit
+    from jiio.tasks.images.batches import resized
 
-    pictures = fit(torch.from_numpy(lfw_subset()).float()[:, None], size, 1)
+    pictures = resized(torch.from_numpy(lfw_subset()).float()[:, None], size, 1)
     labels = (torch.arange(200) < 100).long()  # the first half are faces
     held = torch.arange(200) % 5 == 4
     return fallback, ImageSet(pictures[~held], pictures[held], labels[~held], labels[held])

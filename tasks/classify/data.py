@@ -12,7 +12,7 @@ from jiio.checks import check_integer, describe, fail
 from jiio.outputs.seeds import generator
 from jiio.tasks.frame.config import whole
 from jiio.tasks.frame.load import ConfigError, nearest
-from jiio.tasks.images.batches import augment, batch_indices, fit
+from jiio.tasks.images.batches import augment, batch_indices, resized
 from jiio.tasks.images.config import DataConfig
 from jiio.tasks.images.families import load_images
 
@@ -109,7 +109,7 @@ def _faces(config: ClassifyDataConfig) -> Labelled:
 
     pictures = torch.from_numpy(lfw_subset()).float()[:, None]
     pairs = torch.stack((pictures[:100], pictures[100:]), dim=1)  # (100, 2, 1, 25, 25)
-    images = fit(pairs.flatten(0, 1), config.size, config.channels)
+    images = resized(pairs.flatten(0, 1), config.size, config.channels)
     labels = torch.tensor([1, 0]).repeat(100)
     cut, a, b = 200 - 2 * KEPT, config.train_limit, config.test_limit
     return Labelled(images[:cut][:a], labels[:cut][:a], images[cut:][:b], labels[cut:][:b])

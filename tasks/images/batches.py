@@ -15,8 +15,8 @@ from jiio.tasks.frame.files import InputError
 from .config import DataConfig
 
 
-def fit(images: Tensor, size: int, channels: int) -> Tensor:
-    """Images (N, c, h, w) resized to size x size (bicubic, antialiased) with the given number of channels."""
+def resized(images: Tensor, size: int, channels: int) -> Tensor:
+    """Images (N, c, h, w) at size x size (bicubic, antialiased) with the given number of channels."""
     if channels == 1 and images.shape[1] == 3:
         weights = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)  # ITU-R BT.601, as Pillow's own grey
         images = (images * weights).sum(1, keepdim=True)

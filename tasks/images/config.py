@@ -3,12 +3,41 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from jiio.checks import check_integer, check_number, describe, fail
 from jiio.tasks.frame.config import whole
 from jiio.tasks.frame.load import ConfigError, nearest
+from jiio.tasks.frame.registry import TABLE, look_up
 
-FAMILIES = ("faces", "celeba", "mnist", "cifar10", "patches")
+FOLDER = "folder:"  # what stands before the path of a folder of one's own
+
+
+def check_source(argument: str, name: str, *, kind: str, what: str) -> None:
+    """What images may come from: ``folder:PATH``, a name that the rooms offer, or ``package.module:Name``.
+
+    argument, what: the key and what it should be, for messages. kind: of the choices, ``family`` or ``gallery``.
+
+    Errors: ConfigError. Whether a folder is there is found out when it is read.
+    """
+    if name.startswith(FOLDER) or name in TABLE[kind]:
+        return
+    if ":" in name:  # a class of somebody else's: it is made here, so that what is wrong with it is said at once
+        offered(argument, name, kind=kind)
+    else:
+        fail(argument, what, describe(name), nearest(name, (*TABLE[kind], f"{FOLDER}PATH")), ConfigError)
+
+
+def offered(argument: str, name: str, *, kind: str) -> Any:
+    """An object of the class that a name or ``package.module:Name`` stands for; it takes no options.
+
+    Errors: ConfigError.
+    """
+    cls = look_up(kind, name, argument)
+    try:
+        return cls()
+    except TypeError as error:
+        raise ConfigError(f"{argument}: {name} cannot be built without options, {error}.") from error
 
 
 @dataclass(frozen=True)
@@ -16,7 +45,8 @@ class DataConfig:
     """Images.
 
     Args:
-        family: faces, celeba, mnist, cifar10, patches (of photographs, offline), or folder:PATH
+        family: faces, patches (of photographs), glyphs, all three offline; celeba, mnist, cifar10, omniglot;
+            folder:PATH, or a family of one's own, package.module:Name
         size: height and width in pixels after resizing
         channels: 1 (grey) or 3 (colour)
         batch_size: images per training step
@@ -38,13 +68,13 @@ class DataConfig:
     test_limit: int | None = None
 
     def __post_init__(self) -> None:
-        if not self.family.startswith("folder:") and self.family not in FAMILIES:
-            remedy = nearest(self.family, (*FAMILIES, "folder:PATH"))
-            fail("data.family", "a family of images", describe(self.family), remedy, ConfigError)
+        check_source("data.family", self.family, kind="family", what="a family of images")
         whole("data.size", self.size, 8, 512)
         check_number("data.test_share", self.test_share, 0.0, 1.0)
         if self.channels not in (1, 3):
             fail("data.channels", "1 (grey) or 3 (colour)", self.channels)
+
+        # A shift by the whole image would leave nothing but its edge.
         whole("data.batch_size", self.batch_size, 1, 65_536)
         if check_integer("data.shift", self.shift, 0) >= self.size:
             fail("data.shift", f"fewer pixels than data.size = {self.size}", self.shift)

@@ -82,35 +82,47 @@ def read_picture(argument: str, path: Path, *, min_side: int = MIN_SIDE) -> Pict
     Errors: InputError where the file is none of these, is damaged, or has a side shorter than ``min_side`` or far too
     many pixels.
     """
-    from PIL import Image, UnidentifiedImageError
-
     check_file(argument, path, KINDS, MAX_PICTURE_BYTES)
     if path.suffix.lower() in CAMERA:
         refuse_camera(argument, path)
-    with decoding(argument, path):
-        try:
-            image = Image.open(path, formats=FORMATS)
-        except UnidentifiedImageError:
-            remedy = "Convert it to PNG first, if it is a picture of another kind (HEIC, AVIF, SVG, PDF)."
-            fail(argument, KINDS, f"{path}, which is none of them or is damaged", remedy, InputError)
-        with image:
-            check_header(argument, path, image, min_side)
-            raw = decode(argument, path, image)
-            exif, turn = kept_exif(image)
-            icc, dpi = image.info.get("icc_profile"), image.info.get("dpi")
-            kind = str(image.format)
+
+    # Everything that needs Pillow's decoders; the orientation is asked for last, see :func:`kept_exif`.
+    with decoding(argument, path), opened(argument, path) as image:
+        check_header(argument, path, image, min_side)
+        raw = decode(argument, path, image)
+        exif, turn = kept_exif(image)
+        icc, dpi, kind = image.info.get("icc_profile"), image.info.get("dpi"), str(image.format)
+
+    # What is restored, and beside it what is only passed on.
     raw = upright(raw, turn)
-    full = np.iinfo(raw.dtype).max
+    pixels, tripled = planes(raw)
     alpha = np.ascontiguousarray(raw[:, :, -1]) if raw.shape[2] in (2, 4) else None
+    if dpi is not None:
+        dpi = (float(dpi[0]), float(dpi[1])) if turn < 5 else (float(dpi[1]), float(dpi[0]))
+    kind = "JPEG" if kind == "MPO" else kind
+    return Picture(path, pixels, alpha, 8 * raw.itemsize, tripled, kind, exif, icc or None, dpi)
+
+
+def opened(argument: str, path: Path) -> Image:
+    """The picture, not yet decoded; to be closed."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        return Image.open(path, formats=FORMATS)
+    except UnidentifiedImageError:
+        remedy = "Convert it to PNG first, if it is a picture of another kind (HEIC, AVIF, SVG, PDF)."
+        fail(argument, KINDS, f"{path}, which is none of them or is damaged", remedy, InputError)
+
+
+def planes(raw: np.ndarray) -> tuple[np.ndarray, bool]:
+    """Stored numbers (H, W, K) as (C, H, W) in [0, 1] without alpha, and whether three equal channels became one."""
+    full = np.iinfo(raw.dtype).max
     tripled = raw.shape[2] >= 3 and bool((raw[:, :, :1] == raw[:, :, 1:3]).all())
     colours = 1 if tripled or raw.shape[2] < 3 else 3
     pixels = np.empty((colours, *raw.shape[:2]), np.float32)
     for channel in range(colours):
         np.divide(raw[:, :, channel], full, out=pixels[channel], dtype=np.float32)
-    if dpi is not None:
-        dpi = (float(dpi[0]), float(dpi[1])) if turn < 5 else (float(dpi[1]), float(dpi[0]))
-    kind = "JPEG" if kind == "MPO" else kind
-    return Picture(path, pixels, alpha, 8 * raw.itemsize, tripled, kind, exif, icc or None, dpi)
+    return pixels, tripled
 
 
 def refuse_camera(argument: str, path: Path) -> None:
@@ -144,20 +156,29 @@ def decode(argument: str, path: Path, image: Image) -> np.ndarray:
     words = [tile[3] if isinstance(tile[3], str) else str(tile[3][0]) for tile in image.tile if tile[3]]
     if image.mode in ("RGB", "RGBA") and deep(image, words):
         return decode_deep(argument, path, image, words)
-    mode, info = image.mode, image.info
-    if mode.startswith("I;16") or (mode == "I" and image.format in ("PNG", "PPM")):
-        raw = np.asarray(image).astype(np.uint16)[:, :, None]
-        return with_alpha(raw, info.get("transparency"))
+
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        raw = np.asarray(image).astype(np.uint16)[:, :, None]  # grey, of which Pillow keeps all 16 bits
+        return with_alpha(raw, image.info.get("transparency"))
+    return decode_plain(argument, path, image)
+
+
+def decode_plain(argument: str, path: Path, image: Image) -> np.ndarray:
+    """Numbers of 8 bits; palettes, single bits and premultiplied colours become plain ones."""
+    mode = image.mode
     if mode not in ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "YCbCr"):
         came = f"{path} with the colours {mode}"
         fail(argument, "a grey or RGB picture", came, REMEDIES.get(mode, "Convert it to RGB first."), InputError)
-    clear = "transparency" in info or mode in ("PA", "RGBA", "RGBa")
+
+    clear = "transparency" in image.info or mode in ("PA", "RGBA", "RGBa")
     if mode in ("1", "L"):
         image = image.convert("LA" if clear else "L")
     elif mode == "La":
         image = image.convert("LA")
     elif mode != "LA":
         image = image.convert("RGBA" if clear else "RGB")
+
+    # Pillow gives grey without its axis of channels.
     raw = np.asarray(image)
     return raw if raw.ndim == 3 else raw[:, :, None]
 
@@ -178,9 +199,12 @@ def decode_deep(argument: str, path: Path, image: Image, words: list[str]) -> np
         image.tile = retold(image, {"LA;16B": "RGBA"})
         pairs = np.asarray(image).astype(np.uint16)  # (H, W, 4)
         return pairs[:, :, ::2] << 8 | pairs[:, :, 1::2]
+
     if not words or not set(words) <= OTHER_BYTE.keys():
         came = f"{path}, whose 16-bit colours lie in an order that is not known"
         fail(argument, KINDS, came, "Save it as a PNG, or as a plain TIFF, first.", InputError)
+
+    # The second reading gives the low bytes, the first one, already open, the high ones.
     transparent = image.info.get("transparency")
     with Pillow.open(path, formats=FORMATS) as again:
         again.tile = retold(again, OTHER_BYTE)
@@ -216,6 +240,8 @@ def kept_exif(image: Image) -> tuple[Exif | None, int]:
     try:
         found = image.getexif()
         turn = found.get(ORIENTATION, 1)
+
+        # The plain tags that stay true, and the folders of the camera and of the place.
         kept = Pillow.Exif()
         kept.update({tag: found[tag] for tag in KEPT_TAGS if tag in found})
         for folder in (EXIF_FOLDER, GPS_FOLDER):

@@ -12,9 +12,9 @@ from jiio.checks import fail
 from jiio.tasks.frame.files import InputError, read_image
 from jiio.tasks.frame.load import nearest
 
-from .config import DataConfig
+from .config import FOLDER, DataConfig
 from .families import load_images
-from .patches import load_pictures
+from .galleries import load_pictures
 from .sources import find_data, image_files
 
 TUNING_COUNT, TUNING_SIDE = 8, 180  # as many pictures, no larger than this: tuning costs less than the measurement
@@ -22,7 +22,7 @@ TUNING_COUNT, TUNING_SIDE = 8, 180  # as many pictures, no larger than this: tun
 
 @dataclass(frozen=True)
 class PictureSet:
-    """A known set. folder: under the data root. channels: that its pictures have. tuning: the family to tune on."""
+    """A known set. folder: under the data root. channels: that its pictures have. tuning: the gallery to tune on."""
 
     folder: str
     channels: int
@@ -34,7 +34,7 @@ SETS = {
     "bsd68": PictureSet("denoising/BSD68", 1, "train400"),
     "cbsd68": PictureSet("denoising/CBSD68", 3, "photos"),
 }
-NAMES = (*SETS, "faces", "folder:PATH")
+NAMES = (*SETS, "faces", f"{FOLDER}PATH")
 
 
 def load_set(
@@ -51,13 +51,16 @@ def load_set(
         check_channels(argument, name, 1, channels)
         faces = load_images(DataConfig(family="faces")).test[:limit]
         return {f"face-{i:02d}": face[None] for i, face in enumerate(faces)}
-    if name.startswith("folder:"):
-        folder = Path(name.removeprefix("folder:"))
+
+    # Everything else is a folder: one's own, or a place under the data root.
+    if name.startswith(FOLDER):
+        folder = Path(name.removeprefix(FOLDER))
     elif name in SETS:
         check_channels(argument, name, SETS[name].channels, channels)
         folder = find_data(data_root, SETS[name].folder, f"the pictures of {name}", argument=argument)
     else:
         fail(argument, "a set of pictures", repr(name), nearest(name, NAMES), InputError)
+
     paths = image_files(argument, folder)[:limit]
     return {path.name: as_batch(torch.from_numpy(read_image(argument, path, channels=channels))) for path in paths}
 
@@ -77,13 +80,13 @@ def as_batch(pixels: Tensor) -> Tensor:
 def tuning_pictures(name: str, *, channels: int, data_root: Path | None = None) -> list[Tensor]:
     """The pictures (1, C, H, W) on which baselines are tuned before they are measured on a set; others than the set's.
 
-    At most TUNING_COUNT, evenly through a family, of each the middle TUNING_SIDE pixels: Train400 for the grey sets,
+    At most TUNING_COUNT, evenly through a gallery, of each the middle TUNING_SIDE pixels: Train400 for the grey sets,
     the training part of the faces, and photographs of scikit-image for colours and folders.
     """
     if name == "faces":
         return list(load_images(DataConfig(family="faces")).train[:TUNING_COUNT].split(1))
-    family = SETS[name].tuning if name in SETS else "photos"
-    pictures = load_pictures(family, channels, data_root=data_root)
+    gallery = SETS[name].tuning if name in SETS else "photos"
+    pictures = load_pictures(gallery, channels, data_root=data_root)
     chosen = pictures[:: max(1, len(pictures) // TUNING_COUNT)][:TUNING_COUNT]
     return [middle(picture)[None].float() / 255.0 for picture in chosen]
 

@@ -1,4 +1,4 @@
-"""The files of each image family, and how they are read.
+"""What a family of images is, the families that are read from files, and where their files are.
 
 They are looked for in the folder that ``--data-root`` or the environment variable JIIO_DATA names; what is missing, and
 what to do about it, is said in one sentence.
@@ -11,9 +11,10 @@ import math
 import os
 import zipfile
 import zlib
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,21 +22,19 @@ from torch import Tensor
 from jiio.checks import fail
 from jiio.tasks.frame.files import InputError, read_bytes, read_image, reason
 
-from .batches import fit
+from .batches import resized
 from .config import DataConfig
 
 if TYPE_CHECKING:
     import numpy as np
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm"}
-
-
 OFFLINE = "or use the faces, which ship with scikit-image."
 
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Images of one family.
+    """Images of one family at one size.
 
     train, test: (N, C, H, W) float32 in [0, 1]. The labels (N,) are None where the family has none.
     """
@@ -46,7 +45,32 @@ class ImageSet:
     test_labels: Tensor | None = None
 
 
-Raw = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
+class Raw(NamedTuple):
+    """What a family has, at the size and with the channels that it comes with; otherwise as :class:`ImageSet`."""
+
+    train: Tensor
+    test: Tensor
+    train_labels: Tensor | None = None
+    test_labels: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class AbstractFamily(ABC):
+    """Images that belong together, those to train on and those to test on; a configuration names one of the classes.
+
+    labelled: whether every image has a label. apart: whether no class of the test images occurs among the training
+    images, as in sets for learning to learn.
+    """
+
+    labelled: ClassVar[bool] = False
+    apart: ClassVar[bool] = False
+
+    @abstractmethod
+    def load(self, config: DataConfig, data_root: Path | None) -> Raw:
+        """Read them; what comes is resized afterwards, and only a family that must resize looks at ``config``.
+
+        Errors: InputError where the data are missing or damaged.
+        """
 
 
 def find_data(data_root: Path | None, inside: str, what: str, *, argument: str = "data.family") -> Path:
@@ -62,24 +86,35 @@ def find_data(data_root: Path | None, inside: str, what: str, *, argument: str =
     return path
 
 
-def load_faces(config: DataConfig, data_root: Path | None) -> Raw:
-    from skimage.data import lfw_subset
+class Faces(AbstractFamily):
+    """100 small grey faces that ship with scikit-image."""
 
-    faces = torch.from_numpy(lfw_subset()[:100, :24, :24]).float()[:, None]  # the other 100 are not faces; 25 x 25
-    return faces[:80], faces[80:], None, None
+    def load(self, config: DataConfig, data_root: Path | None) -> Raw:
+        from skimage.data import lfw_subset
 
-
-def load_celeba(config: DataConfig, data_root: Path | None) -> Raw:
-    folder = find_data(data_root, "celeba_1000/img", "the CelebA images")
-    images = _read_folder(folder, config, limit=1000)
-    return images[:-100], images[-100:], None, None
+        faces = torch.from_numpy(lfw_subset()[:100, :24, :24]).float()[:, None]  # the other 100 are not faces; 25 x 25
+        return Raw(faces[:80], faces[80:])
 
 
-def load_folder(folder: Path, config: DataConfig) -> Raw:
-    """The images in the order of their names, the last ones (``test_share``) for testing."""
-    images = _read_folder(folder, config)
-    kept = len(images) - math.ceil(config.test_share * len(images))
-    return images[:kept], images[kept:], None, None
+class CelebA(AbstractFamily):
+    """The first 1000 photographs of the set, the last 100 of them for testing."""
+
+    def load(self, config: DataConfig, data_root: Path | None) -> Raw:
+        folder = find_data(data_root, "celeba_1000/img", "the CelebA images")
+        images = _read_folder(folder, config, limit=1000)
+        return Raw(images[:-100], images[-100:])
+
+
+@dataclass(frozen=True)
+class Folder(AbstractFamily):
+    """The images of a folder in the order of their names, the last ones (``test_share``) for testing."""
+
+    path: Path
+
+    def load(self, config: DataConfig, data_root: Path | None) -> Raw:
+        images = _read_folder(self.path, config)
+        kept = len(images) - math.ceil(config.test_share * len(images))
+        return Raw(images[:kept], images[kept:])
 
 
 def image_files(argument: str, folder: Path) -> list[Path]:
@@ -96,20 +131,26 @@ def image_files(argument: str, folder: Path) -> list[Path]:
 
 
 def _read_folder(folder: Path, config: DataConfig, limit: int | None = None) -> Tensor:
+    """(N, C, size, size): of every picture the square in the middle, resized at once so that the large ones can go."""
     images = []
     for path in image_files("data.family", folder)[:limit]:
         pixels = torch.from_numpy(read_image("data.family", path, channels=config.channels)).permute(2, 0, 1)[None]
         side = min(pixels.shape[2:])
         top, left = (pixels.shape[2] - side) // 2, (pixels.shape[3] - side) // 2
-        images.append(fit(pixels[:, :, top : top + side, left : left + side], config.size, config.channels))
+        images.append(resized(pixels[:, :, top : top + side, left : left + side], config.size, config.channels))
     return torch.cat(images)
 
 
-def load_mnist(config: DataConfig, data_root: Path | None) -> Raw:
-    folder = find_data(data_root, "MNIST/raw", "the four MNIST files")
-    train, train_labels = _read_idx(folder / "train-images-idx3-ubyte"), _read_idx(folder / "train-labels-idx1-ubyte")
-    test, test_labels = _read_idx(folder / "t10k-images-idx3-ubyte"), _read_idx(folder / "t10k-labels-idx1-ubyte")
-    return _unit(train[:, None]), _unit(test[:, None]), _long(train_labels), _long(test_labels)
+class Mnist(AbstractFamily):
+    """Handwritten digits, 28 x 28."""
+
+    labelled = True
+
+    def load(self, config: DataConfig, data_root: Path | None) -> Raw:
+        folder = find_data(data_root, "MNIST/raw", "the four MNIST files")
+        train, test = (_read_idx(folder / f"{part}-images-idx3-ubyte") for part in ("train", "t10k"))
+        train_labels, test_labels = (_read_idx(folder / f"{part}-labels-idx1-ubyte") for part in ("train", "t10k"))
+        return Raw(_unit(train[:, None]), _unit(test[:, None]), _long(train_labels), _long(test_labels))
 
 
 def _read_idx(path: Path) -> np.ndarray:
@@ -128,27 +169,36 @@ def _read_idx(path: Path) -> np.ndarray:
         raise InputError(f"data.family: {path} is not a whole MNIST file ({reason(error)}). Fetch it again.") from error
 
 
-def load_cifar10(config: DataConfig, data_root: Path | None) -> Raw:
-    """One npz file of images stored as differences modulo 256, which plain zip compression packs well."""
-    import numpy as np
+class Cifar10(AbstractFamily):
+    """Small photographs of ten kinds of things, 32 x 32 in colour."""
 
-    path = find_data(data_root, "cifar10/cifar10_20k_10k.npz", "the CIFAR-10 images")
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            parts = {k: file[k] for k in ("train_delta", "train_label", "test_delta", "test_label")}
-    except (OSError, ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-        raise InputError(f"data.family: {path} is not a whole CIFAR-10 file ({reason(error)}).") from error
-    images = []
-    for key in ("train_delta", "test_delta"):
-        x = parts[key].cumsum(2, dtype=np.uint8).cumsum(3, dtype=np.uint8)
-        x[:, ::2] += x[:, 1:2]
-        images.append(_unit(x))
-    return images[0], images[1], _long(parts["train_label"]), _long(parts["test_label"])
+    labelled = True
+
+    def load(self, config: DataConfig, data_root: Path | None) -> Raw:
+        """From one npz file of images stored as differences modulo 256, which plain zip compression packs well."""
+        import numpy as np
+
+        path = find_data(data_root, "cifar10/cifar10_20k_10k.npz", "the CIFAR-10 images")
+        try:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+                parts = {k: file[k] for k in ("train_delta", "train_label", "test_delta", "test_label")}
+        except (OSError, ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+            raise InputError(f"data.family: {path} is not a whole CIFAR-10 file ({reason(error)}).") from error
+
+        # Sums along both sides undo the differences; then red and blue, which are stored relative to green.
+        images = []
+        for key in ("train_delta", "test_delta"):
+            x = parts[key].cumsum(2, dtype=np.uint8).cumsum(3, dtype=np.uint8)
+            x[:, ::2] += x[:, 1:2]
+            images.append(_unit(x))
+        return Raw(images[0], images[1], _long(parts["train_label"]), _long(parts["test_label"]))
 
 
 def _unit(pixels: np.ndarray) -> Tensor:
+    """Bytes as float32 in [0, 1]."""
     return torch.tensor(pixels).float().div_(255.0)
 
 
 def _long(labels: np.ndarray) -> Tensor:
+    """Labels (N,) int64, which losses want."""
     return torch.tensor(labels).long()

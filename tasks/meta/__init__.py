@@ -2,4 +2,11 @@
 
 TASKS = {"meta": (".task:Meta", ".task:MetaConfig")}
 KINDS = {"adaptation": ".adaptation:AbstractAdaptation"}
-CHOICES = {"adaptation": {name: f".adaptation:{name}" for name in ("Joint", "Nested", "FirstOrder")}}
+CHOICES = {
+    "adaptation": {
+        "Joint": ".adaptation:JointAdaptation",
+        "Nested": ".adaptation:NestedAdaptation",
+        "FirstOrder": ".adaptation:FirstOrderAdaptation",
+    },
+    "family": {"glyphs": ".glyphs:Glyphs", "omniglot": ".omniglot:Omniglot"},
+}

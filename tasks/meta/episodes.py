@@ -1,35 +1,30 @@
 """Episodes for learning to learn: N classes, K labelled images of each to adapt to, and others to be measured on.
 
-Classes of training and of testing are disjoint. An episode is a pure function of (seed, purpose, number).
+Here: their settings, where the classes come from (a family of images, or a folder of folders), and how episodes are
+drawn from them. Classes of training and of testing are disjoint. An episode is a pure function of (seed, purpose,
+number).
 """
 
 from __future__ import annotations
 
-import functools
-import importlib
-import os
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from jiio.checks import check_number, describe, fail
 from jiio.outputs.seeds import generator
 from jiio.tasks.frame.config import whole
-from jiio.tasks.frame.files import InputError, read_image, reason
+from jiio.tasks.frame.files import InputError, read_image
 from jiio.tasks.frame.load import ConfigError, nearest
-from jiio.tasks.images.batches import fit
-from jiio.tasks.images.config import DataConfig
-from jiio.tasks.images.families import load_images
-from jiio.tasks.images.sources import IMAGE_SUFFIXES, find_data
+from jiio.tasks.frame.registry import TABLE, fetch
+from jiio.tasks.images.batches import resized
+from jiio.tasks.images.config import FOLDER, DataConfig, check_source
+from jiio.tasks.images.families import find_family
+from jiio.tasks.images.sources import IMAGE_SUFFIXES, Raw
 
-from .glyphs import glyphs
-
-SETS = ("glyphs", "omniglot", "mnist", "cifar10")
+Parts = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]  # images (N, C, H, W), labels (N,): to train, to test
 
 
 @dataclass(frozen=True)
@@ -37,7 +32,8 @@ class EpisodeConfig:
     """Episodes.
 
     Args:
-        family: glyphs (offline), omniglot, mnist, cifar10, or folder:PATH with a folder inside for each class
+        family: glyphs (offline), omniglot, mnist, cifar10, folder:PATH with a folder inside for each class, or a
+            labelled family of one's own, package.module:Name
         size: height and width in pixels after resizing
         channels: 1 (grey) or 3 (colour)
         ways: classes in a training episode
@@ -59,17 +55,33 @@ class EpisodeConfig:
     test_share: float = 0.3
 
     def __post_init__(self) -> None:
-        if not self.family.startswith("folder:") and self.family not in SETS:
-            remedy = nearest(self.family, (*SETS, "folder:PATH"))
-            fail("data.family", "a labelled set of images", describe(self.family), remedy, ConfigError)
+        check_labelled("data.family", self.family)
         whole("data.size", self.size, 8, 256)
         if self.channels not in (1, 3):
             fail("data.channels", "1 (grey) or 3 (colour)", self.channels)
+
+        # What an episode holds; the upper bounds catch a slip of the hand.
         whole("data.ways", self.ways, 2, 1000)
         whole("data.shots", self.shots, 1, 1000)
         whole("data.queries", self.queries, 1, 1000)
         whole("data.batch_size", self.batch_size, 1, 65_536)
         check_number("data.test_share", self.test_share, 0.0, 1.0)
+
+
+def check_labelled(argument: str, name: str) -> None:
+    """A family whose images have labels, or a folder of folders.
+
+    Errors: ConfigError.
+    """
+    what = "a labelled set of images"
+    if name.startswith(FOLDER):
+        return
+    if name not in TABLE["family"] and ":" not in name:
+        labelled = [known for known, path in TABLE["family"].items() if fetch(path).labelled]
+        fail(argument, what, describe(name), nearest(name, (*labelled, f"{FOLDER}PATH")), ConfigError)
+    check_source(argument, name, kind="family", what=what)
+    if not find_family(name, argument).labelled:
+        fail(argument, what, f"{name!r}, which has no labels", error=ConfigError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,91 +147,54 @@ def load_classes(config: EpisodeConfig, *, data_root: Path | None = None) -> tup
 
     Errors: InputError where the data are missing or damaged.
     """
-    if config.family == "glyphs":
-        train, train_labels, test, test_labels = glyphs()
-        parts = (train, train_labels), (test, test_labels)
-    elif config.family == "omniglot":
-        parts = tuple(_omniglot(part, data_root) for part in ("background", "evaluation"))  # type: ignore[assignment]
-    elif config.family.startswith("folder:"):
-        parts = _split(*_folder(Path(config.family.removeprefix("folder:")), config), config.test_share)
-    else:  # the same classes in training and test images: the last ones are kept for testing
-        size = 28 if config.family == "mnist" else 32
-        data = DataConfig(family=config.family, size=size, channels=config.channels)
-        found = load_images(data, data_root=data_root)
-        assert found.train_labels is not None
-        parts = _split(found.train, found.train_labels, max(config.test_share, 0.5))
-    (train, train_labels), (test, test_labels) = parts
+    if config.family.startswith(FOLDER):
+        (train, train_labels), (test, test_labels) = of_folder(Path(config.family.removeprefix(FOLDER)), config)
+    else:
+        (train, train_labels), (test, test_labels) = of_family(config, data_root)
     return (
-        Classes.of(fit(train, config.size, config.channels), train_labels),
-        Classes.of(fit(test, config.size, config.channels), test_labels),
+        Classes.of(resized(train, config.size, config.channels), train_labels),
+        Classes.of(resized(test, config.size, config.channels), test_labels),
     )
 
 
-def _split(images: Tensor, labels: Tensor, share: float) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+def of_family(config: EpisodeConfig, data_root: Path | None) -> Parts:
+    """The family's own two parts where their classes are apart; else its training images, the last classes kept."""
+    family = find_family(config.family)
+    found: Raw = family.load(DataConfig(config.family, config.size, config.channels), data_root)
+    assert found.train_labels is not None and found.test_labels is not None
+    if family.apart:
+        return (found.train, found.train_labels), (found.test, found.test_labels)
+
+    # Such sets have few classes, ten as a rule: fewer than half of them would be too few for a test.
+    return by_class(found.train, found.train_labels, max(config.test_share, 0.5))
+
+
+def by_class(images: Tensor, labels: Tensor, share: float) -> Parts:
+    """Split so that a share of the classes, the last ones, is there to test on."""
     kinds = int(labels.max()) + 1
     kept = labels < kinds - round(share * kinds)
     return (images[kept], labels[kept]), (images[~kept], labels[~kept])
 
 
-def _folder(folder: Path, config: EpisodeConfig) -> tuple[Tensor, Tensor]:
-    """One class for each folder inside, in the order of their names."""
+def of_folder(folder: Path, config: EpisodeConfig) -> Parts:
+    """One class for each folder inside, in the order of their names; the last ones to test on."""
     if not folder.is_dir():
         came = f"{folder}, which is not a folder"
         fail("data.family", "folder:PATH with a folder for each class", came, error=InputError)
+
+    # Resized one by one: whole photographs of many classes would not fit into memory.
     images, labels = [], []
     kinds = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     for label, kind in enumerate(kinds):
         for path in sorted(p for p in kind.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES):
             pixels = torch.from_numpy(read_image("data.family", path, channels=config.channels)).permute(2, 0, 1)[None]
-            images.append(fit(pixels, config.size, config.channels))
+            images.append(resized(pixels, config.size, config.channels))
             labels.append(label)
+
     if not images:
         remedy = "Put the images of each class into a folder of their own."
         fail("data.family", "folders with images inside", f"{folder} without any", remedy, InputError)
-    return torch.cat(images), torch.tensor(labels)
-
-
-@functools.lru_cache(maxsize=2)
-def _omniglot(part: str, data_root: Path | None) -> tuple[Tensor, Tensor]:
-    """Images (N, 1, 28, 28) with ink 1, and labels (N,): packed under the data root, else by torchvision."""
-    import numpy as np
-
-    named = data_root or (Path(os.environ["JIIO_DATA"]) if os.environ.get("JIIO_DATA") else None)
-    packed = None if named is None else named / "omniglot" / f"images_{part}.npz"
-    if packed is None or not packed.exists():
-        return _torchvision_omniglot(part, data_root)
-    try:
-        with packed.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            bits, labels = file["bits"], torch.from_numpy(file["label"].astype(np.int64))
-        ink = torch.from_numpy(np.unpackbits(bits, axis=1, count=105 * 105)).view(-1, 1, 105, 105)
-    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
-        raise InputError(f"data.family: {packed} is not a whole Omniglot file ({reason(error)}).") from error
-    return _shrink(ink), labels
-
-
-def _torchvision_omniglot(part: str, data_root: Path | None) -> tuple[Tensor, Tensor]:
-    """As torchvision keeps it, fetched where it is not there yet."""
-    folder = find_data(data_root, "", "the Omniglot images (torchvision fetches them into this folder)")
-    try:
-        # By name: the extra may be missing where types are checked.
-        sets, functional = (importlib.import_module(f"torchvision.{n}") for n in ("datasets", "transforms.functional"))
-    except ImportError as error:
-        words = "data.family: Omniglot is not in the data folder, and torchvision, which could fetch it, is missing."
-        raise InputError(f"{words} Install jiio[vision], or use the glyphs, which need nothing.") from error
-    try:
-        found = sets.Omniglot(str(folder), background=part == "background", download=True)
-        pairs = [(255 - functional.pil_to_tensor(image), label) for image, label in found]
-    except (OSError, RuntimeError) as error:
-        words = f"data.family: torchvision could not fetch Omniglot into {folder} ({reason(error)})."
-        raise InputError(f"{words} Fetch it where there is a network, or use the glyphs, which need none.") from error
-    ink = torch.stack([image for image, _ in pairs]) > 127
-    return _shrink(ink), torch.tensor([label for _, label in pairs])
-
-
-def _shrink(ink: Tensor) -> Tensor:
-    """(N, 1, 105, 105) of 0 and 1 -> (N, 1, 28, 28) in [0, 1], each pixel the mean over its area."""
-    parts = [F.adaptive_avg_pool2d(part.float(), 28) for part in ink.split(2000)]
-    return (1.5 * torch.cat(parts)).clamp_max(1.0)  # thin strokes: an area is never full of ink
+    return by_class(torch.cat(images), torch.tensor(labels), config.test_share)
 
 
 def episodes(

@@ -9,12 +9,18 @@ from __future__ import annotations
 import functools
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from jiio.outputs.seeds import generator
+from jiio.tasks.images.config import DataConfig
+from jiio.tasks.images.sources import AbstractFamily, Raw
+
+if TYPE_CHECKING:
+    import numpy as np
 
 FONTS = (
     *(f"DejaVuSans{style}" for style in ("", "-Bold", "-Oblique", "-BoldOblique")),
@@ -38,6 +44,16 @@ LEAST = 12  # fonts that must have a character
 SIDE = 28
 
 
+class Glyphs(AbstractFamily):
+    """The characters in ``TRAINED`` to train on and those in ``TESTED`` to test on, with ink 1, 28 x 28."""
+
+    labelled = apart = True
+
+    def load(self, config: DataConfig, data_root: Path | None) -> Raw:
+        train, train_labels, test, test_labels = glyphs()
+        return Raw(train, test, train_labels, test_labels)
+
+
 @functools.lru_cache(maxsize=1)
 def glyphs() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(train, train labels, test, test labels): images (N, 1, 28, 28) in [0, 1] with ink 1, labels (N,) from 0.
@@ -52,7 +68,7 @@ def glyphs() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return distort(train, "train"), train_labels, distort(test, "test"), test_labels
 
 
-def load_fonts() -> list[tuple[set[int], object]]:
+def load_fonts() -> list[tuple[set[int], Any]]:
     """The code points of every font, and the font at a size that fits the images."""
     import matplotlib
     from matplotlib.ft2font import FT2Font
@@ -64,11 +80,10 @@ def load_fonts() -> list[tuple[set[int], object]]:
 
 
 def render(
-    scripts: dict[str, tuple[tuple[int, int], ...]], fonts: list[tuple[set[int], object]], seen: set[bytes]
+    scripts: dict[str, tuple[tuple[int, int], ...]], fonts: list[tuple[set[int], Any]], seen: set[bytes]
 ) -> tuple[Tensor, Tensor]:
     """Every character in every font that has it, centred; those drawn like one in ``seen`` are passed over."""
     import numpy as np
-    from PIL import Image, ImageDraw
 
     images, labels = [], []
     for ranges in scripts.values():
@@ -76,19 +91,28 @@ def render(
             having = [font for known, font in fonts if code in known]
             if len(having) < LEAST:
                 continue
-            drawn = []
-            for font in having:
-                canvas = Image.new("L", (SIDE, SIDE))
-                left, top, right, bottom = font.getbbox(chr(code))  # type: ignore[attr-defined]
-                corner = ((SIDE - left - right) / 2, (SIDE - top - bottom) / 2)
-                ImageDraw.Draw(canvas).text(corner, chr(code), fill=255, font=font)  # type: ignore[arg-type]
-                drawn.append(np.asarray(canvas, np.float32) / 255.0)
+
+            # In the first font two characters look alike or they do not; an empty one is a space.
+            drawn = [draw(chr(code), font) for font in having]
             look = drawn[0].tobytes()
             if look not in seen and drawn[0].any():
                 seen.add(look)
                 labels += [0 if not labels else labels[-1] + 1] * len(drawn)
                 images += drawn
+
     return torch.from_numpy(np.stack(images))[:, None], torch.tensor(labels)
+
+
+def draw(character: str, font: Any) -> np.ndarray:
+    """(SIDE, SIDE) float32 in [0, 1], the ink of the character in the middle."""
+    import numpy as np
+    from PIL import Image, ImageDraw
+
+    canvas = Image.new("L", (SIDE, SIDE))
+    left, top, right, bottom = font.getbbox(character)
+    corner = ((SIDE - left - right) / 2, (SIDE - top - bottom) / 2)
+    ImageDraw.Draw(canvas).text(corner, character, fill=255, font=font)
+    return np.asarray(canvas, np.float32) / 255.0
 
 
 def distort(images: Tensor, purpose: str) -> Tensor:

@@ -21,10 +21,12 @@ from jiio.models.images.prior import ImagePrior, ImagePriorConfig
 from jiio.outputs.seeds import generator
 from jiio.tasks.frame.checkpoint import Checkpoint
 from jiio.tasks.frame.config import RunConfig, whole
-from jiio.tasks.frame.load import ConfigError, nearest
+from jiio.tasks.frame.load import ConfigError
 from jiio.tasks.frame.task import AbstractTask
+from jiio.tasks.images.config import check_source
+from jiio.tasks.images.galleries import load_pictures
 from jiio.tasks.images.metrics import psnr
-from jiio.tasks.images.patches import FAMILIES, draw_patches, load_pictures
+from jiio.tasks.images.patches import draw_patches
 
 from .base import AbstractRestorer
 from .imagespace import DirectRestorer, ImageRestorer
@@ -50,9 +52,7 @@ class PatchConfig:
         if not self.families:
             fail("data.families", "at least one family of pictures", "none", error=ConfigError)
         for family in self.families:
-            if not family.startswith("folder:") and family not in FAMILIES:
-                remedy = nearest(family, (*FAMILIES, "folder:PATH"))
-                fail("data.families", "families of pictures", repr(family), remedy, ConfigError)
+            check_source("data.families", family, kind="gallery", what="a gallery of pictures")
         whole("data.size", self.size, 8, 512)
         if self.size % 4:
             fail("data.size", "a multiple of 4 pixels", self.size, error=ConfigError)

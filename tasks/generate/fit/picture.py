@@ -23,7 +23,7 @@ from jiio.checks import check_choice, check_integer, fail
 from jiio.tasks.frame.checkpoint import load
 from jiio.tasks.frame.files import InputError, check_output_folder
 from jiio.tasks.frame.machine import check_device, cpu_threads, versions
-from jiio.tasks.images.batches import fit as resized
+from jiio.tasks.images.batches import resized
 from jiio.tasks.images.encode import write_bytes
 from jiio.tasks.images.pictures import Picture, read_picture
 

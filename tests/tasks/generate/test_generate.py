@@ -25,7 +25,7 @@ from jiio.tasks.frame.load import build
 from jiio.tasks.generate.codes import GaussianMixture
 from jiio.tasks.generate.fit.fit import Fit, fit_images, surprise
 from jiio.tasks.generate.generator import Inferred, LatentGenerator
-from jiio.tasks.generate.inference import Joint, Nested, Variational
+from jiio.tasks.generate.inference import JointInference, NestedInference, VariationalInference
 from jiio.tasks.generate.samples import auroc, nearest_neighbour_accuracy, sliced_wasserstein
 from jiio.tasks.generate.task import Generate, GenerateConfig, encoder_plan, load_generator
 from jiio.tasks.images.config import DataConfig
@@ -75,14 +75,14 @@ def gradient_check(model: LatentGenerator, loss, tolerance: float) -> None:
 
 def test_the_envelope_gradient_of_a_joint_fit_is_exact():
     model, y = small(), images()
-    how = Joint(**TIGHT, max_steps=500)
+    how = JointInference(**TIGHT, max_steps=500)
     gradient_check(model, lambda: how.infer(model, y).loss.sum(), 1e-6)
 
 
 def test_nested_adam_trains_on_the_same_loss_and_gradient():
     model, y = small(), images()
-    joint = Joint(**TIGHT, max_steps=500).infer(model, y)
-    nested = Nested(rate=0.05, steps=120, atol=1e-9, rtol=1e-8).infer(model, y)
+    joint = JointInference(**TIGHT, max_steps=500).infer(model, y)
+    nested = NestedInference(rate=0.05, steps=120, atol=1e-9, rtol=1e-8).infer(model, y)
     assert torch.allclose(joint.loss, nested.loss, rtol=1e-4)
     weights = list(model.decoder.parameters())
     a, b = (torch.cat([g.flatten() for g in torch.autograd.grad(r.loss.sum(), weights)]) for r in (joint, nested))
@@ -94,7 +94,7 @@ def test_the_variational_bound_and_its_gradient():
     """Against its closed form, with the state by plain iteration; and finite differences."""
     model, y = small(encoder=True), images()
     noise = torch.randn(4, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    how = Variational(**TIGHT)
+    how = VariationalInference(**TIGHT)
     loss = how.infer(model, y, noise).loss
     mean, log_spread = model.encode(y)
     x = mean + log_spread.exp() * noise

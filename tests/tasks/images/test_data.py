@@ -12,7 +12,7 @@ from PIL import Image
 
 from jiio.outputs.seeds import derive, generator
 from jiio.tasks.frame.files import InputError, read_image
-from jiio.tasks.images.batches import augment, batch_indices, fit, training_batch
+from jiio.tasks.images.batches import augment, batch_indices, resized, training_batch
 from jiio.tasks.images.config import DataConfig
 from jiio.tasks.images.families import load_images
 
@@ -160,9 +160,9 @@ def test_every_usual_kind_of_image_is_read(tmp_path, mode):
 
 def test_grey_is_a_weighted_mean_and_resizing_keeps_the_range():
     images = torch.rand(2, 3, 12, 12, generator=generator(0))
-    grey = fit(images, 12, 1)
+    grey = resized(images, 12, 1)
     torch.testing.assert_close(grey[:, 0], images[:, 0] * 0.299 + images[:, 1] * 0.587 + images[:, 2] * 0.114)
-    small = fit((images > 0.5).float(), 7, 3)
+    small = resized((images > 0.5).float(), 7, 3)
     assert small.shape == (2, 3, 7, 7) and float(small.min()) >= 0.0 and float(small.max()) <= 1.0
 
 

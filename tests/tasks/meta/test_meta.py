@@ -24,7 +24,7 @@ from jiio.tasks.frame.checkpoint import load
 from jiio.tasks.frame.choices import Choice
 from jiio.tasks.frame.load import build
 from jiio.tasks.meta import adaptation
-from jiio.tasks.meta.adaptation import FirstOrder, Joint, Nested
+from jiio.tasks.meta.adaptation import FirstOrderAdaptation, JointAdaptation, NestedAdaptation
 from jiio.tasks.meta.episodes import Episodes, episodes
 from jiio.tasks.meta.learner import QUERY, FewShotLearner, FilmCell, LearnerConfig
 from jiio.tasks.meta.task import Meta, MetaConfig
@@ -151,7 +151,7 @@ def explicit_task(made: FewShotLearner, one: Episodes, x: Tensor) -> Tensor:
 @pytest.mark.parametrize("shots", [1, 2])
 def test_the_meta_gradient_equals_finite_differences_and_a_dense_route(shots):
     made = learner()
-    outer = Outer(made, tasks_of(shots), Joint(**TIGHT))
+    outer = Outer(made, tasks_of(shots), JointAdaptation(**TIGHT))
     gradient = outer.gradient()
     draw = torch.Generator().manual_seed(3)
     for _ in range(2):
@@ -161,18 +161,18 @@ def test_the_meta_gradient_equals_finite_differences_and_a_dense_route(shots):
     outer.set(outer.at)
     with torch.no_grad():
         problem = made.problem(made.images(outer.batch.support), 3)
-        x = Joint(**TIGHT).adapt(problem, made.start(2)).x
+        x = JointAdaptation(**TIGHT).adapt(problem, made.start(2)).x
     dense = explicit_gradient(made, outer.batch, x)
     assert float((gradient - dense).norm() / dense.norm()) < 1e-7
 
 
 def test_nested_adaptation_has_the_same_gradient_and_first_order_has_not():
-    outer = Outer(learner(), tasks_of(1), Joint(**TIGHT))
+    outer = Outer(learner(), tasks_of(1), JointAdaptation(**TIGHT))
     exact = outer.gradient()
     options = {"rule": "Gradient", "rate": 0.7, "steps": 150, "atol": 1e-11, "rtol": 1e-10}
-    outer.how = Nested(**options, adjoint_rtol=1e-12, adjoint_steps=400)
+    outer.how = NestedAdaptation(**options, adjoint_rtol=1e-12, adjoint_steps=400)
     assert float((outer.gradient() - exact).norm() / exact.norm()) < 1e-5
-    outer.how = FirstOrder(**options)
+    outer.how = FirstOrderAdaptation(**options)
     assert float((outer.gradient() - exact).norm() / exact.norm()) > 1e-3
 
 
@@ -184,9 +184,9 @@ def test_all_ways_reach_the_same_minimum():
     made, batch = learner(), tasks_of(1)
     problem = made.problem(made.images(batch.support), 3)
     with torch.no_grad():
-        joint = Joint(**TIGHT).adapt(problem, made.start(2))
-        nested = Nested(rule="Gradient", rate=0.7, steps=100, atol=1e-9, rtol=1e-8).adapt(problem, made.start(2))
-        few = FirstOrder(rate=0.05).adapt(problem, made.start(2))
+        joint = JointAdaptation(**TIGHT).adapt(problem, made.start(2))
+        nested = NestedAdaptation(rule="Gradient", rate=0.7, steps=100, atol=1e-9, rtol=1e-8).adapt(problem, made.start(2))
+        few = FirstOrderAdaptation(rate=0.05).adapt(problem, made.start(2))
         plain = jiio.equilibrium(problem.cell, made.start(2), **QUERY)  # type: ignore[arg-type]
         before = problem.objective(plain.z, made.start(2))
     assert torch.allclose(joint.x, nested.x, atol=1e-5)
@@ -203,7 +203,7 @@ def test_the_order_of_the_classes_does_not_matter(seed, order):
         scores = []
         for support in (batch.support, batch.support[:, list(order)]):
             cell = made.images(support)
-            adapted = Joint(**TIGHT).adapt(made.problem(cell, 3), made.start(2))
+            adapted = JointAdaptation(**TIGHT).adapt(made.problem(cell, 3), made.start(2))
             scores.append(made.classify(adapted.z, adapted.x, made.images(batch.query), 3))
     assert torch.allclose(scores[0][:, :, list(order)], scores[1], atol=1e-4)
 
@@ -211,8 +211,8 @@ def test_the_order_of_the_classes_does_not_matter(seed, order):
 def test_a_task_does_not_see_its_batch_mates():
     made, batch = learner(), tasks_of(2)
     with torch.no_grad():
-        both = Joint().adapt(made.problem(made.images(batch.support), 3), made.start(2))
-        one = Joint().adapt(made.problem(made.images(batch.support[1:]), 3), made.start(1))
+        both = JointAdaptation().adapt(made.problem(made.images(batch.support), 3), made.start(2))
+        one = JointAdaptation().adapt(made.problem(made.images(batch.support[1:]), 3), made.start(1))
     assert torch.allclose(both.x[1:], one.x, atol=1e-10)
 
 
@@ -322,5 +322,5 @@ def test_bad_configurations_get_a_sentence(values, words):
 
 
 def test_the_default_adaptation_is_the_joint_one():
-    assert isinstance(MetaConfig().adaptation.make("adaptation", "adaptation"), Joint)
+    assert isinstance(MetaConfig().adaptation.make("adaptation", "adaptation"), JointAdaptation)
     assert MetaConfig().adaptation == Choice("Joint")

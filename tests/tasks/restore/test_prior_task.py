@@ -16,8 +16,9 @@ from jiio.checks import JiioError
 from jiio.models import ImagePrior
 from jiio.tasks.cli import main
 from jiio.tasks.frame.load import build
+from jiio.tasks.images.galleries import load_pictures
 from jiio.tasks.images.metrics import psnr
-from jiio.tasks.images.patches import draw_patches, load_pictures, tint
+from jiio.tasks.images.patches import draw_patches, tint
 from jiio.tasks.maps.base import Denoise, Inpaint
 from jiio.tasks.restore.imagespace import DirectRestorer, ImageRestorer, Strength
 from jiio.tasks.restore.load import load_restorer

@@ -279,7 +279,7 @@ def test_generators_fit_the_same_codes_in_fewer_calls():
         return model.problem(y, EXACT), model.start(y), model.observation(y, EXACT)
 
     start = train_start(finish((case(100 + i) for i in range(8)), **TIGHT), steps=300, hidden=16)
-    how, y = inference.Joint(atol=1e-7, rtol=1e-6, max_steps=300), pictures()
+    how, y = inference.JointInference(atol=1e-7, rtol=1e-6, max_steps=300), pictures()
     plain, ours = how.infer(model, y), how.infer(model, y, start=start)
     assert gap(plain.x, ours.x) < 1e-4 and ours.calls < 0.8 * plain.calls
     weights = list(model.decoder.parameters())
@@ -304,7 +304,7 @@ def test_restorers_restore_the_same_images():
 @pytest.mark.parametrize("shots", [1, 2])
 def test_few_shot_learners_adapt_to_the_same_variable_with_the_same_meta_gradient(shots):
     model = small_learner()
-    how = adaptation.Joint(atol=1e-11, rtol=1e-10, max_steps=600, adjoint_rtol=1e-10, adjoint_steps=300)
+    how = adaptation.JointAdaptation(atol=1e-11, rtol=1e-10, max_steps=600, adjoint_rtol=1e-10, adjoint_steps=300)
 
     def case(seed: int) -> Any:
         draw = torch.Generator().manual_seed(seed)
