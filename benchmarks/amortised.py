@@ -33,7 +33,7 @@ from torch import Tensor
 
 import jiio
 from jiio.tasks.solving.amortised import AmortisedStart
-from jiio.tasks.solving.learning import SOLVE, Case, Finished, finish, train_on_objective, train_start
+from jiio.tasks.solving.learning import SOLVE, Finished, Posed, finish, train_on_objective, train_start
 from jiio.tasks.solving.starts import Start
 
 DEFAULT = ("restore-celeba", "generate-celeba", "generate-mnist", "meta-omniglot", "prior-noise", "prior-holes")
@@ -42,7 +42,7 @@ LIMITS = (0.05, 0.01)
 USUAL = jiio.Tolerance(1e-5, 1e-3)  # of the three tasks; the objective is followed to a tenth of it
 
 
-def solved_before(learn: Callable[[int], Case], name: str, options: argparse.Namespace) -> Finished:
+def solved_before(learn: Callable[[int], Posed], name: str, options: argparse.Namespace) -> Finished:
     """The finished solves that starts are trained on."""
     begin = time.process_time()
     found = finish(learn(i) for i in range(options.solves // 32))
@@ -51,7 +51,7 @@ def solved_before(learn: Callable[[int], Case], name: str, options: argparse.Nam
 
 
 def starts(
-    finished: Finished, learn: Callable[[int], Case], seed: int, options: argparse.Namespace
+    finished: Finished, learn: Callable[[int], Posed], seed: int, options: argparse.Namespace
 ) -> dict[str, AmortisedStart]:
     """The trained starts by name."""
     linear = train_start(finished, seed=seed)
@@ -69,7 +69,7 @@ def proposing(start: AmortisedStart, propose: str) -> AmortisedStart:
     return made.eval().requires_grad_(False)
 
 
-def means(start: AmortisedStart, case: Case, propose: str) -> Start:
+def means(start: AmortisedStart, case: Posed, propose: str) -> Start:
     """The mean of the finished solves, for every sample."""
     blank = AmortisedStart(start.sizes, propose=propose).to(start.observed_mean)
     own = {k: v for k, v in start.state_dict().items() if k.endswith(("_mean", "_scale", "scaling"))}
@@ -78,7 +78,7 @@ def means(start: AmortisedStart, case: Case, propose: str) -> Start:
 
 
 @torch.no_grad()
-def candidates(found: dict[str, AmortisedStart], case: Case) -> dict[str, Start]:
+def candidates(found: dict[str, AmortisedStart], case: Posed) -> dict[str, Start]:
     """Where the solve of the test case begins, by name."""
     begin = {
         f"mean: {words}": means(found["linear"], case, blocks) for words, blocks in WORDS.items() if blocks != "xz"
@@ -92,7 +92,7 @@ def candidates(found: dict[str, AmortisedStart], case: Case) -> dict[str, Start]
     return begin
 
 
-def limits(case: Case) -> dict[str, Start]:
+def limits(case: Posed) -> dict[str, Start]:
     """The plain start, with the middle scales of its own solves, and with parts of their answers: what a start could
     save at most.
     """
@@ -108,7 +108,7 @@ def limits(case: Case) -> dict[str, Start]:
 
 
 @torch.no_grad()
-def measure(begin: dict[str, Start], case: Case) -> list[dict[str, Any]]:
+def measure(begin: dict[str, Start], case: Posed) -> list[dict[str, Any]]:
     """One row for each start."""
     problem = case[0]
     settings: dict[str, Any] = SOLVE | {"max_steps": 100, "trace": "points"}
@@ -157,7 +157,7 @@ def middle(values: Tensor) -> float:
 
 
 @torch.no_grad()
-def price(start: AmortisedStart, case: Case) -> dict[str, float]:
+def price(start: AmortisedStart, case: Posed) -> dict[str, float]:
     """What a proposal costs, in processor seconds of one call of the solve, and its parameters."""
     problem, x0, observation = case
 

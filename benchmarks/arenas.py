@@ -32,7 +32,7 @@ from jiio.tasks.restore.latent import Restore, RestoreConfig
 from jiio.tasks.restore.load import load_restorer
 from jiio.tasks.solving.amortised import support_observation
 from jiio.tasks.solving.latent import LatentRestorer
-from jiio.tasks.solving.learning import Case
+from jiio.tasks.solving.learning import Posed
 
 SETS = ("restore-faces", "restore-celeba", "generate-faces", "generate-celeba", "generate-mnist")
 SETS += ("meta-glyphs", "meta-omniglot", "prior-noise", "prior-holes")
@@ -43,11 +43,11 @@ OFFLINE = ("restore-faces", "generate-faces", "meta-glyphs")
 class Arena:
     """learn: number of a batch -> training case, None where no start is trained. test: the case that is measured."""
 
-    learn: Callable[[int], Case] | None
-    test: Case
+    learn: Callable[[int], Posed] | None
+    test: Posed
 
 
-def latent(model: LatentRestorer, y: Tensor, operator: Any) -> Case:
+def latent(model: LatentRestorer, y: Tensor, operator: Any) -> Posed:
     """The case of a restorer or generator."""
     return model.problem(y, operator), model.start(y), model.observation(y, operator)
 
@@ -63,7 +63,7 @@ def restore(family: str, seed: int, options: argparse.Namespace) -> Arena:
     model = trained(task, f"restore-{family}-{seed}", options)
     assert isinstance(model, LatentRestorer)
 
-    def learn(step: int) -> Case:
+    def learn(step: int) -> Posed:
         clean = training_batch(task.images.train, config.data, seed=seed, step=step)
         operator = task.draw(len(clean), "start", step)
         return latent(model, operator.measure(clean, generator(seed, "start noise", step)), operator)
@@ -76,7 +76,7 @@ def generate(family: str, seed: int, options: argparse.Namespace) -> Arena:
     config = generators.plan(family, "Joint", seed, test=options.samples)
     task, model, _ = generators.trained(config, options.seconds, cache=options.cache, data_root=options.data_root)
 
-    def learn(step: int) -> Case:
+    def learn(step: int) -> Posed:
         return latent(model, training_batch(task.images.train, config.data, seed=seed, step=step), EXACT)
 
     return Arena(learn, latent(model, task.images.test, EXACT))
@@ -90,12 +90,12 @@ def meta(family: str, seed: int, options: argparse.Namespace) -> Arena:
     assert isinstance(model, FewShotLearner)
 
     @torch.no_grad()
-    def case(batch: Episodes) -> Case:
+    def case(batch: Episodes) -> Posed:
         support = model.images(batch.support)
         seen = support_observation(support.u, batch.ways)
         return model.problem(support, batch.ways), model.start(len(seen)), seen
 
-    def learn(step: int) -> Case:
+    def learn(step: int) -> Posed:
         found = episodes(task.train, task.config.data, seed=seed, purpose="start", number=step, tasks=32, turn=True)
         return case(found)
 

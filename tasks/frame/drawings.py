@@ -1,5 +1,6 @@
-"""Pictures: contact sheets, a moving picture of an iteration, and residual plots. Matplotlib and Pillow are imported
-when used.
+"""Pictures: contact sheets, a moving picture of an iteration, plots of curves, and maps of colours; all as bytes.
+
+Matplotlib and Pillow are imported when used.
 """
 
 from __future__ import annotations
@@ -7,6 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ from torch import Tensor
 
 INK, SOFT, PAPER = "#1b1f24", "#6a737d", "#ffffff"
 COLOURS = {"z": "#0b6e99", "mu": "#c2571a", "x": "#3a7d44"}
+GAP = 4  # pixels between two images
 
 
 def to_uint8(images: Tensor) -> np.ndarray:
@@ -23,24 +26,34 @@ def to_uint8(images: Tensor) -> np.ndarray:
     return (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
 
 
+def paste(canvas: Any, images: np.ndarray, corner: tuple[int, int], scale: int) -> None:
+    """A row of images (B, H, W, 3) onto a picture of Pillow, each pixel a square of ``scale`` pixels, unsmoothed."""
+    from PIL import Image
+
+    left, top = corner
+    height, width = images.shape[1] * scale, images.shape[2] * scale
+    for column, image in enumerate(images):
+        big = Image.fromarray(image).resize((width, height), Image.Resampling.NEAREST)
+        canvas.paste(big, (left + column * (width + GAP), top))
+
+
 def sheet(rows: dict[str, Tensor], scale: int = 4) -> bytes:
     """A PNG with one labelled row of images per entry; pixels enlarged without smoothing."""
     from PIL import Image, ImageDraw, ImageFont
 
     font = ImageFont.load_default(size=14)
     blocks = {name: to_uint8(images) for name, images in rows.items()}
-    first = next(iter(blocks.values()))
-    count, height, width = first.shape[:3]
+    count, height, width = next(iter(blocks.values())).shape[:3]
+
+    # Labels to the left, as wide as the longest.
     left = 10 + int(max(font.getlength(name) for name in rows)) + 10
-    gap = 4
-    canvas = Image.new("RGB", (left + count * (width * scale + gap), len(rows) * (height * scale + gap)), PAPER)
+    size = (left + count * (width * scale + GAP), len(rows) * (height * scale + GAP))
+    canvas = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(canvas)
     for r, (name, images) in enumerate(blocks.items()):
-        top = r * (height * scale + gap)
+        top = r * (height * scale + GAP)
         draw.text((10, top + height * scale // 2), name, fill=INK, font=font, anchor="lm")
-        for c, image in enumerate(images):
-            big = Image.fromarray(image).resize((width * scale, height * scale), Image.Resampling.NEAREST)
-            canvas.paste(big, (left + c * (width * scale + gap), top))
+        paste(canvas, images, (left, top), scale)
     return _png(canvas)
 
 
@@ -53,19 +66,15 @@ def moving(frames: Sequence[Tensor], captions: Sequence[str], scale: int = 5, mi
     for images, caption in zip(frames, captions, strict=True):
         array = to_uint8(images)
         count, height, width = array.shape[:3]
-        canvas = Image.new("RGB", (count * (width * scale + 4), height * scale + 30), PAPER)
-        for c, image in enumerate(array):
-            big = Image.fromarray(image).resize((width * scale, height * scale), Image.Resampling.NEAREST)
-            canvas.paste(big, (c * (width * scale + 4), 0))
+        canvas = Image.new("RGB", (count * (width * scale + GAP), height * scale + 30), PAPER)
+        paste(canvas, array, (0, 0), scale)
         ImageDraw.Draw(canvas).text((4, height * scale + 7), caption, fill=INK, font=font)
-        pictures.append(canvas.quantize(64))
+        pictures.append(canvas.quantize(64))  # a GIF has few colours
+
     buffer = io.BytesIO()
     durations = [milliseconds] * (len(pictures) - 1) + [2000]
     pictures[0].save(buffer, "GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0)
     return buffer.getvalue()
-
-
-Box = tuple[float, float, float, float]  # left, top, width, height
 
 
 @dataclass(frozen=True)
@@ -78,28 +87,26 @@ class Curve:
     colour: str
     dashed: bool = False
 
+    def draw(self, axis: Any, *, log: bool) -> None:
+        """Onto an axis of matplotlib; on a logarithmic one what is not positive is skipped as well."""
+        points = [(a, b) for a, b in zip(self.x, self.y, strict=True) if np.isfinite(b) and (b > 0 or not log)]
+        if points:
+            style = {"linestyle": "--" if self.dashed else "-", "linewidth": 1.6, "color": self.colour}
+            axis.plot(*zip(*points, strict=True), label=self.label, **style)
+
 
 def plot(panels: Sequence[tuple[str, str, Sequence[Curve]]], xlabel: str, *, log: bool = True) -> bytes:
     """A PNG with panels side by side, each (title, y label, curves)."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    with pyplot.rc_context(
-        {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": SOFT}
-    ):
-        figure, axes = pyplot.subplots(
-            1, len(panels), figsize=(4.6 * len(panels), 3.3), squeeze=False, layout="constrained"
-        )
+    pyplot = _pyplot()
+    spare = {"axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": SOFT}
+    with pyplot.rc_context({"font.size": 9} | spare):
+        size = (4.6 * len(panels), 3.3)
+        figure, axes = pyplot.subplots(1, len(panels), figsize=size, squeeze=False, layout="constrained")
         for axis, (title, ylabel, curves) in zip(axes[0], panels, strict=True):
             for curve in curves:
-                points = [
-                    (a, b) for a, b in zip(curve.x, curve.y, strict=True) if np.isfinite(b) and (b > 0 or not log)
-                ]
-                if points:
-                    style = {"linestyle": "--" if curve.dashed else "-", "linewidth": 1.6, "color": curve.colour}
-                    axis.plot(*zip(*points, strict=True), label=curve.label, **style)
+                curve.draw(axis, log=log)
+
+            # Titles to the left, so that they read on from panel to panel.
             axis.set_title(title, loc="left", fontsize=10, color=INK)
             axis.set_ylabel(ylabel)
             axis.set_xlabel(xlabel)
@@ -107,41 +114,55 @@ def plot(panels: Sequence[tuple[str, str, Sequence[Curve]]], xlabel: str, *, log
                 axis.set_yscale("log")
             axis.grid(True, which="major", linewidth=0.4, alpha=0.6)
             axis.legend(frameon=False, fontsize=8)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=130)
-        pyplot.close(figure)
-    return buffer.getvalue()
+        return _drawn(figure)
 
 
-def heat(values: np.ndarray, label: str, *, limit: float, signed: bool = False, boxes: Sequence[Box] = ()) -> bytes:
+Frame = tuple[float, float, float, float]  # left, top, width, height
+
+
+def heat(values: np.ndarray, label: str, *, limit: float, signed: bool = False, boxes: Sequence[Frame] = ()) -> bytes:
     """A PNG of values (H, W) as colours with their scale beside: from 0 to ``limit``, or to both sides of 0. ``boxes``
     are drawn over it.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    pyplot = _pyplot()
     from matplotlib.patches import Rectangle
 
     height, width = values.shape
-    scale = min(7.0 / width, 6.0 / height)
+    scale = min(7.0 / width, 6.0 / height)  # inches for a pixel: the picture keeps its proportions
     with pyplot.rc_context({"font.size": 9}):
         figure, axis = pyplot.subplots(figsize=(width * scale + 1.2, height * scale + 0.3), layout="constrained")
         low, colours = (-limit, "RdBu_r") if signed else (0.0, "magma")
         shown = axis.imshow(values, cmap=colours, vmin=low, vmax=limit, interpolation="nearest")
+        style: dict[str, Any] = {"fill": False, "edgecolor": "#00a0ff", "linewidth": 1.5}
         for left, top, wide, high in boxes:
-            axis.add_patch(
-                Rectangle((left - 0.5, top - 0.5), wide, high, fill=False, edgecolor="#00a0ff", linewidth=1.5)
-            )
+            axis.add_patch(Rectangle((left - 0.5, top - 0.5), wide, high, **style))  # pixels are centred on numbers
+
         axis.set_axis_off()
         figure.colorbar(shown, ax=axis, label=label, extend="both" if signed else "max", shrink=0.9)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=130)
-        pyplot.close(figure)
+        return _drawn(figure)
+
+
+def _pyplot() -> Any:
+    """Matplotlib's, without a screen."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def _drawn(figure: Any) -> bytes:
+    """A figure of matplotlib as a PNG; it is closed."""
+    from matplotlib import pyplot
+
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=130)
+    pyplot.close(figure)
     return buffer.getvalue()
 
 
-def _png(image) -> bytes:
+def _png(image: Any) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()

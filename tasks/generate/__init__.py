@@ -3,4 +3,4 @@
 TASKS = {"generate": (".task:Generate", ".task:GenerateConfig")}
 COMMANDS = {"fit": ("fit a generator's code to a picture", ".fit.command:declare", ".fit.command:run")}
 KINDS = {"inference": ".inference:AbstractInference"}
-CHOICES = {"inference": {name: f".inference:{name}" for name in ("Joint", "Nested", "Variational")}}
+CHOICES = {"inference": {name: f".inference:{name}Inference" for name in ("Joint", "Nested", "Variational")}}

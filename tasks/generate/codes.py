@@ -45,30 +45,35 @@ class GaussianMixture:
         whole = centred.T @ centred / len(codes)
         if components == 1:
             return cls.of_moments(codes.mean(0), whole)
+
+        # Begun as equal parts around random codes, each as wide as all codes are.
         chosen = torch.randperm(len(codes), generator=generator)[:components]
-        mixture = cls(
-            codes.new_full((components,), 1 / components),
-            codes[chosen],
-            shrunk(whole).expand(components, -1, -1),
-        )
-        before = -math.inf
+        equal = codes.new_full((components,), 1 / components)
+        mixture, before = cls(equal, codes[chosen], shrunk(whole).expand(components, -1, -1)), -math.inf
         for _ in range(ROUNDS):
-            joint = mixture.components(codes)  # (N, K)
-            total = joint.logsumexp(1)
-            share = (joint - total[:, None]).exp()
-            count = share.sum(0).clamp_min(1e-6)
-            means = share.T @ codes / count[:, None]
-            apart = codes[:, None] - means  # (N, K, n)
-            spread = torch.einsum("nk,nki,nkj->kij", share, apart, apart) / count[:, None, None]
-            # A prior of as many codes as there are dimensions, spread as all codes are, keeps small components round.
-            strength = codes.shape[1]
-            spread = (count[:, None, None] * spread + strength * whole / components) / (count[:, None, None] + strength)
-            mixture = cls(count / count.sum(), means, shrunk(spread))
-            now = float(total.mean())
+            mixture, now = mixture.improved(codes, whole)
             if now - before < 1e-6 * abs(now):
                 break
             before = now
         return mixture
+
+    def improved(self, codes: Tensor, whole: Tensor) -> tuple[GaussianMixture, float]:
+        """One round of expectation maximisation, and the mean log density before it. whole: (n, n), of all codes."""
+        joint = self.components(codes)  # (N, K)
+        total = joint.logsumexp(1)
+        share = (joint - total[:, None]).exp()
+
+        # Moments of the codes that each component answers for.
+        count = share.sum(0).clamp_min(1e-6)
+        means = share.T @ codes / count[:, None]
+        apart = codes[:, None] - means  # (N, K, n)
+        spread = torch.einsum("nk,nki,nkj->kij", share, apart, apart) / count[:, None, None]
+
+        # A prior of as many codes as there are dimensions, spread as all codes are, keeps small components round.
+        strength = codes.shape[1]
+        prior = strength * whole / len(self.weights)
+        spread = (count[:, None, None] * spread + prior) / (count[:, None, None] + strength)
+        return GaussianMixture(count / count.sum(), means, shrunk(spread)), float(total.mean())
 
     def components(self, codes: Tensor) -> Tensor:
         """(N, K) log of weight times density."""

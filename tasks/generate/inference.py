@@ -1,6 +1,6 @@
 """Three ways to find the latent code of an image, with the loss that each trains the decoder by; one interface.
 
-All have the same objective, |decode(x) - image|^2 + prior |x|^2:
+By their names in a configuration; all have the same objective, |decode(x) - image|^2 + prior |x|^2:
 
     Joint         state, multiplier and code in one solve (:func:`jiio.solve`); the loss is the objective at the
                   optimum, its gradient the envelope gradient. No encoder.
@@ -43,7 +43,7 @@ class AbstractInference(ABC):
 
 
 @dataclass(frozen=True)
-class Joint(AbstractInference):
+class JointInference(AbstractInference):
     """rate: of the gradient step, in curvature-scaled units. memory: of Anderson acceleration."""
 
     rate: float = 0.5
@@ -56,7 +56,12 @@ class Joint(AbstractInference):
         check_number("rate", self.rate, 0.0, open_low=True)
         check_integer("memory", self.memory, 1)
         check_integer("max_steps", self.max_steps, 2)
-        jiio.Tolerance(self.atol, self.rtol)
+        self.solve_settings()  # checks the rest
+
+    def solve_settings(self) -> jiio.SolveSettings:
+        """What :func:`jiio.solve` gets. The outer loss is the inner objective: the envelope gradient is exact."""
+        solver, tolerance = jiio.Anderson(memory=self.memory), jiio.Tolerance(self.atol, self.rtol)
+        return jiio.SolveSettings(solver, jiio.Envelope(), tolerance, self.max_steps, "ignore")
 
     def infer(
         self,
@@ -68,21 +73,14 @@ class Joint(AbstractInference):
     ) -> Inferred:
         problem = model.problem(images, EXACT)
         begin = start.begin(problem, model.start(images), model.observation(images, EXACT))
-        solution = begin.solve(
-            problem,
-            solver=jiio.Anderson(memory=self.memory),
-            rule=jiio.GradientStep(self.rate),
-            adjoint=jiio.Envelope(),
-            tolerance=jiio.Tolerance(self.atol, self.rtol),
-            max_steps=self.max_steps,
-            on_failure="ignore",
-        )
+        settings = self.solve_settings().arguments()
+        solution = begin.solve(problem, rule=jiio.GradientStep(self.rate), **settings)
         calls = begin.calls + solution.evaluations.total
         return Inferred(solution.x.detach(), detach(solution.z), solution.value, calls, solution.converged)
 
 
 @dataclass(frozen=True)
-class Nested(AbstractInference):
+class NestedInference(AbstractInference):
     """rate: of Adam, in units of the code. steps: of the code. warm: inner solves start at the last answer."""
 
     rate: float = 0.1
@@ -94,23 +92,33 @@ class Nested(AbstractInference):
     def __post_init__(self) -> None:
         check_number("rate", self.rate, 0.0, open_low=True)
         check_integer("steps", self.steps, 1)
-        jiio.Tolerance(self.atol, self.rtol)
+        self.solve_settings()
+
+    def solve_settings(self) -> jiio.SolveSettings:
+        """Of the equilibria."""
+        return jiio.SolveSettings(tolerance=jiio.Tolerance(self.atol, self.rtol), on_failure="ignore")
 
     def infer(self, model: LatentGenerator, images: Tensor, noise: Tensor | None = None) -> Inferred:
-        problem, tolerance = model.problem(images, EXACT), jiio.Tolerance(self.atol, self.rtol)
-        rule = jiio.AdamStep(self.rate)
+        problem, settings = model.problem(images, EXACT), self.solve_settings()
         run = nested(
-            problem, model.start(images), rule=rule, warm=self.warm, outer_steps=self.steps, tolerance=tolerance
+            problem,
+            model.start(images),
+            rule=jiio.AdamStep(self.rate),
+            warm=self.warm,
+            outer_steps=self.steps,
+            tolerance=settings.tolerance,
         )
+
+        # The run itself has no graph: the equilibrium where it ended, solved once more, brings one.
         z, loss = run.z, run.value
         if torch.is_grad_enabled():
-            z = jiio.equilibrium(problem.cell, run.x, run.z, tolerance=tolerance, on_failure="ignore").z
+            z = jiio.equilibrium(problem.cell, run.x, run.z, **settings.arguments()).z
             loss = problem.value(z, run.x, len(images))
         return Inferred(run.x, detach(z), loss, run.calls, run.converged)
 
 
 @dataclass(frozen=True)
-class Variational(AbstractInference):
+class VariationalInference(AbstractInference):
     """atol, rtol: of the decoder's equilibrium."""
 
     atol: float = 1e-5
@@ -119,14 +127,17 @@ class Variational(AbstractInference):
     encodes = True
 
     def __post_init__(self) -> None:
-        jiio.Tolerance(self.atol, self.rtol)
+        self.solve_settings()
+
+    def solve_settings(self) -> jiio.SolveSettings:
+        """Of the decoder's equilibrium."""
+        return jiio.SolveSettings(tolerance=jiio.Tolerance(self.atol, self.rtol), on_failure="ignore")
 
     def infer(self, model: LatentGenerator, images: Tensor, noise: Tensor | None = None) -> Inferred:
         mean, log_spread = model.encode(images)
         x = mean if noise is None else mean + log_spread.exp() * noise
         problem = model.problem(images, EXACT)
-        tolerance = jiio.Tolerance(self.atol, self.rtol)
-        found = jiio.equilibrium(problem.cell, x, tolerance=tolerance, on_failure="ignore")
+        found = jiio.equilibrium(problem.cell, x, **self.solve_settings().arguments())
         error = problem.value(found.z, x, len(images)) - model.prior * x.square().sum(1)
         divergence = mean.square() + (2 * log_spread).exp() - 1 - 2 * log_spread  # 2 KL to the standard normal
         loss = error + model.prior * divergence.sum(1)

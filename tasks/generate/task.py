@@ -23,7 +23,7 @@ from jiio.checks import fail
 from jiio.diagnostics import jacobian_penalty
 from jiio.models import ConvConfig, ModelConfig, MultiscaleConfig, build
 from jiio.outputs.seeds import generator
-from jiio.tasks.frame import drawings as figures
+from jiio.tasks.frame import drawings
 from jiio.tasks.frame.checkpoint import Checkpoint
 from jiio.tasks.frame.choices import Choice
 from jiio.tasks.frame.config import RunConfig, whole
@@ -137,19 +137,24 @@ class Generate(AbstractTask):
     def model(self) -> nn.Module:
         return build_generator(self.config, self.images.train.mean(0))
 
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """The images (B, C, H, W) of a step and noise (B, latent) for their codes."""
+        seed = self.config.seed
+        images = training_batch(self.images.train, self.config.data, seed=seed, step=step)
+        noise = torch.randn(len(images), self.config.model.latent, generator=generator(seed, "code", step))
+        return images.to(self.device), noise.to(self.device)
+
     def loss(self, model: nn.Module, step: int) -> tuple[Tensor, dict[str, float]]:
         """The mean of the inference's loss over the images, and the Jacobian penalty."""
         assert isinstance(model, LatentGenerator)
-        seed = self.config.seed
-        images = training_batch(self.images.train, self.config.data, seed=seed, step=step).to(self.device)
-        latent = self.config.model.latent
-        noise = torch.randn(len(images), latent, generator=generator(seed, "code", step)).to(self.device)
+        images, noise = self.batch(step)
         inferred = self.inference.infer(model, images, noise)
         model.observe(images, inferred)
+
+        # The mean over the images whose inference came to anything.
         good = torch.isfinite(inferred.loss)
         loss = torch.where(good, inferred.loss, torch.zeros_like(inferred.loss)).sum() / good.sum().clamp_min(1)
-        cell = model.problem(images, EXACT).cell
-        source = generator(seed, "probe", step)
+        cell, source = model.problem(images, EXACT).cell, generator(self.config.seed, "probe", step)
         penalty = jacobian_penalty(cell, inferred.z, inferred.x, generator=source).mean()
         with torch.no_grad():
             quality = psnr(model.decode(inferred.z).clamp(0, 1), images).mean()
@@ -169,22 +174,18 @@ class Generate(AbstractTask):
             fail("data.test_share", "at least two test images", f"{len(test)}", error=InputError)
         named = self.config.sampling.features
         features = None if named is None else Inception(Path(named), "sampling.features")
-        rows: list[Row] = []
-        for name, image, calls, converged in self.reconstructions(model, test):
-            row: Row = {
-                "images": name,
-                "PSNR": float(psnr(image, test).mean()),
-                "SSIM": float(ssim(image, test).mean()),
-            }
-            rows.append(row | {"evaluations + VJPs": calls, "converged": converged})
-        mean = self.images.train.mean(0).expand_as(test)
-        rows.append(
-            {"images": "mean image", "PSNR": float(psnr(mean, test).mean()), "SSIM": float(ssim(mean, test).mean())}
-        )
+
+        rows = [
+            quality(name, image, test) | {"evaluations + VJPs": calls, "converged": converged}
+            for name, image, calls, converged in self.reconstructions(model, test)
+        ]
+        rows.append(quality("mean image", self.images.train.mean(0).expand_as(test), test))
+
+        # Training images are what a perfect generator would reach; as many of them as of the samples.
         count = min(self.config.sampling.samples, len(test))
         sets = {"samples": self.samples(model, count)}
         half = self.images.train[torch.randperm(len(self.images.train), generator=generator(self.config.seed, "half"))]
-        sets["training images"] = half[:count]  # what a perfect generator would reach
+        sets["training images"] = half[:count]
         for name, images in sets.items():
             rows.append({"images": name} | distances(images, test[: max(count, 2)], features))
         return rows
@@ -192,7 +193,7 @@ class Generate(AbstractTask):
     @torch.no_grad()
     def reconstructions(self, model: LatentGenerator, images: Tensor) -> list[tuple[str, Tensor, float, float]]:
         """(name, clipped images, evaluations plus VJPs of a batch, share converged)."""
-        name = type(self.inference).__name__
+        name = self.config.inference.name
         found: dict[str, list[tuple[Tensor, int, Tensor]]] = {name: [], "joint fit": []}
         for part in images.split(CHUNK):
             there = part.to(self.device)
@@ -200,6 +201,8 @@ class Generate(AbstractTask):
             found[name].append((model.decode(own.z), own.calls, own.converged))
             fit = fit_images(model, there)
             found["joint fit"].append((fit.image, fit.evaluations + fit.vjps, fit.converged))
+
+        # The price is the mean over the parts, each a batch of its own.
         return [
             (
                 key,
@@ -231,19 +234,33 @@ class Generate(AbstractTask):
         test = self.images.test if len(self.images.test) > 1 else self.images.train
         drawn = self.samples(model, 40)
         rows = {f"{8 * i + 1} to {8 * i + 8}": part for i, part in enumerate(drawn.split(8))}
+
+        # The codes of a few test images, and the straight lines between them.
         some = test[:8].to(self.device)
         fit = fit_images(model, some)
-        shares = torch.linspace(0, 1, 8, device=self.device)[:, None]
-        ways = {}
-        for i in range(min(4, len(some) // 2)):
-            a, b = fit.x[2 * i], fit.x[2 * i + 1]
-            ways[f"{2 * i + 1} to {2 * i + 2}"] = model.generate((1 - shares) * a + shares * b)
+        ways = between(model, fit.x[: 2 * min(4, len(some) // 2)])
+
         scale = max(1, 96 // self.config.data.size)
         return {
-            "samples.png": figures.sheet(rows, scale=scale),
-            "reconstructions.png": figures.sheet({"test image": some, "fit": fit.image}, scale=scale),
-            "interpolations.png": figures.sheet(ways, scale=scale),
+            "samples.png": drawings.sheet(rows, scale=scale),
+            "reconstructions.png": drawings.sheet({"test image": some, "fit": fit.image}, scale=scale),
+            "interpolations.png": drawings.sheet(ways, scale=scale),
         }
+
+
+def between(model: LatentGenerator, codes: Tensor) -> dict[str, Tensor]:
+    """Eight images along the straight line from each code of odd number to the next (2 K, latent)."""
+    shares = torch.linspace(0, 1, 8, device=codes.device)[:, None]
+    ways = {}
+    for i in range(len(codes) // 2):
+        a, b = codes[2 * i], codes[2 * i + 1]
+        ways[f"{2 * i + 1} to {2 * i + 2}"] = model.generate((1 - shares) * a + shares * b)
+    return ways
+
+
+def quality(name: str, images: Tensor, real: Tensor) -> Row:
+    """The columns about images (N, C, H, W) that should be these."""
+    return {"images": name, "PSNR": float(psnr(images, real).mean()), "SSIM": float(ssim(images, real).mean())}
 
 
 def distances(samples: Tensor, real: Tensor, features: Features | None = None) -> Row:

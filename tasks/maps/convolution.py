@@ -44,6 +44,8 @@ class Axis:
                 remedy = "Use another boundary."
                 fail("kernel", f"one that fits into the image, whose {name} is {length}", f"{taps} taps", remedy)
             return cls(length, torch.arange(length), taps, stride, before)
+
+        # Every block is measured, the last one even where the image ends inside it.
         count = -(-length // stride)
         place = torch.arange(-before, stride * (count - 1) + taps - before)
         if boundary == "circular":
@@ -53,6 +55,7 @@ class Axis:
         else:  # the mirror stands at the edge, so that the last pixel comes twice
             index = place % (2 * length)
             index = torch.minimum(index, 2 * length - 1 - index)
+
         return cls(length, index, taps, stride, 0)
 
     @property

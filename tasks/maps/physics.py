@@ -103,15 +103,20 @@ def _check_linear(linear: Physics, y: Tensor, tolerance: float) -> None:
     image = linear.A_adjoint(y)
     if image.ndim != 4:
         fail("physics.A_adjoint", "images (B, C, H, W)", image)
+
     us, vs = (torch.randn(PROBES, *t.shape, generator=random).to(t) for t in (image, y))
     forward, backward = [linear.A(u) for u in us], [linear.A_adjoint(v) for v in vs]
     if forward[0].shape != y.shape or not forward[0].is_floating_point():
         fail("physics.A", f"measurements of the shape of y, {tuple(y.shape)}", forward[0])
+
+    # Linear: A(u + 2v) - A(u) - 2 A(v) = 0.
     sum_of_both = linear.A(us[0] + 2.0 * us[1]) - forward[0] - 2.0 * forward[1]
     bent = float(sum_of_both.norm() / forward[0].norm().clamp_min(1e-30))
     if not bent <= max(tolerance, 1e-3):
         came = f"one with |A(u + 2v) - A(u) - 2 A(v)| = {bent:.2g} |A(u)|"
         fail("physics.A", "a linear map", came, "Nonlinear measurements are not supported.")
+
+    # Adjoint: <A u, v> = <u, A* v>, over the random pairs.
     left = torch.stack([(a * v).sum() for a, v in zip(forward, vs, strict=True)])
     right = torch.stack([(u * b).sum() for u, b in zip(us, backward, strict=True)])
     gap = float((left - right).norm() / left.norm().clamp_min(1e-30))
@@ -134,6 +139,7 @@ def least_squares(operator: LinearMap, y: Tensor, *, rounds: int = 10) -> Tensor
     direction, size = gradient, dot(gradient, gradient)
     goal = operator.sigma**2 * y[0].numel()
     tiny = torch.finfo(y.dtype).tiny
+
     for _ in range(rounds):
         image = operator.A(direction)
         step = size / dot(image, image).clamp_min(tiny)

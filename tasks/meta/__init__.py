@@ -3,10 +3,6 @@
 TASKS = {"meta": (".task:Meta", ".task:MetaConfig")}
 KINDS = {"adaptation": ".adaptation:AbstractAdaptation"}
 CHOICES = {
-    "adaptation": {
-        "Joint": ".adaptation:JointAdaptation",
-        "Nested": ".adaptation:NestedAdaptation",
-        "FirstOrder": ".adaptation:FirstOrderAdaptation",
-    },
+    "adaptation": {name: f".adaptation:{name}Adaptation" for name in ("Joint", "Nested", "FirstOrder")},
     "family": {"glyphs": ".glyphs:Glyphs", "omniglot": ".omniglot:Omniglot"},
 }

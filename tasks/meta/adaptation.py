@@ -1,6 +1,6 @@
 """Three ways to adapt to a task, with the gradient that each hands to the outer loss; one interface, one cost.
 
-All minimise the same inner objective over the task variable x, from x = 0:
+By their names in a configuration; all minimise the same inner objective over the task variable x, from x = 0:
 
     Joint        state, multiplier and x in one solve (:func:`jiio.solve`); exact outer gradient by the KKT adjoint
     Nested       steps on x with a full forward and a full adjoint solve each, as in implicit MAML (Rajeswaran, Finn,
@@ -19,7 +19,8 @@ from torch import Tensor
 import jiio
 from jiio.checks import check_choice, check_integer, check_number
 from jiio.layout import Tree, detach
-from jiio.tasks.solving.nested import NestedRun, nested
+from jiio.tasks.solving.ledger import NestedRun
+from jiio.tasks.solving.nested import nested
 from jiio.tasks.solving.starts import Start
 
 RULES = {"Adam": jiio.AdamStep, "Gradient": jiio.GradientStep}
@@ -50,7 +51,7 @@ class AbstractAdaptation(ABC):
 
 
 @dataclass(frozen=True)
-class Joint(AbstractAdaptation):
+class JointAdaptation(AbstractAdaptation):
     """rate: of the gradient step, in curvature-scaled units. adjoint_rtol, adjoint_steps: of the KKT solve."""
 
     rate: float = 0.5
@@ -65,28 +66,30 @@ class Joint(AbstractAdaptation):
         check_number("rate", self.rate, 0.0, open_low=True)
         check_integer("memory", self.memory, 1)
         check_integer("max_steps", self.max_steps, 2)
-        jiio.Tolerance(self.atol, self.rtol)
-        jiio.KKT(self.adjoint_rtol, self.adjoint_steps)
+        self.solve_settings()  # checks the rest
+
+    def solve_settings(self) -> jiio.SolveSettings:
+        """What :func:`jiio.solve` gets."""
+        return jiio.SolveSettings(
+            jiio.Anderson(memory=self.memory),
+            jiio.KKT(self.adjoint_rtol, self.adjoint_steps),
+            jiio.Tolerance(self.atol, self.rtol),
+            self.max_steps,
+            "ignore",  # the share that converged is in the log
+        )
 
     def adapt(self, problem: jiio.Problem, x0: Tensor, begin: Start | None = None) -> Adapted:
         """begin: where else to start than at x0, of :mod:`jiio.tasks.solving.starts`."""
         begin = Start(x0) if begin is None else begin
-        solution = begin.solve(
-            problem,
-            solver=jiio.Anderson(memory=self.memory),
-            rule=jiio.GradientStep(self.rate),
-            adjoint=jiio.KKT(self.adjoint_rtol, self.adjoint_steps),
-            tolerance=jiio.Tolerance(self.atol, self.rtol),
-            max_steps=self.max_steps,
-            on_failure="ignore",
-        )
+        settings = self.solve_settings().arguments()
+        solution = begin.solve(problem, rule=jiio.GradientStep(self.rate), **settings)
         measured = 0 if begin.scaling else 2  # evaluations, and as many VJPs, for the scale
         calls = begin.calls + 2 * (solution.steps.cpu() + measured)
         return Adapted(solution.x, solution.z, solution.value, calls, solution.converged)
 
 
 @dataclass(frozen=True)
-class Nested(AbstractAdaptation):
+class NestedAdaptation(AbstractAdaptation):
     """rule: Adam or Gradient. steps: of the task variable. warm: inner solves start at the last answer."""
 
     rule: str = "Adam"
@@ -102,8 +105,12 @@ class Nested(AbstractAdaptation):
         check_choice("rule", self.rule, RULES)
         check_number("rate", self.rate, 0.0, open_low=True)
         check_integer("steps", self.steps, 1)
-        jiio.Tolerance(self.atol, self.rtol)
-        jiio.KKT(self.adjoint_rtol, self.adjoint_steps)
+        self.solve_settings()  # checks the rest
+
+    def solve_settings(self) -> jiio.SolveSettings:
+        """Of the equilibria; the adjoint is that of the outer gradient."""
+        adjoint = jiio.KKT(self.adjoint_rtol, self.adjoint_steps)
+        return jiio.SolveSettings(adjoint=adjoint, tolerance=jiio.Tolerance(self.atol, self.rtol), on_failure="ignore")
 
     def run(self, problem: jiio.Problem, x0: Tensor) -> NestedRun:
         """The steps."""
@@ -113,22 +120,22 @@ class Nested(AbstractAdaptation):
             rule=RULES[self.rule](self.rate),
             warm=self.warm,
             outer_steps=self.steps,
-            tolerance=jiio.Tolerance(self.atol, self.rtol),
+            tolerance=self.solve_settings().tolerance,
         )
 
     def adapt(self, problem: jiio.Problem, x0: Tensor) -> Adapted:
         run = self.run(problem, x0)
         z, x = run.z, run.x
         if torch.is_grad_enabled():
-            kkt = jiio.KKT(self.adjoint_rtol, self.adjoint_steps)
-            solution = jiio.solution_at(problem, x, z, adjoint=kkt, tolerance=jiio.Tolerance(self.atol, self.rtol))
+            settings = self.solve_settings()
+            solution = jiio.solution_at(problem, x, z, adjoint=settings.adjoint, tolerance=settings.tolerance)
             z, x = solution.z, solution.x
         return Adapted(x, z, run.value, run.visits[-1].own, run.converged)
 
 
 @dataclass(frozen=True)
-class FirstOrder(Nested):
-    """As Nested, with fewer steps, and an outer gradient that does not see how x came about."""
+class FirstOrderAdaptation(NestedAdaptation):
+    """As :class:`NestedAdaptation`, with fewer steps, and an outer gradient that does not see how x came about."""
 
     steps: int = 5
 
@@ -136,6 +143,6 @@ class FirstOrder(Nested):
         run = self.run(problem, x0)
         z, x = run.z, detach(run.x)
         if torch.is_grad_enabled():
-            tolerance = jiio.Tolerance(self.atol, self.rtol)
-            z = jiio.equilibrium(problem.cell, x, z, tolerance=tolerance, on_failure="ignore").z
+            settings = self.solve_settings().merged(adjoint=jiio.Implicit())
+            z = jiio.equilibrium(problem.cell, x, z, **settings.arguments()).z
         return Adapted(x, z, run.value, run.visits[-1].own, run.converged)

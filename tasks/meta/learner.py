@@ -15,7 +15,7 @@ from jiio.models import DenseCell
 from jiio.tasks.frame.config import whole
 from jiio.tasks.frame.load import ConfigError
 
-QUERY = {"tolerance": jiio.Tolerance(1e-5, 1e-3), "max_steps": 60, "on_failure": "ignore"}
+QUERY = jiio.SolveSettings(tolerance=jiio.Tolerance(1e-5, 1e-3), max_steps=60, on_failure="ignore")
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ class FewShotLearner(nn.Module):
         super().__init__()
         self.config = config
         layers: list[nn.Module] = []
-        for source, target in zip((channels, *config.channels), config.channels, strict=False):
-            layers += [nn.Conv2d(source, target, 3, stride=2, padding=1), nn.GroupNorm(4, target), nn.SiLU()]
+        for before, after in zip((channels, *config.channels), config.channels, strict=False):
+            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.GroupNorm(4, after), nn.SiLU()]
             size = math.ceil(size / 2)
         layers += [nn.Flatten(), nn.Linear(config.channels[-1] * size * size, config.features)]
         # GroupNorm and LayerNorm, not BatchNorm: a task is solved on its own, whatever is in the batch with it.
@@ -114,5 +114,5 @@ class FewShotLearner(nn.Module):
 
     def classify(self, z: Tensor, x: Tensor, query: FilmCell, ways: int) -> Tensor:
         """(B, M, ways) scores of query images, given the support features z (B, ways * shots, F) and the task x."""
-        features = jiio.equilibrium(query, x, **QUERY).z  # type: ignore[arg-type]
+        features = jiio.equilibrium(query, x, **QUERY.arguments()).z
         return self.scores(features, z.unflatten(1, (ways, -1)).mean(2))

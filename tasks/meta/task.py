@@ -28,7 +28,7 @@ from torch import Tensor, nn
 import jiio
 from jiio.checks import fail
 from jiio.outputs.seeds import generator
-from jiio.tasks.frame import drawings as figures
+from jiio.tasks.frame import drawings
 from jiio.tasks.frame.choices import Choice
 from jiio.tasks.frame.config import RunConfig, whole
 from jiio.tasks.frame.task import AbstractTask
@@ -38,6 +38,7 @@ from .episodes import EpisodeConfig, Episodes, episodes, load_classes
 from .learner import QUERY, FewShotLearner, LearnerConfig
 
 Row = dict[str, str | float]
+BATCH = 20  # test episodes at a time
 
 
 @dataclass(frozen=True)
@@ -146,42 +147,50 @@ class Meta(AbstractTask):
         support, query = model.images(batch.support), model.images(batch.query)
         adapted = self.adaptation.adapt(model.problem(support, 5), model.start(1))
         taken = model.classify(adapted.z, adapted.x, query, 5)[0].argmax(1)
+
+        # A row for each class: its image, a gap, and the queries; blanks make all rows as long as the longest.
         blank = torch.ones_like(batch.query[0, :1])
         most = int(taken.bincount(minlength=5).max())
         rows = {}
         for k in range(5):
             mine = batch.query[0, taken == k]
-            rows[f"class {k + 1}"] = torch.cat(
-                [batch.support[0, k : k + 1], blank, mine, *[blank] * (most - len(mine))]
-            )
-        return {"episode.png": figures.sheet(rows, scale=2)}
+            parts = [batch.support[0, k : k + 1], blank, mine, *[blank] * (most - len(mine))]
+            rows[f"class {k + 1}"] = torch.cat(parts)
+        return {"episode.png": drawings.sheet(rows, scale=2)}
 
 
 @torch.no_grad()
 def measure(task: Meta, model: FewShotLearner, ways: int, shots: int) -> list[tuple[str, Tensor, float]]:
     """(method, accuracy of each test task (T,), mean evaluations plus VJPs of an adaptation)."""
     test, source = task.config.test, generator(task.config.seed, "test", ways, shots)
-    name = type(task.adaptation).__name__
-    right: dict[str, list[Tensor]] = {name: [], "not adapted": [], "nearest image": []}
-    calls = []
-    done = 0
-    while done < test.tasks:
-        count = min(20, test.tasks - done)
+    right: dict[str, list[Tensor]] = {}
+    calls: list[Tensor] = []
+
+    # One source over all parts: the episodes do not depend on how many fit into a batch.
+    for done in range(0, test.tasks, BATCH):
+        count = min(BATCH, test.tasks - done)
         batch = task.test.draw(count, ways=ways, shots=shots, queries=test.queries, source=source).to(task.device)
         labels = batch.labels(batch.query)
-        support, query = model.images(batch.support), model.images(batch.query)
-        adapted = task.adaptation.adapt(model.problem(support, ways), model.start(count))
-        plain = model.start(count)
-        features = jiio.equilibrium(support, plain, **QUERY).z  # type: ignore[arg-type]
-        distance = torch.cdist(batch.query.flatten(2), batch.support.flatten(2))
-        guesses = {
-            name: model.classify(adapted.z, adapted.x, query, ways).argmax(2),
-            "not adapted": model.classify(features, plain, query, ways).argmax(2),
-            "nearest image": distance.argmin(2) // shots,
-        }
-        for key, guess in guesses.items():
-            right[key].append((guess == labels).float().mean(1).cpu())
-        calls.append(adapted.calls.float())
-        done += count
-    cost = {name: float(torch.cat(calls).mean()), "not adapted": 0.0, "nearest image": 0.0}
-    return [(key, torch.cat(parts), cost[key]) for key, parts in right.items()]
+        guesses, spent = guessed(task, model, batch, shots)
+        for name, guess in guesses.items():
+            right.setdefault(name, []).append((guess == labels).float().mean(1).cpu())
+        calls.append(spent)
+
+    # Only adapting costs anything beyond the features, which every method but the last needs.
+    cost = {task.config.adaptation.name: float(torch.cat(calls).mean())}
+    return [(name, torch.cat(parts), cost.get(name, 0.0)) for name, parts in right.items()]
+
+
+def guessed(task: Meta, model: FewShotLearner, batch: Episodes, shots: int) -> tuple[dict[str, Tensor], Tensor]:
+    """method -> the class (B, M) of each query, and what adapting took, evaluations plus VJPs (B,)."""
+    support, query = model.images(batch.support), model.images(batch.query)
+    plain = model.start(len(batch.support))
+    adapted = task.adaptation.adapt(model.problem(support, batch.ways), plain)
+    features = jiio.equilibrium(support, plain, **QUERY.arguments()).z
+    distance = torch.cdist(batch.query.flatten(2), batch.support.flatten(2))
+    guesses = {
+        task.config.adaptation.name: model.classify(adapted.z, adapted.x, query, batch.ways).argmax(2),
+        "not adapted": model.classify(features, plain, query, batch.ways).argmax(2),
+        "nearest image": distance.argmin(2) // shots,
+    }
+    return guesses, adapted.calls.float()

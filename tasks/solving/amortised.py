@@ -77,6 +77,8 @@ class AmortisedStart(nn.Module, AbstractStart):
         super().__init__()
         self.sizes, self.hidden = sizes, check_integer("hidden", hidden, 0)
         self.propose = check_choice("propose", propose, BLOCKS)
+
+        # The linear maps, and beside them the layers with a hidden width.
         seen = sizes.observed * (2 if sizes.sets else 1)
         self.to_input = nn.Linear(seen, sizes.input, bias=False)
         self.to_state = nn.Linear(seen, 2 * sizes.state, bias=False)
@@ -85,9 +87,14 @@ class AmortisedStart(nn.Module, AbstractStart):
             self.body = nn.Sequential(nn.Linear(seen, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU())
             self.more_input, self.more_state = nn.Linear(hidden, sizes.input), nn.Linear(hidden, 2 * sizes.state)
             ends += [self.more_input, self.more_state]
+
         for layer in ends:
             for parameter in layer.parameters():  # before any training, the mean of the finished solves
                 nn.init.zeros_(parameter)
+        self.hold_moments(sizes)
+
+    def hold_moments(self, sizes: Sizes) -> None:
+        """Buffers for the units of what is seen and said, and the scales of the problem; none are known yet."""
         self.register_buffer("observed_mean", torch.zeros(sizes.observed))
         self.register_buffer("observed_scale", torch.ones(()))
         for block, size in (("x", sizes.input), ("z", sizes.state), ("mu", sizes.state)):
@@ -128,6 +135,8 @@ class AmortisedStart(nn.Module, AbstractStart):
         came = Sizes.of(x0, z0, observation)
         if came != self.sizes:
             fail("problem", f"the shapes that this start was trained on, {self.sizes}", f"{came}")
+
+        # All blocks are computed; which are said is a matter of ``propose``.
         x, z, mu = self(observation)
         states = [self.state("z", z, z0), self.state("mu", mu, z0)]
         given = BLOCKS[self.propose]
@@ -172,23 +181,33 @@ def load_start(path: Path, model: str) -> AmortisedStart:
 
     Errors: CheckpointError where the file is no start, or one that was trained for another model.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
     check_file("start", path, "an amortised start (safetensors)", MAX_BYTES)
     with path.open("rb") as file:
         if looks_like_pickle(file.read(9)):
             fail("start", "an amortised start (safetensors)", f"{path}, a pickle", error=CheckpointError)
+
+    # The file may be anybody's: whatever its bytes bring up is one sentence.
     try:
-        with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {})["jiio-start"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        if about["model"] != model:
-            came = f"{path}, trained for the model {about['model']}"
-            fail("start", f"a start for the model {model}", came, "Train a start for this model.", CheckpointError)
-        start = AmortisedStart(Sizes(**about["sizes"]), hidden=about["hidden"], propose=about["propose"])
-        start.to(tensors["observed_mean"].dtype).load_state_dict(tensors)
+        start = opened(path, model)
     except CheckpointError:
         raise
     except (SafetensorError, OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise CheckpointError(f"start: {path} is damaged or not an amortised start ({reason(error)}).") from error
     return start.eval().requires_grad_(False)
+
+
+def opened(path: Path, model: str) -> AmortisedStart:
+    """The start in a file that is trusted to be one; raises what its parts raise."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        about = json.loads((file.metadata() or {})["jiio-start"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    if about["model"] != model:
+        came = f"{path}, trained for the model {about['model']}"
+        fail("start", f"a start for the model {model}", came, "Train a start for this model.", CheckpointError)
+    start = AmortisedStart(Sizes(**about["sizes"]), hidden=about["hidden"], propose=about["propose"])
+    start.to(tensors["observed_mean"].dtype).load_state_dict(tensors)
+    return start

@@ -22,17 +22,14 @@ from jiio.outputs.seeds import generator
 
 from .amortised import AmortisedStart, Sizes, elements
 
-SOLVE: dict[str, Any] = {
-    "solver": jiio.Anderson(memory=12),
-    "tolerance": jiio.Tolerance(1e-6, 1e-4),
-    "max_steps": 200,
-    "adjoint": jiio.Detached(),
-    "on_failure": "ignore",
-}
+SOLVE = jiio.SolveSettings(
+    jiio.Anderson(memory=12), jiio.Detached(), jiio.Tolerance(1e-6, 1e-4), max_steps=200, on_failure="ignore"
+).arguments()
 RIDGES = torch.logspace(-6, 3, 19).tolist()  # of the mean square of the observations
+LOOK = 50  # steps between two looks at the held-out solves
 HELD = 0.2  # share of the solves on which the ridge is chosen and the training is stopped
 
-Case = tuple[jiio.Problem, Tree, Tensor]  # problem, plain start, observation
+Posed = tuple[jiio.Problem, Tree, Tensor]  # problem, plain start, observation
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +62,7 @@ class Finished:
 
 
 @torch.no_grad()
-def finish(cases: Iterable[Case], **settings: Any) -> Finished:
+def finish(cases: Iterable[Posed], **settings: Any) -> Finished:
     """Solve every case from its plain start and keep the samples that converged; ``settings`` of :func:`jiio.solve`.
 
     Errors: ArgumentError where fewer than ten did.
@@ -73,6 +70,7 @@ def finish(cases: Iterable[Case], **settings: Any) -> Finished:
     parts: list[tuple[Tensor, ...]] = []
     sizes = None
     for problem, x0, observation in cases:
+        # What a start has to say, of the samples that have an answer.
         solution = jiio.solve(problem, x0, **(SOLVE | settings))
         sizes = sizes or Sizes.of(x0, solution.z, observation)
         good = solution.converged
@@ -80,6 +78,7 @@ def finish(cases: Iterable[Case], **settings: Any) -> Finished:
         states = [packed_elements(tree, sizes.sets, len(good)) for tree in (solution.z, solution.multiplier)]
         scaling = torch.cat([*solution.scaling], 1)
         parts.append(tuple(t[good] for t in (observation, Spec.of(x0).pack(solution.x), *states, scaling)))
+
     count = sum(len(part[1]) for part in parts)
     if sizes is None or count < 10:
         remedy = "Solve more cases, or raise max_steps."
@@ -97,8 +96,7 @@ def regression_loss(start: AmortisedStart, finished: Finished) -> Tensor:
     """(3,) unexplained share of the variance of x, z and mu."""
     shares = []
     for block, scaled in zip(("x", "z", "mu"), start(finished.observation), strict=True):
-        target = getattr(finished, block)
-        wanted = (target - getattr(start, f"{block}_mean")) / getattr(start, f"{block}_scale")
+        wanted = (getattr(finished, block) - getattr(start, f"{block}_mean")) / getattr(start, f"{block}_scale")
         shares.append((scaled - wanted.reshape(scaled.shape)).square().mean())
     return torch.stack(shares)
 
@@ -118,26 +116,31 @@ def train_start(finished: Finished, *, hidden: int = 0, steps: int = 1000, seed:
         start = AmortisedStart(finished.sizes, hidden=hidden).to(finished.x)
     set_moments(start, learnt)
     fit_linear(start, learnt, held)
-    if not hidden:
-        return start.eval().requires_grad_(False)
+    if hidden:
+        refine(start, learnt, held, steps=steps, seed=seed)
+    return start.eval().requires_grad_(False)
+
+
+def refine(start: AmortisedStart, learnt: Finished, held: Finished, *, steps: int, seed: int) -> None:
+    """All layers by Adam (with decoupled decay), in place; in the end those with the least loss on held-out solves."""
     optimiser = torch.optim.AdamW(start.parameters(), 1e-3, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(1, steps))
     best, least = copy.deepcopy(start.state_dict()), float("inf")
     for step in range(steps + 1):
-        if step % 50 == 0 or step == steps:
+        # Before the first step too: the linear map alone may be the best of all.
+        if step % LOOK == 0 or step == steps:
             with torch.no_grad():
                 now = float(regression_loss(start, held).sum())
             if now < least:
                 best, least = copy.deepcopy(start.state_dict()), now
-        if step == steps:
-            break
-        chosen = torch.randint(len(learnt), (min(128, len(learnt)),), generator=generator(seed, "some", step))
-        optimiser.zero_grad(set_to_none=True)
-        regression_loss(start, learnt.part(chosen)).sum().backward()
-        optimiser.step()
-        schedule.step()
+
+        if step < steps:
+            chosen = torch.randint(len(learnt), (min(128, len(learnt)),), generator=generator(seed, "some", step))
+            optimiser.zero_grad(set_to_none=True)
+            regression_loss(start, learnt.part(chosen)).sum().backward()
+            optimiser.step()
+            schedule.step()
     start.load_state_dict(best)
-    return start.eval().requires_grad_(False)
 
 
 @torch.no_grad()
@@ -163,6 +166,7 @@ def fit_linear(start: AmortisedStart, learnt: Finished, held: Finished) -> None:
         return [(seen.mean(1), x), (seen.flatten(0, 1), torch.cat(wanted, 2).flatten(0, 1))]
 
     for layer, (a, b), (c, d) in zip((start.to_input, start.to_state), pairs(learnt), pairs(held), strict=True):
+        # One eigendecomposition serves every ridge. a: seen, b: wanted; c and d: likewise, held out.
         a, b, c, d = (t.double() for t in (a, b, c, d))
         values, vectors = torch.linalg.eigh(a.T @ a / len(a))
         turned, seen = vectors.T @ (a.T @ b / len(a)), c @ vectors
@@ -175,7 +179,7 @@ def fit_linear(start: AmortisedStart, learnt: Finished, held: Finished) -> None:
 @torch.enable_grad()
 def train_on_objective(
     start: AmortisedStart,
-    cases: Callable[[int], Case],
+    cases: Callable[[int], Posed],
     *,
     joint_steps: int = 4,
     steps: int = 200,
@@ -190,17 +194,19 @@ def train_on_objective(
     optimiser = torch.optim.Adam(start.parameters(), rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     settings = SOLVE | {"adjoint": jiio.Unrolled(), "max_steps": check_integer("joint_steps", joint_steps, 2)}
+
     for step in range(steps):
         problem, x0, observation = cases(step)
-        said = start.proposal(problem, x0, observation)
-        value = said.solve(problem, **settings).value
-        good = torch.isfinite(value)
-        value = value[good]
+        value = start.proposal(problem, x0, observation).solve(problem, **settings).value
+        value = value[torch.isfinite(value)]
         if not len(value) or not value.requires_grad:
             continue
+
+        # Divided by itself as a constant: the gradient of its logarithm.
         optimiser.zero_grad(set_to_none=True)
         (value / value.detach().abs().clamp_min(1e-12)).mean().backward()
         torch.nn.utils.clip_grad_norm_(start.parameters(), 1.0)
         optimiser.step()
         schedule.step()
+
     return start.eval().requires_grad_(False)

@@ -36,8 +36,8 @@ class Reference(nn.Module):
         super().__init__()
         sizes = [(channels, width, 1), (width, width, 2), (width, 2 * width, 1), (2 * width, 2 * width, 2)]
         layers: list[nn.Module] = []
-        for source, target, stride in sizes:
-            layers += [nn.Conv2d(source, target, 3, stride, 1, bias=False), nn.GroupNorm(4, target), nn.ReLU()]
+        for before, after, stride in sizes:
+            layers += [nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.GroupNorm(4, after), nn.ReLU()]
         self.maps, self.linear = nn.Sequential(*layers), nn.Linear(2 * width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -74,22 +74,21 @@ class SolvedConfig:
     max_steps: int = 60
 
     def __post_init__(self) -> None:
-        self.arguments()
         whole("model.max_steps", self.max_steps, 2, 100_000)
+        self.solve_settings()
 
     def arguments(self) -> dict[str, Any]:
-        """The settings of :class:`jiio.EquilibriumModel`."""
+        """The keyword arguments of :class:`jiio.EquilibriumModel`."""
+        return self.solve_settings().arguments()
+
+    def solve_settings(self) -> jiio.SolveSettings:
+        """How the equilibrium is solved; the adjoint's own solve, where it has one, to the same tolerance."""
         tolerance = jiio.Tolerance(atol=self.atol, rtol=self.rtol)
         adjoint = self.adjoint.make("adjoint", "model.adjoint")
         if isinstance(adjoint, jiio.Implicit):
             adjoint = replace(adjoint, tolerance=tolerance)
-        return {
-            "solver": self.solver.make("solver", "model.solver"),
-            "adjoint": adjoint,
-            "tolerance": tolerance,
-            "max_steps": self.max_steps,
-            "on_failure": "ignore",  # the share that converged is in the log
-        }
+        solver = self.solver.make("solver", "model.solver")
+        return jiio.SolveSettings(solver, adjoint, tolerance, self.max_steps, "ignore")  # the log has the share
 
     @property
     def implicit(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import jiio
 from jiio.tasks.frame.choices import Choice
 from jiio.tasks.frame.config import whole
 
@@ -30,17 +31,19 @@ class JointConfig:
     max_steps: int = 60
 
     def __post_init__(self) -> None:
-        self.arguments()
         whole("joint.max_steps", self.max_steps, 2, 100_000)
+        self.arguments()
+
+    def solve_settings(self) -> jiio.SolveSettings:
+        """All but the rule, which plain equilibria have no use for."""
+        return jiio.SolveSettings(
+            self.solver.make("solver", "joint.solver"),
+            self.adjoint.make("adjoint", "joint.adjoint"),
+            jiio.Tolerance(atol=self.atol, rtol=self.rtol),
+            self.max_steps,
+        )
 
     def arguments(self) -> dict[str, Any]:
-        """The keyword arguments of :func:`jiio.solve`."""
-        import jiio
-
-        return {
-            "solver": self.solver.make("solver", "joint.solver"),
-            "rule": self.rule.make("rule", "joint.rule"),
-            "adjoint": self.adjoint.make("adjoint", "joint.adjoint"),
-            "tolerance": jiio.Tolerance(atol=self.atol, rtol=self.rtol),
-            "max_steps": self.max_steps,
-        }
+        """The keyword arguments of :func:`jiio.solve`, but for ``on_failure``: who solves says what is heard of it."""
+        settings = self.solve_settings().arguments() | {"rule": self.rule.make("rule", "joint.rule")}
+        return {name: value for name, value in settings.items() if name != "on_failure"}

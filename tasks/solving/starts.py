@@ -96,8 +96,9 @@ class Stepped:
     @classmethod
     def of(cls, problem: jiio.Problem, x: Tree, z: Tree, multiplier: Tree | None) -> Stepped:
         """A multiplier costs a VJP; without one, the step from zero leads to the gradient of the objective."""
-        spec = Spec.of(z)
-        batch = leaves(z)[0].shape[0]
+        spec, batch = Spec.of(z), leaves(z)[0].shape[0]
+
+        # One evaluation with its graph, and at its image the objective with its slope.
         with torch.enable_grad():
             leaf = spec.pack(z).detach().requires_grad_()
             image = spec.pack(problem.cell(spec.unpack(leaf), x))
@@ -107,6 +108,8 @@ class Stepped:
             after = image.detach().requires_grad_()
             value = problem.total(spec.unpack(after), x, batch)
             (slope,) = torch.autograd.grad(value.sum(), after)
+
+        # z went to f(z, x), and mu to J^T mu + l_z; the plain step of both blocks.
         before = torch.zeros_like(slope) if multiplier is None else spec.pack(multiplier)
         led = pulled + slope
         moved = torch.stack([relative(leaf.detach(), after.detach()), relative(before, led)], 1)

@@ -88,16 +88,12 @@ class AdamDescent(AbstractInversion):
 
     def find(self, generator: nn.Module, images: Tensor) -> Inverted:
         latent, batch = check_pair(generator, images), len(images)
-        evaluations = gradients = 0.0
-        x = torch.randn(self.starts, 1, latent, generator=source_of(self.seed, "starts"))
-        x = x.to(images).repeat(1, batch, 1)  # the same for every image, whatever company it comes in
-        if self.start is not None:
-            begun = self.start.find(generator, images)
-            x[0], evaluations, gradients = begun.x, begun.evaluations, begun.gradients
-        x = x.flatten(0, 1).requires_grad_()
+        x, evaluations, gradients = self.codes(generator, images, latent)
         y = images.repeat(self.starts, *[1] * (images.dim() - 1))
         optimiser = torch.optim.Adam([x], self.rate)
         best, lowest = x.detach().clone(), x.new_full((len(x),), math.inf)
+
+        # Every step judges where it is before it moves on; the last one only judges.
         for step in range(self.steps + 1):
             with torch.enable_grad():
                 image, calls = imagine(generator, x)
@@ -111,9 +107,20 @@ class AdamDescent(AbstractInversion):
                 optimiser.step()
             evaluations += self.starts * calls.cell
             gradients += self.starts * (calls.vjp + calls.adjoint_vjp + (step < self.steps))
-        chosen = lowest.view(-1, batch).argmin(0)
+
+        chosen = lowest.view(-1, batch).argmin(0)  # (B,) which start came furthest
         x = best.view(-1, batch, latent)[chosen, torch.arange(batch, device=best.device)]
         return judged(generator, images, x, self.within, evaluations, gradients)
+
+    def codes(self, generator: nn.Module, images: Tensor, latent: int) -> tuple[Tensor, float, float]:
+        """The codes (starts * B, latent) to start from, and what finding them cost: evaluations and gradients."""
+        x = torch.randn(self.starts, 1, latent, generator=source_of(self.seed, "starts"))
+        x = x.to(images).repeat(1, len(images), 1)  # the same for every image, whatever company it comes in
+        evaluations = gradients = 0.0
+        if self.start is not None:
+            begun = self.start.find(generator, images)
+            x[0], evaluations, gradients = begun.x, begun.evaluations, begun.gradients
+        return x.flatten(0, 1).requires_grad_(), evaluations, gradients
 
 
 @dataclass(frozen=True)
@@ -165,6 +172,8 @@ def judged(
 ) -> Inverted:
     """What the codes are worth: their own images, made anew (and not counted). sound: (B,), no complaint so far."""
     image, _ = imagine(generator, x)
+
+    # A code that is not finite is no success, whatever its image looks like.
     error = (image - images).square().flatten(1).sum(1)
     residual = (error / images.square().flatten(1).sum(1).clamp_min(1e-30)).sqrt()
     objective = error + prior_of(generator) * x.square().sum(1)
@@ -181,6 +190,8 @@ def check_pair(generator: nn.Module, images: Tensor) -> int:
             fail("generator", "a generator in eval mode", f"{type(part).__name__} in train mode", "Call eval() first.")
     if not isinstance(images, Tensor) or not images.is_floating_point():
         fail("images", "a tensor of images (B, ...)", images, error=ArgumentTypeError)
+
+    # Only an image of the generator itself tells its shape.
     latent, like = latent_of(generator), next(generator.parameters())
     with torch.no_grad():
         shape = imagine(generator, like.new_zeros(1, latent))[0].shape[1:]

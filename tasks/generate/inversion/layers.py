@@ -41,9 +41,26 @@ def layers_of(generator: nn.Module, latent: int) -> list[Layer]:
     if not isinstance(generator, nn.Sequential):
         remedy = "AdamDescent inverts any generator, JointFit equilibria."
         fail("generator", "nn.Sequential, to be inverted layer by layer", type(generator).__name__, remedy)
+    found, v = [], next(generator.parameters()).new_zeros(1, latent)
+    for modules, activation in grouped(generator):
+        if not modules and isinstance(activation, nn.Identity):
+            continue
+
+        # The shapes are those that a code of zeros takes on its way through.
+        shape, work = tuple(v.shape[1:]), 1
+        for module in modules:
+            before, v = v, module(v)
+            work += multiplications(module, before, v)
+        v = activation(v)
+        found.append(Layer(nn.Sequential(*modules), activation, shape, work))
+    return found
+
+
+def grouped(generator: nn.Sequential) -> list[tuple[list[nn.Module], nn.Module]]:
+    """The modules in groups: affine ones, and the activation after them (nn.Identity after the last)."""
     groups: list[tuple[list[nn.Module], nn.Module]] = [([], nn.Identity())]
     for part in parts_of(generator):
-        steep = not isinstance(part, nn.LeakyReLU) or part.negative_slope > 0
+        steep = not isinstance(part, nn.LeakyReLU) or part.negative_slope > 0  # or it could not be undone
         if isinstance(part, AFFINE) and not (isinstance(part, nn.Upsample) and part.mode == "bicubic"):
             groups[-1][0].append(part)
         elif isinstance(part, ACTIVATIONS) and steep:
@@ -52,16 +69,7 @@ def layers_of(generator: nn.Module, latent: int) -> list[Layer]:
         else:
             known = "affine layers with ReLU, LeakyReLU (rising), Sigmoid or Tanh between them"
             fail("generator", known, f"{part}", "AdamDescent inverts any generator.")
-    found, v = [], next(generator.parameters()).new_zeros(1, latent)
-    for modules, activation in groups:
-        if modules or not isinstance(activation, nn.Identity):
-            shape, work = tuple(v.shape[1:]), 1
-            for module in modules:
-                before, v = v, module(v)
-                work += multiplications(module, before, v)
-            v = activation(v)
-            found.append(Layer(nn.Sequential(*modules), activation, shape, work))
-    return found
+    return groups
 
 
 def parts_of(module: nn.Module) -> Iterator[nn.Module]:

@@ -1,5 +1,6 @@
-"""Layer-wise inversion of feed-forward generators: layered basis pursuit (Aberdam, Simon, Elad 2020, "When and how can
-deep generative models be inverted?", arXiv:2006.15555).
+"""Layer-wise inversion of feed-forward generators by layered basis pursuit.
+
+After Aberdam, Simon, Elad, "When and how can deep generative models be inverted?" (2020, arXiv:2006.15555).
 
 A generator is layers v_i = phi_i(A_i v_(i-1) + b_i), v_0 the code. From the image backwards, the input v of a layer is
 found from its output t by a convex problem,
@@ -34,6 +35,7 @@ APART = 1e-3  # relative distance from which two ends are two places; convergenc
 # Lambda falls, and each problem begins where the last one ended: little of its bias stays.
 FADING = (1.0, 0.1, 0.01, 1e-3, 1e-4)
 ROUGH = 1e-4  # rtol on the way
+RANGES = {nn.ReLU: (0.0, math.inf), nn.Sigmoid: (0.0, 1.0), nn.Tanh: (-1.0, 1.0)}  # of the activations; others: all
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,12 +106,15 @@ class LayerWise(AbstractInversion):
         aim, slope, known = undone(layer.activation, target, support)
         pursuit = Pursuit(layer, aim, slope, known, below, *spectrum(layer, target))
         found = self.end(pursuit, target.new_zeros(len(target), *layer.shape))
+
+        # Once more from two places aside: where the three ends differ, the layer does not determine its input.
         aside = torch.randn(layer.shape, generator=source_of(0, "aside"), dtype=torch.float64).to(found.v)
         size = found.v.flatten(1).norm(dim=1)
         size = torch.where(size > 0, size, torch.ones_like(size))
         aside = aside * wide(size / aside.norm(), found.v)
         again = self.end(pursuit.twice(), torch.cat([found.v + aside, found.v - aside]))
         apart = torch.stack([(end - found.v).flatten(1).norm(dim=1) / size for end in again.v.chunk(2)]).amax(0)
+
         error = (layer(found.v) - target).flatten(1).norm(dim=1)
         residual = error / target.flatten(1).norm(dim=1).clamp_min(1e-30)
         passes = pursuit.passes + found.passes + 2 * again.passes
@@ -169,20 +174,20 @@ class Pursuit:
         """Accelerated proximal gradient (Beck, Teboulle 2009), begun anew for a sample whose momentum points uphill
         (O'Donoghue, Candes 2015).
         """
-        low, high = {nn.ReLU: (0.0, math.inf), nn.Sigmoid: (0.0, 1.0), nn.Tanh: (-1.0, 1.0)}.get(
-            type(self.below), (-math.inf, math.inf)
-        )
+        low, high = RANGES.get(type(self.below), (-math.inf, math.inf))
         pull = -self.gradient(torch.zeros_like(v)) if sparsity > 0 else torch.zeros_like(v)
         price = sparsity * wide(pull.flatten(1).amax(1).clamp_min(0.0), v)
+
+        # v is the point, ahead where its momentum leads; samples that are done stay.
         v = ahead = v.clamp(low, high)
-        momentum = v.new_ones(len(v))
-        steps = torch.zeros(len(v), dtype=torch.int64, device=v.device)
+        momentum, steps = v.new_ones(len(v)), torch.zeros(len(v), dtype=torch.int64, device=v.device)
         settled = torch.zeros(len(v), dtype=torch.bool, device=v.device)
         passes = int(sparsity > 0)
         while passes < max_steps and not bool(settled.all()):
             moved = (ahead - (self.gradient(ahead) + price) / self.power).clamp(low, high)
             moved = torch.where(wide(settled, v), v, moved)
             steps, passes = steps + ~settled, passes + 1
+
             change = (moved - ahead).flatten(1)
             uphill = (change * (moved - v).flatten(1)).sum(1) < 0
             settled = settled | (change.norm(dim=1) <= rtol * moved.flatten(1).norm(dim=1))

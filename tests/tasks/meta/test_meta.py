@@ -185,9 +185,11 @@ def test_all_ways_reach_the_same_minimum():
     problem = made.problem(made.images(batch.support), 3)
     with torch.no_grad():
         joint = JointAdaptation(**TIGHT).adapt(problem, made.start(2))
-        nested = NestedAdaptation(rule="Gradient", rate=0.7, steps=100, atol=1e-9, rtol=1e-8).adapt(problem, made.start(2))
+        nested = NestedAdaptation(rule="Gradient", rate=0.7, steps=100, atol=1e-9, rtol=1e-8).adapt(
+            problem, made.start(2)
+        )
         few = FirstOrderAdaptation(rate=0.05).adapt(problem, made.start(2))
-        plain = jiio.equilibrium(problem.cell, made.start(2), **QUERY)  # type: ignore[arg-type]
+        plain = jiio.equilibrium(problem.cell, made.start(2), **QUERY.arguments())
         before = problem.objective(plain.z, made.start(2))
     assert torch.allclose(joint.x, nested.x, atol=1e-5)
     assert bool((joint.value <= few.value + 1e-9).all()) and bool((few.value < before).all())

@@ -10,7 +10,8 @@ from torch import Tensor
 
 import jiio
 from helpers import gap, oracle
-from jiio.tasks.solving.nested import BLOCKS, nested
+from jiio.tasks.solving.ledger import BLOCKS
+from jiio.tasks.solving.nested import nested
 from problems import CASES, DOUBLE, PUSH, TIGHT, make
 
 SLOW, QUICK = jiio.GradientStep(rate=0.3), jiio.GradientStep(rate=0.5)
