@@ -11,7 +11,7 @@ import torch
 
 torch.set_num_threads(1)  # small tensors; and sums do not depend on the machine's number of cores
 
-# The default run draws the same examples for everybody, so that nobody's first run fails by luck. The slow run draws new
+# The default run draws the same examples for everybody, so that no first run fails by luck. The slow run draws new
 # ones, and remembers what failed; what it finds becomes an explicit @example.
 hypothesis.settings.register_profile("fixed", derandomize=True, database=None, deadline=None)
 hypothesis.settings.register_profile("random", derandomize=False, deadline=None, print_blob=True)
