@@ -42,19 +42,19 @@ def _targets(name: str, path: Path, modules: dict[str, Path]) -> Iterator[str]:
         tree.body += ast.parse(stub.read_text(encoding="utf-8")).body
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (found for alias in node.names if (found := _nearest(alias.name, modules)))
+            yield from (alias.name for alias in node.names if alias.name in modules)
         elif isinstance(node, ast.ImportFrom):
             base = _absolute("." * node.level + (node.module or ""), package)
             for alias in node.names:  # a name may be a module
-                found = f"{base}.{alias.name}" if f"{base}.{alias.name}" in modules else _nearest(base, modules)
-                if found:
+                found = f"{base}.{alias.name}" if f"{base}.{alias.name}" in modules else base
+                if found in modules:
                     yield found
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             if match := SPOKEN.match(node.value):
-                found = _nearest(_absolute(match[1], package), modules)
+                found = _absolute(match[1], package)
             else:
-                found = node.value if LOADED.match(node.value) and node.value in modules else None
-            if found:
+                found = node.value if LOADED.match(node.value) else ""
+            if found in modules:
                 yield found
 
 
@@ -66,14 +66,6 @@ def _absolute(spelled: str, package: str) -> str:
         return inside
     above = package.split(".")[: len(package.split(".")) - up + 1]
     return ".".join([*above, *([inside] if inside else [])])
-
-
-def _nearest(name: str, modules: dict[str, Path]) -> str | None:
-    """The module itself; of benchmarks, which import each other by bare names, the one of that name."""
-    for candidate in (name, f"benchmarks.{name}"):
-        if candidate in modules:
-            return candidate
-    return None
 
 
 def circles(graph: dict[str, set[str]]) -> list[list[str]]:

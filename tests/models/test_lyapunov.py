@@ -172,7 +172,7 @@ def test_dynamics_fall_where_they_are_evaluated(gain):
 
 @pytest.mark.parametrize(("gain", "halvings"), [(0.8, 0), (1.2, 6)])
 def test_trajectories_fall_and_end_at_the_equilibrium(gain, halvings):
-    """Acceptance 7 in small; benchmarks/lyapunov_trajectories.py has it on trained models."""
+    """Acceptance 7 in small; benchmarks.attacks.lyapunov_trajectories has it on trained models."""
     stable = cell(gain)
     z, u = states(60, scale=3.0)
     end, values, sizes = stable.trajectory(z, u, steps=300, length=0.2, halvings=halvings)

@@ -21,7 +21,7 @@ so that V = 0 exactly at the equilibria, wherever u puts them, and V > 0 elsewhe
 The second line says what the method cannot do. The projection decides which *starts* reach an equilibrium, not where
 the equilibrium is, and an attack moves the input, hence the equilibrium itself: no certificate against it follows, and
 a converged prediction is that of f without the projection. What training makes of it is an empirical question
-(``benchmarks/robustness_claims.py``).
+(``benchmarks.attacks.robustness_claims``).
 
 A solver wants a map: z <- z + step * g. Its fixed points are those of f whatever ``step``; that V falls along the flow
 does not say that it falls along steps of this length, or along accelerated ones. Near an equilibrium g is a homogeneous

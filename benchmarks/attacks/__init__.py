@@ -1,0 +1,1 @@
+"""Attacks, defences and certificates: what they cost, and what of the published robustness is left."""

@@ -1,0 +1,1 @@
+"""Sequences: equilibria against layers, soft prompts, adversaries in embeddings, and two streams."""
