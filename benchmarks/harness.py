@@ -91,10 +91,12 @@ def main(made: Parser, run: Run, argv: Sequence[str] | None = None) -> int:
     run: measures by ``rows.each`` and prints; what it returns goes to the head of the file as well.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    # Before parsing, so that they are defaults only.
     if "--fast" in words:
         made.set_defaults(**made.fast)
     options = made.parse_args(words)
 
+    # Whatever jiio refuses is one sentence and exit code 2, as on its own command line.
     try:
         _measure(made, run, options, words)
     except JiioError as error:

@@ -65,6 +65,7 @@ class Rows:
                 raise
             fail("--output", what, f"{path}, which holds something else", remedy, InputError)
 
+        # By name: who reads the refusal sees which option was another.
         other = [key for key in {**settings, **self.settings} if settings.get(key) != self.settings.get(key)]
         if other:
             expected = ", ".join(f"{key} {self.settings.get(key)}" for key in other)

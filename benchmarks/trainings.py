@@ -108,6 +108,7 @@ def for_seconds(task: Any, name: str, seconds: float, rate: float, cache: Path) 
         found.restore_model(model)
         return model.eval().requires_grad_(False), found.step
 
+    # Seeded step by step like jiio's own training; how many steps there will be is up to the machine.
     def loss(step: int) -> Tensor:
         torch.manual_seed(derive(task.config.seed, "step", step))
         return task.loss(model, step)[0]

@@ -94,6 +94,7 @@ def warmed(name: str, seed: int, options: argparse.Namespace) -> str:
     """The folder of the training that every method goes on from: clean images, five layers of the same weights."""
     chosen = SETS[name]
     steps = 4 if options.fast else chosen["warm"]
+    # No step of it is one of an equilibrium, so its steps and layers are all that is said of it.
     values = {
         "output": str(options.cache / f"{name}-warm-{seed}"),
         "seed": seed,
@@ -104,6 +105,7 @@ def warmed(name: str, seed: int, options: argparse.Namespace) -> str:
         "warm": {"steps": steps, "layers": 5},
         "optimiser": {"rate": 0.004, "warmup": 2},
     }
+
     train(build(ClassifyConfig, values), resume=True, data_root=options.data_root, report=say)
     return values["output"]
 

@@ -59,10 +59,12 @@ def broken_at(
 ) -> int:
     """How many images some attack breaks, each within its own L2 radius (B,)."""
     broken = torch.zeros(len(x), dtype=torch.bool)
+    # What one attack has broken the next one need not try.
     for attack in attempts:
         left = torch.nonzero(~broken)[:, 0]
         if len(left) == 0:
-            break
+            break  # an attack on no image is refused
+
         draws = torch.Generator().manual_seed(seed)
         broken[left] |= attack(model, x[left], y[left], ThreatModel("l2", radius[left]), generator=draws).success
     return int(broken.sum())
@@ -79,19 +81,23 @@ def measure(seed: int, options: argparse.Namespace) -> Row:
     model = jiio.EquilibriumModel(model.inject, model.cell, model.head, **TIGHT).eval()  # type: ignore[arg-type]
 
     data = load_labelled(config.data, data_root=options.data_root)
-    x, y = data.test, data.test_labels
+    return {"seed": seed} | attacked(model, data.test, data.test_labels, seed, options.fast)
+
+
+def attacked(model: jiio.EquilibriumModel, x: Tensor, y: Tensor, seed: int, fast: bool) -> Row:
+    """The certificates of all images (B, 1, 14, 14), and the attacks on those that have one."""
     certificate = certify(model, x, y, ThreatModel("l2", 1.0))
     assert certificate is not None
     radius = certificate.radius
     right = radius > 1e-4  # below, the ball is of the size of rounding
-    row: Row = {"seed": seed, "images": len(x), "certified": int(right.sum()), "lipschitz": certificate.lipschitz}
+    row: Row = {"images": len(x), "certified": int(right.sum()), "lipschitz": certificate.lipschitz}
     row["clean"] = float((attacks.Target(model).predict(x).label == y).float().mean())
     row["median radius"] = float(radius[right].median())
     row |= {f"certified at {r:g}": float((radius >= r).float().mean()) for r in ASKED}
 
     x, y, radius = x[right], y[right], radius[right].float()
     for factor in FACTORS:
-        count = broken_at(model, x, y, radius * factor, seed, suite(options.fast))
+        count = broken_at(model, x, y, radius * factor, seed, suite(fast))
         row[f"broken at {factor:g} x"] = count
         say(f"seed {seed}: {count} of {len(x)} broken at {factor:g} times their certified radius")
     return row

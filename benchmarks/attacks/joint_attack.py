@@ -64,6 +64,7 @@ def trained(name: str, options: argparse.Namespace) -> tuple[Classify, jiio.Equi
     warm = 4 if options.fast else chosen["warm"]
     values = {
         "output": str(options.cache / name),
+        # As layers first, which is cheaper; then as what is attacked, so that its equilibria are good ones.
         "steps": warm + (4 if options.fast else STEPS),
         "threads": options.threads,
         "warm": {"steps": warm, "layers": 5},
@@ -72,6 +73,7 @@ def trained(name: str, options: argparse.Namespace) -> tuple[Classify, jiio.Equi
         "defence": [{"name": "JacobianPenalty", "options": {"weight": 0.5}}],
         "optimiser": {"rate": 0.004, "warmup": 2},
     }
+
     config = build(ClassifyConfig, values)
     model = classifier(config, options.data_root)
     return Classify(config, data_root=options.data_root), model

@@ -149,11 +149,14 @@ def measure(begin: dict[str, Start], case: Case) -> list[Row]:
 
     rows = []
     for name, run in runs.items():
+        # Until near the best that any start led to, beside the plain start: the share is sample by sample.
         row: Row = {"start": name}
         for limit in LIMITS:
             calls, usual = (arrival(one.own, one.values, best, limit) for one in (run, plain))
             row[f"to {limit:.0%}"] = middle(calls)
             row[f"to {limit:.0%}, of plain"] = middle((calls / usual)[torch.isfinite(usual)])
+
+        # Until the solve ends by itself, and where it ends.
         row |= {"to convergence": middle(run.ends), "of plain": middle(run.ends / plain.ends)}
         row["at once within 5 %"] = float((run.values[0] <= best + 0.05 * best.abs()).float().mean())
         row["ends above 1 %"] = float((run.values[-1] > best + 0.01 * best.abs()).float().mean())

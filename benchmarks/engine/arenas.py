@@ -52,6 +52,7 @@ def latent(model: LatentRestorer, y: Tensor, operator: Any) -> Posed:
 def restore(family: str, seed: int, options: argparse.Namespace) -> Arena:
     values: dict[str, Any] = {"task": "restore", "seed": seed, "model": generators.SETS[family]["model"]}
     values["data"] = {"family": family, "test_limit": options.samples, **generators.SETS[family]["data"]}
+    # A small hole, and noise: enough for the code not to be determined by the pixels alone.
     values["corruption"] = {"name": "BoxHole", "options": {"side": 8, "sigma": 0.05}}
     values["model"] = values["model"] | {"cell": generators.CELL, "prior": 0.1, "jacobian": 0.1}
     values["joint"] = {"max_steps": 40, "adjoint": {"name": "Implicit"}}
@@ -92,12 +93,14 @@ def meta(family: str, seed: int, options: argparse.Namespace) -> Arena:
         seen = support_observation(support.u, batch.ways)
         return model.problem(support, batch.ways), model.start(len(seen)), seen
 
-    def learn(step: int) -> Posed:
+    # Of the training classes, turned; the test case is of classes that no training has seen.
+    def learn(step: int) -> Case:
         found = episodes(task.train, task.config.data, seed=seed, purpose="start", number=step, tasks=32, turn=True)
         return case(found)
 
-    source = generator(seed, "test episodes")
-    drawn = task.test.draw(options.samples, ways=5, shots=options.shots, queries=1, source=source)
+    drawn = task.test.draw(
+        options.samples, ways=5, shots=options.shots, queries=1, source=generator(seed, "test episodes")
+    )
     return Arena(learn, case(drawn))
 
 

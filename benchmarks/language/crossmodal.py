@@ -95,6 +95,7 @@ def trained(seed: int, steps: int, silent: int | None = None, times: int | None 
     source = torch.Generator().manual_seed(1000 + seed)
     model = network()
 
+    # Fresh questions at every step, and fresh ones in the end: there is nothing to learn by heart.
     def loss(step: int) -> Tensor:
         batch = draw(64, source)
         return F.cross_entropy(answered(model, batch, silent, times)[0], batch[2])

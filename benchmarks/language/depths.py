@@ -87,6 +87,22 @@ def peak(function: Callable[[], object]) -> int:
     return highest
 
 
+def kept(model: LanguageModel, forward: Callable[[], torch.Tensor]) -> int:
+    """Bytes that the graph of a forward pass holds on to, the weights aside, which are there in any case."""
+    found: dict[int, int] = {}
+
+    # By the address of the storage: views are counted once.
+    def keep(t: torch.Tensor) -> torch.Tensor:
+        found[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        state = forward()
+    assert state.requires_grad
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    return sum(size for place, size in found.items() if place not in own)
+
+
 def memory(options: argparse.Namespace, depth: str, solve: dict[str, Any] | None = None) -> Row:
     """Of one training step on one segment after a memory, without the Jacobian penalty."""
     given = vars(configuration(options, depth, 0)) | {"solve": build(SolveConfig, solve or {})}
@@ -98,33 +114,21 @@ def memory(options: argparse.Namespace, depth: str, solve: dict[str, Any] | None
     with torch.no_grad():
         before = model.read(piece[:, :64], None).memory
 
-    # Storages that the graph of the segment holds on to, by address: views are counted once.
-    kept: dict[int, int] = {}
-
-    def keep(t: torch.Tensor) -> torch.Tensor:
-        kept[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
-        return t
-
     def step() -> None:
         segment = model.read(piece[:, 64:128], before)
         model.body.tokens.surprise(segment.state, piece[:, 65:129]).mean().backward()
         model.zero_grad()
 
     step()  # the first one makes what stays: gradients, buffers of the libraries
-    found = peak(step)
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
-        state = model.read(piece[:, 64:128], before).state
-
-    # Weights are there in any case.
-    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    graph = sum(size for place, size in kept.items() if place not in own)
-    assert state.requires_grad
-    return {"peak MB": found / 1e6, "kept by autograd MB": graph / 1e6}
+    highest = peak(step)
+    graph = kept(model, lambda: model.read(piece[:, 64:128], before).state)
+    return {"peak MB": highest / 1e6, "kept by autograd MB": graph / 1e6}
 
 
 def run(options: argparse.Namespace, rows: Rows) -> None:
     """The memory of every depth; then the perplexities, seed by seed, until the time is up."""
     memories = {depth: rows.each(f"memory/{depth}", memory, options, depth) for depth in DEPTHS}
+    # How many solver steps the equilibrium takes should not matter to its memory.
     by_length = {}
     for n in (10, 60):
         solve = FIXED | {"max_steps": n}
