@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ from jiio.outputs.seeds import derive
 from jiio.tasks.classify.task import Classify, ClassifyConfig
 from jiio.tasks.frame import checkpoint
 from jiio.tasks.frame.loop import build_optimiser, train, training_step
+from jiio.tasks.frame.task import AbstractTask
 
 Rate = Callable[[int, float], float]  # step, share of the training that is over -> learning rate
 
@@ -95,7 +95,7 @@ def descend(
     return Descent(step, float(value.detach()), time.process_time() - begin)
 
 
-def for_seconds(task: Any, name: str, seconds: float, rate: float, cache: Path) -> tuple[nn.Module, int]:
+def for_seconds(task: AbstractTask, name: str, seconds: float, rate: float, cache: Path) -> tuple[nn.Module, int]:
     """The task's model after so many seconds of training, held; and the number of steps that they were enough for.
 
     name: of the file in ``cache``; where a run before has left it there, it is read.
@@ -119,7 +119,7 @@ def for_seconds(task: Any, name: str, seconds: float, rate: float, cache: Path) 
     return model.eval().requires_grad_(False), steps
 
 
-def by_steps(task: Any) -> tuple[nn.Module, float]:
+def by_steps(task: AbstractTask) -> tuple[nn.Module, float]:
     """The task's model after its own training, with its optimiser and schedule, and the processor seconds of it.
 
     Without files, so that the seconds are those of the steps alone.

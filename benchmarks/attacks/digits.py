@@ -16,7 +16,7 @@ def digits(folder: Path, model: NetworkConfig, *, seed: int, steps: int, test: i
 
     folder: of its checkpoints. test: number of test images. other: of ClassifyConfig.
     """
-    settings = {"optimiser": OptimiserConfig(rate=5e-3, warmup=20)} | other
+    settings: dict[str, Any] = {"optimiser": OptimiserConfig(rate=5e-3, warmup=20)} | other
     data = ClassifyDataConfig("mnist", 14, batch_size=100, train_limit=20_000, test_limit=test)
     return ClassifyConfig(
         output=str(folder), seed=seed, steps=steps, checkpoint_every=100, data=data, model=model, **settings

@@ -104,7 +104,8 @@ def measure(task: Classify, model: jiio.EquilibriumModel, threat: attacks.Threat
 
 def attacked(ready: Callable, name: str, threat: attacks.ThreatModel, one: Any) -> Row:
     """One attack on the network of one set, which is trained when its first row is asked for."""
-    return measure(*ready(name), threat, one)
+    task, model = ready(name)
+    return measure(task, model, threat, one)
 
 
 def run(options: argparse.Namespace, rows: Rows) -> None:

@@ -181,7 +181,8 @@ def one_seed(name: str, seed: int, options: argparse.Namespace) -> Row:
     best = torch.stack([best, *(one.values.amin(0) for row in tried.values() for one in row.values())]).amin(0)
 
     found = {row: measured(case, points, best) for row, points in tried.items()}
-    rows, own = ({row: pair[i] for row, pair in found.items()} for i in range(2))
+    rows = {row: figures for row, (figures, _) in found.items()}
+    own = {row: calls for row, (_, calls) in found.items()}
     about: Row = {"seed": seed, "data": case.data, "samples": len(case.start), **case.about}
     about["objective at the start"] = float(verified(case, [case.start]).mean())
     about["best objective"] = float(best.mean())

@@ -73,7 +73,7 @@ def measured(
     x: the codes (B, n), where they are known; right: relative error of one that was found.
     """
     for name, candidates in makers.items():
-        rows = [{"method": name} | tried(how, model, images, x, right) for how in candidates]
+        rows: list[Row] = [{"method": name} | tried(how, model, images, x, right) for how in candidates]
         yield max(rows, key=lambda row: (row.get("found", 0.0), -row["residual"]))
 
 
