@@ -131,7 +131,7 @@ def measure(name: str, method: str, seed: int, options: argparse.Namespace) -> R
     return row | strength(model, task, name, options)
 
 
-def costs(log: Path, epoch: int) -> Row:
+def costs(log: Path, epoch: float) -> Row:
     """Of an epoch of ``epoch`` steps, from the log of the training."""
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     keys = ("evaluations", "vjps", "processor_seconds", "attack_processor_seconds")
