@@ -13,9 +13,7 @@ proposal against the plain start; the map itself is not, its price is told below
 free: the scales of a finished solve, and the mean of their answers. What no start can beat stands in the rows
 "answer": the solve's own answer, or parts of it.
 
-    JIIO_DATA=DIR python benchmarks/amortised.py --cache starts --output amortised.json
-
-With --cache, a run that was stopped goes on where it was. --fast uses the sets that need no files.
+--fast uses the sets that need no files.
 """
 
 from __future__ import annotations

@@ -159,11 +159,11 @@ def size(case: Case) -> int:
 def run(options: argparse.Namespace, rows: Rows) -> Row:
     """Every case."""
     clock = time.perf_counter if options.wall else time.process_time
-    rounds, repeats = (3, 10) if options.fast else (options.seeds, 20)
+    repeats = 10 if options.fast else 20
     found = []
     for case in cases(options.fast):
         few = repeats if "large" not in case.name else 5
-        row = rows.each(case.name, measure, case, rounds, few, clock)
+        row = rows.each(case.name, measure, case, options.rounds, few, clock)
         found.append({"problem": case.name, **row})
 
     which = "wall clock" if options.wall else "processor time"
@@ -173,7 +173,8 @@ def run(options: argparse.Namespace, rows: Rows) -> Row:
 
 def command(argv: Sequence[str] | None = None) -> int:
     """The command line."""
-    made = Parser(__doc__, __file__, seeds=7)
+    made = Parser(__doc__, __file__, seeds=1, fast={"rounds": 3})
+    made.number("--rounds", 7, "blocks of steps that are timed of every kind")
     made.add_argument("--wall", action="store_true", help="wall clock instead of the process's own processor time")
     return main(made, run, argv)
 
