@@ -94,7 +94,7 @@ def meta(family: str, seed: int, options: argparse.Namespace) -> Arena:
         return model.problem(support, batch.ways), model.start(len(seen)), seen
 
     # Of the training classes, turned; the test case is of classes that no training has seen.
-    def learn(step: int) -> Case:
+    def learn(step: int) -> Posed:
         found = episodes(task.train, task.config.data, seed=seed, purpose="start", number=step, tasks=32, turn=True)
         return case(found)
 
