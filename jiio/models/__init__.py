@@ -3,11 +3,11 @@
 Cells, injections, heads, and the model that joins them. See ``build`` for the short way to one.
 """
 
-from .build import ConvConfig, DenseConfig, ModelConfig, MonotoneConfig, build, classifier, decoder
-from .cells.base import AbstractCell
-from .cells.conv import ConvCell
-from .cells.dense import DenseCell
-from .cells.monotone import MonotoneCell
+from .build import ModelConfig, build, classifier, decoder
+from .cells.base import AbstractCell, AbstractCellConfig
+from .cells.conv import ConvCell, ConvConfig
+from .cells.dense import DenseCell, DenseConfig
+from .cells.monotone import MonotoneCell, MonotoneConfig
 from .cells.multiscale import PRESETS, MultiscaleCell, MultiscaleConfig
 from .equilibrium import BoundCell, EquilibriumModel
 from .files import load, save
@@ -36,6 +36,7 @@ __all__ = [
     "TRANSFORMERS",
     "AbstractAttention",
     "AbstractCell",
+    "AbstractCellConfig",
     "AbstractSequenceModel",
     "BoundCell",
     "ClassifierHead",

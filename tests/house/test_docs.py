@@ -100,7 +100,7 @@ def test_blocks_run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         torch.manual_seed(0)
         for line, code in blocks(path, "python run"):
             # Empty lines before the code, so that a traceback names the line of the page.
-            exec(compile("\n" * (line - 1) + code, str(path), "exec"), namespace)
+            exec(compile("\n" * (line - 1) + code, str(path), "exec", dont_inherit=True), namespace)
 
 
 def test_there_are_blocks_that_run() -> None:

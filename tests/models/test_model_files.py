@@ -16,7 +16,8 @@ from torch import nn
 
 import jiio
 from jiio import models
-from jiio.models.files import FORMAT, HEADER_LIMIT, VERSION, encode
+from jiio.models.files import FORMAT, HEADER_LIMIT, VERSION
+from jiio.models.plain import encode
 
 TINY = models.MultiscaleConfig((8, 8), expansion=1, groups=2, fusion_groups=2, head_channels=(2, 2), final_channels=8)
 CONFIGS: dict[str, models.ModelConfig] = {
@@ -187,7 +188,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no configuration": (change(lambda _: None, config=""), "configuration"),
     "configuration that is a list": (change(lambda _: None, config="[1]"), "configuration"),
     "configuration nested too deep": (change(lambda _: None, config="[" * 100_000), "configuration"),
-    "unknown kind": (configured(cell_kind="transformer"), "configuration"),
+    "unknown kind": (configured(cell_kind="transformer"), "unknown kind 'transformer'"),
     "unknown field": (configured(cell_nonsense=3), "nonsense"),
     "unusable field": (configured(cell_groups=3), "divisor"),
     "wrong type": (configured(cell_channels="wide"), "configuration"),

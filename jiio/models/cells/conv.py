@@ -1,6 +1,9 @@
-"""A convolutional cell: one residual block on a map of features."""
+"""A convolutional cell, one residual block on a map of features, and its configuration."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +11,47 @@ from torch import Tensor, nn
 from ...checks import check_choice, check_integer, check_number
 from ...layout import Tree
 from ..layers import BLOCK_ACTIVATIONS, check_groups, convolution, elementwise, group_norm, zeros
-from .base import AbstractCell
+from .base import AbstractCell, AbstractCellConfig
+
+
+def check_block(config: Any) -> None:
+    """Raise unless the fields that configurations of residual blocks share are usable."""
+    check_integer("expansion", config.expansion, 1)
+    check_choice("activation", config.activation, BLOCK_ACTIVATIONS)
+    check_number("dropout", config.dropout, 0.0, 0.95)
+    check_number("drive", config.drive, 0.0, open_low=True)
+
+
+@dataclass(frozen=True)
+class ConvConfig(AbstractCellConfig):
+    """A :class:`ConvCell`: one feature map. Fields as in :class:`MultiscaleConfig`."""
+
+    kind = "conv"
+    channels: int = 24
+    expansion: int = 2
+    groups: int = 4
+    activation: str = "relu"
+    dropout: float = 0.0
+    weight_norm: bool = True
+    halvings: int = 0
+    planes: int = 1
+    head_channels: tuple[int, ...] = (8,)
+    final_channels: int = 64
+    drive: float = 3.0
+
+    def __post_init__(self) -> None:
+        check_integer("channels", self.channels, 1)
+        check_groups("groups", self.channels, self.groups)
+        check_block(self)
+        self.check()
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        return (self.channels,)
+
+    def cell(self, injected: int = 1) -> ConvCell:
+        names = ("expansion", "groups", "activation", "dropout", "weight_norm", "drive")
+        return ConvCell(self.channels, **{name: getattr(self, name) for name in names})
 
 
 class ResidualBlock(nn.Module):

@@ -1,12 +1,9 @@
-"""Cells: the map f(z, u) whose fixed point is the network; u is what the input says to it, see ``injections``.
-
-A cell is an ``nn.Module`` with ``forward(z, u) -> z`` (same tree, shapes, dtype) and ``initial_state(u) -> z0``;
-everything built here derives from :class:`AbstractCell`, which also draws dropout masks.
-"""
+"""The dense cell, f(z, u) = act(W z + u) on a vector, and its configuration."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +13,31 @@ from torch.nn.utils.parametrizations import weight_norm as apply_weight_norm
 from ...checks import check_choice, check_integer, check_number
 from ...layout import Tree
 from ..layers import ACTIVATIONS, zeros
-from .base import AbstractCell
+from .base import AbstractCell, AbstractCellConfig
+
+
+@dataclass(frozen=True)
+class DenseConfig(AbstractCellConfig):
+    """A :class:`DenseCell`: a vector state, f = act(W z + u)."""
+
+    kind = "dense"
+    features: int = 64
+    activation: str = "tanh"
+    scaling: str = "none"
+    gain: float = 0.8
+
+    def __post_init__(self) -> None:
+        check_integer("features", self.features, 1)
+        check_choice("activation", self.activation, ACTIVATIONS)
+        check_choice("scaling", self.scaling, ("none", "weight", "spectral"))
+        check_number("gain", self.gain, 0.0, open_low=True)
+
+    @property
+    def widths(self) -> int:
+        return self.features
+
+    def cell(self, injected: int = 1) -> DenseCell:
+        return DenseCell(self.features, activation=self.activation, scaling=self.scaling, gain=self.gain)
 
 
 class SpectralClamp(nn.Module):

@@ -19,6 +19,7 @@ for n = 64), smooth in the weights and costs three matrix products. For an incre
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -27,9 +28,31 @@ from torch.nn.utils import parametrize
 from ...checks import check_choice, check_integer, check_number
 from ...layout import Tree
 from ..layers import elementwise, zeros
-from .base import AbstractCell
+from .base import AbstractCell, AbstractCellConfig
 
 MONOTONE_ACTIVATIONS = ("relu", "softplus", "tanh")  # increasing and 1-Lipschitz
+
+
+@dataclass(frozen=True)
+class MonotoneConfig(AbstractCellConfig):
+    """A :class:`MonotoneCell`: a vector state with a unique equilibrium by construction."""
+
+    kind = "monotone"
+    features: int = 64
+    m: float = 1.0
+    activation: str = "relu"
+
+    def __post_init__(self) -> None:
+        check_integer("features", self.features, 1)
+        check_number("m", self.m, 0.0, open_low=True)
+        check_choice("activation", self.activation, MONOTONE_ACTIVATIONS)
+
+    @property
+    def widths(self) -> int:
+        return self.features
+
+    def cell(self, injected: int = 1) -> MonotoneCell:
+        return MonotoneCell(self.features, m=self.m, activation=self.activation)
 
 
 def operator(factors: Tensor, m: float) -> Tensor:

@@ -18,9 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...checks import CellError, check_choice, check_integer, check_number, fail
+from ...checks import CellError, check_choice, check_integer, fail
 from ..layers import (
-    BLOCK_ACTIVATIONS,
     check_groups,
     check_image,
     check_sizes,
@@ -29,14 +28,14 @@ from ..layers import (
     group_norm,
     zeros,
 )
-from .base import AbstractCell
-from .conv import ResidualBlock, draw_mask
+from .base import AbstractCell, AbstractCellConfig
+from .conv import ResidualBlock, check_block, draw_mask
 
 MAX_BRANCHES = 8  # the sides of branch 0 are then multiples of 128
 
 
 @dataclass(frozen=True)
-class MultiscaleConfig:
+class MultiscaleConfig(AbstractCellConfig):
     """The sizes of a multiscale model.
 
     channels: width of each branch, finest first. expansion: the hidden width of a block is this times the width.
@@ -47,6 +46,7 @@ class MultiscaleConfig:
     ``ResidualBlock``.
     """
 
+    kind = "multiscale"
     channels: tuple[int, ...] = (24, 24)
     expansion: int = 5
     groups: int = 8
@@ -63,17 +63,11 @@ class MultiscaleConfig:
     def __post_init__(self) -> None:
         if len(check_sizes("channels", self.channels)) > MAX_BRANCHES:
             fail("channels", f"at most {MAX_BRANCHES} branches", f"{len(self.channels)}")
-        check_integer("expansion", self.expansion, 1)
         for width in self.channels:
             check_groups("groups", width, self.groups)
             check_groups("fusion_groups", width, self.fusion_groups)
-        check_choice("activation", self.activation, BLOCK_ACTIVATIONS)
-        check_number("dropout", self.dropout, 0.0, 0.95)
-        check_integer("halvings", self.halvings, 0)
-        check_integer("planes", self.planes, 1)
-        check_sizes("head_channels", self.head_channels, len(self.channels))
-        check_integer("final_channels", self.final_channels, 1)
-        check_number("drive", self.drive, 0.0, open_low=True)
+        check_block(self)
+        self.check()
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> MultiscaleConfig:
@@ -81,9 +75,11 @@ class MultiscaleConfig:
         return replace(PRESETS[check_choice("preset", name, PRESETS)], **changes)
 
     @property
-    def divisor(self) -> int:
-        """What the sides of an image must be multiples of."""
-        return 2 ** (self.halvings + len(self.channels) - 1)
+    def widths(self) -> tuple[int, ...]:
+        return self.channels
+
+    def cell(self, injected: int = 1) -> MultiscaleCell:
+        return MultiscaleCell(self, injected=injected)
 
 
 class Fusion(nn.Module):
