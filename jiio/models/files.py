@@ -6,16 +6,18 @@ choice, not the model's.
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ..checks import CheckpointError, check_instance, fail
 from ..outputs.atomic import write_whole
+from .bounds import Held, difference, not_finite, unusable
 from .build import ModelConfig, build
 from .equilibrium import EquilibriumModel
 from .plain import check_allow, decode, encode_checked, line, read_mapping, refuse
@@ -35,12 +37,13 @@ def save(model: EquilibriumModel, path: str | os.PathLike[str]) -> None:
     if not isinstance(model.config, ModelConfig):
         remedy = "Build it with jiio.models.build(config)."
         fail("model", "a model that knows its configuration", "one put together by hand", remedy, CheckpointError)
+    metadata = {"format": FORMAT, "version": VERSION, "config": encode_checked(model.config)}
+
     to_bytes = _safetensors().save
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    content = to_bytes(tensors, {"format": FORMAT, "version": VERSION, "config": encode_checked(model.config)})
     target = Path(path)
     try:
-        write_whole(target, content, parents=False)
+        write_whole(target, to_bytes(tensors, metadata), parents=False)
     except OSError as error:
         fail("path", "a file that can be written", f"{str(target)!r} ({error.strerror})", error=CheckpointError)
 
@@ -58,27 +61,47 @@ def load(
     a module, or of a package; importing runs code, so name only what you trust.
 
     Raises CheckpointError, with a sentence, for anything that is not a complete file written by :func:`save`. Nothing
-    in the file is executed, the random state is left alone.
+    in the file is executed, the random state is left alone, and nothing larger than the file is built.
     """
     target, allow = Path(path), check_allow(allow)
     _check_header(target)
-    tensors, metadata = _read(target)
-    if metadata.get("format") != FORMAT:
-        refuse(target, f"a safetensors file of another kind (format {metadata.get('format', 'not named')!r})")
-    if metadata.get("version") != VERSION:
-        refuse(target, f"version {metadata.get('version')!r} of the format, where this release reads {VERSION!r}")
-    config = decode(read_mapping(metadata.get("config", ""), target), target, allow)
-    # On the meta device a model has shapes but no numbers: a file that promises a giant costs nothing before it is
-    # refused.
-    try:
-        with torch.device("meta"):
-            bare = build(config)
-    except (RuntimeError, TypeError, ValueError, OverflowError) as error:
-        refuse(target, f"a configuration that makes no model ({type(error).__name__}: {line(error)})")
-    _check_tensors(target, tensors, bare)
+    with _opened(target) as file:
+        metadata = file.metadata() or {}
+        _check_format(target, metadata)
+        shapes, dtypes = _contents(file)
+        bare = _skeleton(target, metadata.get("config", ""), Held.of(shapes.values()), allow)
+
+        # Names, shapes and types stand in the header: weights are read when they are known to fit.
+        problem = difference({name: value.shape for name, value in bare.state_dict().items()}, shapes)
+        if problem := problem or unusable(dtypes):
+            refuse(target, problem)
+        tensors = {name: file.get_tensor(name) for name in shapes}
+
+    if problem := not_finite(tensors):
+        refuse(target, problem)
     bare.load_state_dict(tensors, assign=True)
-    model = EquilibriumModel(bare.inject, bare.cell, bare.head, config=config, **options)
+    if left := [name for name, value in _held(bare) if value.is_meta]:
+        refuse(target, f"a cell with the buffer {left[0]!r}, which is in no file", "Register it as persistent.")
+    model = EquilibriumModel(bare.inject, bare.cell, bare.head, config=bare.config, **options)
     return model.to(device).eval()
+
+
+def _skeleton(path: Path, text: str, held: Held, allow: tuple[str, ...]) -> EquilibriumModel:
+    """The model that the configuration says, without numbers and no larger than what the file holds."""
+    try:
+        content = read_mapping(text, path)
+        held.check_numbers("config", content)
+        config = decode(content, path, allow)
+        with held.building():
+            return build(config)
+    except CheckpointError:
+        raise
+    except (RuntimeError, TypeError, ValueError, OverflowError) as error:
+        refuse(path, f"a configuration that makes no model ({type(error).__name__}: {line(error)})")
+
+
+def _held(model: EquilibriumModel) -> Iterator[tuple[str, torch.Tensor]]:
+    return itertools.chain(model.named_parameters(), model.named_buffers())
 
 
 def _safetensors() -> Any:
@@ -108,6 +131,7 @@ def _check_header(path: Path) -> None:
             start = file.read(9)
     except OSError as error:
         refuse(path, f"{error.strerror}")
+
     if looks_like_pickle(start):
         refuse(path, "a pickle, as torch.save writes; unpickling runs code, so it is never done here")
     if size < 9:
@@ -115,37 +139,34 @@ def _check_header(path: Path) -> None:
     length = int.from_bytes(start[:8], "little")
     if start[8:] != b"{" or length < 2:
         refuse(path, "not a safetensors file")
+    # The header comes from a stranger, and so does its length.
     if length > HEADER_LIMIT:
         refuse(path, f"a header of {length} bytes, where {HEADER_LIMIT} is the most")
     if length > size - 8:
         refuse(path, f"a truncated file ({size} bytes, but a header of {length})")
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """All tensors and the metadata."""
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The file, mapped into memory; CheckpointError for what safetensors finds wrong with it."""
     from safetensors import SafetensorError, safe_open
 
     _safetensors()
     try:
         with safe_open(str(path), framework="pt", device="cpu") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            yield file
     except (SafetensorError, OSError, ValueError) as error:
         refuse(path, f"a damaged or truncated file ({line(error)})")
 
 
-def _check_tensors(path: Path, tensors: dict[str, Tensor], model: EquilibriumModel) -> None:
-    """Exactly the tensors of the model, in its shapes, in one floating-point dtype."""
-    expected = model.state_dict()
-    for problem, names in (
-        ("lacks", expected.keys() - tensors.keys()),
-        ("has a stray", tensors.keys() - expected.keys()),
-    ):
-        if names:
-            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            refuse(path, f"it {problem} tensor {min(names)!r}{more}")
-    for name, tensor in tensors.items():
-        if tensor.shape != expected[name].shape:
-            refuse(path, f"{name!r} has shape {tuple(tensor.shape)}, not {tuple(expected[name].shape)}")
-    dtypes = {tensor.dtype for tensor in tensors.values()}
-    if len(dtypes) != 1 or not next(iter(dtypes)).is_floating_point:
-        refuse(path, f"weights of {', '.join(sorted(str(d) for d in dtypes))}, not of one floating-point dtype")
+def _check_format(path: Path, metadata: dict[str, str]) -> None:
+    if metadata.get("format") != FORMAT:
+        refuse(path, f"a safetensors file of another kind (format {metadata.get('format', 'not named')!r})")
+    if metadata.get("version") != VERSION:
+        refuse(path, f"version {metadata.get('version')!r} of the format, where this release reads {VERSION!r}")
+
+
+def _contents(file: Any) -> tuple[dict[str, tuple[int, ...]], list[str]]:
+    """The shapes of the tensors by name, and their types as safetensors writes them, from the header alone."""
+    slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    return {name: tuple(part.get_shape()) for name, part in slices.items()}, [p.get_dtype() for p in slices.values()]

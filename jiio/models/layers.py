@@ -65,8 +65,12 @@ def group_norm(channels: int, groups: int, *, affine: bool = True) -> nn.GroupNo
 def check_groups(argument: str, channels: int, groups: int) -> None:
     """Raise unless ``groups`` divides ``channels``."""
     if channels % check_integer(argument, groups, 1):
-        divisors = ", ".join(str(d) for d in range(1, channels + 1) if channels % d == 0)
-        fail(argument, f"a divisor of the {channels} channels ({divisors})", groups)
+        fail(argument, f"a divisor of the {channels} channels ({divisors(channels)})", groups)
+
+
+def divisors(number: int) -> str:
+    """The divisors of a number, for a message; of a giant, which may come from a file, the small ones."""
+    return ", ".join(str(d) for d in range(1, min(number, 1024) + 1) if number % d == 0)
 
 
 def check_sizes(argument: str, value: Any, length: int | None = None) -> tuple[int, ...]:

@@ -193,7 +193,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "unusable field": (configured(cell_groups=3), "divisor"),
     "wrong type": (configured(cell_channels="wide"), "configuration"),
     "unknown head": (configured(head="oracle"), "oracle"),
-    "giant": (configured(output=[2**40]), "shape"),
+    "giant": (configured(output=[2**40]), "at most"),
     "giant beyond memory": (configured(output=[2**60], cell_final_channels=2**60), "configuration"),
     "giant beyond 64 bits": (configured(output=[2**70]), "configuration"),
     "missing tensor": (change(lambda t: t.pop(tensor_name(t))), "lacks tensor 'head.linear.bias'"),

@@ -193,3 +193,13 @@ def test_what_a_file_could_not_give_back_is_not_saved(tmp_path: Path) -> None:
 def test_a_class_without_its_own_decorator_is_told() -> None:
     with pytest.raises(jiio.ArgumentTypeError, match="above BareConfig"):
         models.ModelConfig(BareConfig(), (4,), "classifier", (3,))
+
+
+def test_a_depth_that_the_file_does_not_have_is_not_built(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built = []
+    register = nn.Module.register_parameter
+    monkeypatch.setattr(nn.Module, "register_parameter", lambda *a: (built.append(1), register(*a))[1])
+    renamed(file, "outside_cell:EndlessConfig", depth=10**6)
+    with pytest.raises(jiio.CheckpointError, match="as many parameters as the file has tensors, 5"):
+        models.load(file, allow=("outside_cell",))
+    assert len(built) < 200

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...checks import CellError, check_choice, check_integer, fail
+from ..layers import divisors
 
 
 def sinusoids(length: int, width: int, like: Tensor) -> Tensor:
@@ -62,8 +63,7 @@ class AbstractAttention(nn.Module, ABC):
         super().__init__()
         self.width, self.heads = check_integer("width", width, 1), check_integer("heads", heads, 1)
         if width % heads:
-            divisors = ", ".join(str(d) for d in range(1, width + 1) if width % d == 0)
-            fail("heads", f"a divisor of the width {width} ({divisors})", heads)
+            fail("heads", f"a divisor of the width {width} ({divisors(width)})", heads)
         self.span = None if span is None else check_integer("span", span, 1)
         self.size = width // heads
         self.project = nn.Linear(width, self.parts * width, bias=False)
