@@ -18,7 +18,7 @@ from .images.smooth import SmoothConv2d
 from .injections import ConvInjection, DecoderInjection, LinearInjection
 from .sequences.attention import AbstractAttention, KernelAttention, RelativeAttention
 from .sequences.crossmodal import CrossAttention, CrossModalCell, CrossModalModel
-from .sequences.model import AbstractSequenceModel, ExplicitTransformer, Memory, TransformerModel, sparse_masks
+from .sequences.model import AbstractSequenceModel, ExplicitTransformer, Memory, Read, TransformerModel, sparse_masks
 from .sequences.tokens import Tokens
 from .sequences.transformer import (
     TRANSFORMERS,
@@ -67,6 +67,7 @@ __all__ = [
     "MonotoneConfig",
     "MultiscaleCell",
     "MultiscaleConfig",
+    "Read",
     "RegulatedModel",
     "RelativeAttention",
     "ResidualHead",

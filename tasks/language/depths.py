@@ -103,12 +103,12 @@ class Equilibrium(AbstractDepth):
 
     def read(self, model: AbstractSequenceModel, x: Tensor, memory: Memory | None, *, penalty: bool) -> Segment:
         assert isinstance(model, TransformerModel)
-        state, memory, (solution, price) = model.solved(x, memory, penalty=penalty)
+        found = model.solved(x, memory)
         figures = {
-            "evaluations": float(solution.evaluations.cell),
-            "converged": float(solution.converged.float().mean()),
+            "evaluations": float(found.solution.evaluations.cell),
+            "converged": float(found.solution.converged.float().mean()),
         }
-        return Segment(state, memory, price.mean() if penalty else None, figures)
+        return Segment(found.state, found.memory, found.penalty().mean() if penalty else None, figures)
 
 
 @dataclass(frozen=True)

@@ -306,8 +306,9 @@ def test_dropout_masks_are_drawn_once_per_solve() -> None:
     model = made(replace(SMALL, dropout=0.3)).train()
     x = model.tokens.embed(tokens(2, 6))
     torch.manual_seed(0)
-    state, _, (solution, _) = model.solved(x)
-    assert bool(solution.converged.all())  # a mask that changed at every step would leave no fixed point
+    read = model.solved(x)
+    state = read.state
+    assert bool(read.solution.converged.all())  # a mask that changed at every step would leave no fixed point
     torch.manual_seed(0)
     torch.testing.assert_close(model.states(x)[0], state)
     assert not torch.allclose(model.states(x)[0], state)

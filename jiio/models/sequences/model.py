@@ -92,6 +92,27 @@ class _Remembering(nn.Module):
         return u | {"past": self.cell.remembered(self.memory.states[0], self.inject(self.memory.embedding)["said"])}
 
 
+@dataclass(frozen=True, eq=False)
+class Read:
+    """What a DEQ transformer made of a segment.
+
+    state: (B, T, width), what ``tokens`` predicts from. memory: for the next segment. solution: of the solve, with the
+    equilibrium as ``z`` and what the injection said as ``x``. cell: as it was solved, with its dropout masks.
+    """
+
+    state: Tensor
+    memory: Memory | None
+    solution: Solution
+    cell: BoundCell
+
+    def penalty(self) -> Tensor:
+        """The Jacobian penalty (B,) at the equilibrium, under the dropout masks of the solve; draws one probe.
+
+        Differentiable with respect to the parameters; the equilibrium is held constant, as in the paper.
+        """
+        return jacobian_penalty(self.cell, self.solution.z.detach(), self.solution.x)
+
+
 class TransformerModel(AbstractSequenceModel):
     """The DEQ transformer. ``options``: the settings of the solve, as in :class:`jiio.models.EquilibriumModel`."""
 
@@ -109,22 +130,17 @@ class TransformerModel(AbstractSequenceModel):
         return EquilibriumModel(inject, self.cell, self.last, **(self.options | options))
 
     def states(self, x: Tensor, memory: Memory | None = None) -> tuple[Tensor, Memory | None]:
-        state, memory, _ = self.solved(x, memory)
-        return state, memory
+        read = self.solved(x, memory)
+        return read.state, read.memory
 
-    def solved(
-        self, x: Tensor, memory: Memory | None = None, *, penalty: bool = False
-    ) -> tuple[Tensor, Memory | None, tuple[Solution, Tensor]]:
-        """As :meth:`states`, and with it the solution and the Jacobian penalty (B,) at the equilibrium, zeros unless
-        asked for; under the dropout masks of the solve.
-        """
+    def solved(self, x: Tensor, memory: Memory | None = None) -> Read:
+        """As :meth:`states`, with the solution that the states come from."""
         model = self.at(memory)
         u, bound = model.inject(x), BoundCell(self.cell, self.cell, None)
         settings = {name: getattr(model, name) for name in ("solver", "adjoint", "tolerance", "max_steps")}
         solution = equilibrium(bound, u, **settings, on_failure=model.on_failure)
         z: Tensor = solution.z
-        price = jacobian_penalty(bound, z.detach(), u) if penalty else z.new_zeros(len(z))
-        return self.last(z), remember(memory, (z,), x, self.config.memory), (solution, price)
+        return Read(self.last(z), remember(memory, (z,), x, self.config.memory), solution, bound)
 
     def unrolled(
         self,
