@@ -9,17 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..adjoints import AbstractAdjoint, Implicit
-from ..checks import ArgumentTypeError, check_callable, check_choice, check_instance, check_integer, fail
+from ..adjoints import AbstractAdjoint
+from ..checks import ArgumentTypeError, check_callable, check_instance, fail
 from ..layout import Tree, leaves
 from ..problem import Problem
 from ..prox import AbstractProx, Identity
+from ..settings import OPTIONS, SolveSettings
 from ..solution import Solution, Tolerance
-from ..solvers import AbstractSolver, Anderson
+from ..solvers import AbstractSolver
 from ..solving import equilibrium
 
 PredictionObjective = Callable[[Tensor, Any], Tensor]
-OPTIONS = ("solver", "adjoint", "tolerance", "max_steps", "on_failure")
 
 
 class BoundCell:
@@ -58,15 +58,35 @@ class BoundCell:
         return self._masks[key]
 
 
+class _Setting:
+    """One setting of the solve as an attribute of the model: read from its record, written by replacing the record."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, model: EquilibriumModel | None, owner: type) -> Any:
+        return self if model is None else getattr(model.settings, self.name)
+
+    def __set__(self, model: EquilibriumModel, value: Any) -> None:
+        model.settings = dataclasses.replace(model.settings, **{self.name: value})
+
+
 class EquilibriumModel(nn.Module):
     """prediction = head(z*), where z* = cell(z*, inject(x)).
 
     inject: x -> u. cell: (z, u) -> z with ``initial_state(u)``, see :class:`jiio.models.AbstractCell`. head: z ->
     prediction, a tensor (B, ...) or, of two heads, a named tuple of them. The settings of the solve are attributes and
     may be set at any time: solver, adjoint, tolerance, max_steps, on_failure, with the meaning they have in
-    :func:`jiio.equilibrium`. Gradients exist whenever grad mode is on, in train and eval alike; the two modes differ in
-    dropout only. ``config`` is what :func:`jiio.models.build` made the model from (None for one made by hand).
+    :func:`jiio.equilibrium`; all together they are ``settings``, a :class:`jiio.SolveSettings`. Gradients exist
+    whenever grad mode is on, in train and eval alike; the two modes differ in dropout only. ``config`` is what
+    :func:`jiio.models.build` made the model from (None for one made by hand).
     """
+
+    solver = _Setting()
+    adjoint = _Setting()
+    tolerance = _Setting()
+    max_steps = _Setting()
+    on_failure = _Setting()
 
     def __init__(
         self,
@@ -86,12 +106,11 @@ class EquilibriumModel(nn.Module):
             check_instance(name, part, nn.Module)
         if not callable(getattr(cell, "initial_state", None)):
             fail("cell", "a module with a method initial_state(u) -> z0", cell, error=ArgumentTypeError)
+
+        # None means the default here, as it does in ``merged``.
+        chosen = {"solver": solver, "adjoint": adjoint, "tolerance": tolerance}
+        self.settings = SolveSettings(max_steps=max_steps, on_failure=on_failure).merged(**chosen)
         self.inject, self.cell, self.head = inject, cell, head
-        self.solver = check_instance("solver", Anderson() if solver is None else solver, AbstractSolver)
-        self.adjoint = check_instance("adjoint", Implicit() if adjoint is None else adjoint, AbstractAdjoint)
-        self.tolerance = check_instance("tolerance", Tolerance() if tolerance is None else tolerance, Tolerance)
-        self.max_steps = check_integer("max_steps", max_steps, 2)
-        self.on_failure = check_choice("on_failure", on_failure, ("warn", "raise", "ignore"))
         self.config = config
 
     def forward(self, x: Tree) -> Tensor:
@@ -104,15 +123,11 @@ class EquilibriumModel(nn.Module):
         overrides: settings for this call alone, among solver, adjoint, tolerance, max_steps, on_failure, z0 and trace.
         The injection is evaluated once.
         """
-        unknown = sorted(set(overrides) - {*OPTIONS, "z0", "trace"})
+        known = (*OPTIONS, "z0", "trace")
+        unknown = sorted(set(overrides) - set(known))
         if unknown:
-            fail(
-                "solve",
-                "the options " + ", ".join((*OPTIONS, "z0", "trace")),
-                ", ".join(unknown),
-                error=ArgumentTypeError,
-            )
-        settings = {name: getattr(self, name) for name in OPTIONS} | overrides
+            fail("solve", "the options " + ", ".join(known), ", ".join(unknown), error=ArgumentTypeError)
+        settings = self.settings.arguments() | overrides
         solution = equilibrium(BoundCell(self.cell, self.cell, None), self.inject(x), **settings)
         return dataclasses.replace(solution, x=x)
 

@@ -189,6 +189,20 @@ def test_solve_takes_overrides_and_refuses_unknown_ones() -> None:
         model.solve(x, nonsense=3)
 
 
+def test_settings_are_attributes_of_one_record() -> None:
+    model = models.classifier(models.DenseConfig(8), image=(4,), classes=2, max_steps=50, solver=jiio.Picard())
+    assert model.settings == jiio.SolveSettings(solver=jiio.Picard(), max_steps=50)
+    model.tolerance = never = jiio.Tolerance(0.0, 1e-300)
+    model.on_failure = "ignore"
+    assert model.settings == jiio.SolveSettings(jiio.Picard(), tolerance=never, max_steps=50, on_failure="ignore")
+
+    model.settings = model.settings.merged(max_steps=7)
+    assert model.max_steps == 7 and int(model.solve(torch.randn(2, 4)).steps.max()) <= 7
+    with pytest.raises(jiio.JiioError, match="max_steps"):
+        model.max_steps = 1
+    assert model.max_steps == 7
+
+
 def test_the_injection_runs_once_per_forward_pass() -> None:
     model = models.classifier(models.DenseConfig(8), image=(4,), classes=2)
     calls: list[int] = []

@@ -231,7 +231,7 @@ def test_parameter_gradients_by_finite_differences_and_by_unrolling(norm: str, a
     names = [n for n, p in model.named_parameters()]
 
     def loss(**options) -> Tensor:
-        model.options |= options
+        model.settings = model.settings.merged(**options)
         state, _ = model.states(model.tokens.embed(text[:, :-1]), memory)
         return model.tokens.surprise(state, text[:, 1:]).mean()
 
@@ -287,7 +287,8 @@ def test_memory_does_not_grow_with_the_steps() -> None:
             seen[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
             return t
 
-        model.options |= {"on_failure": "ignore", "tolerance": jiio.Tolerance(atol=0.0, rtol=1e-300)} | options
+        endless = {"on_failure": "ignore", "tolerance": jiio.Tolerance(atol=0.0, rtol=1e-300)}
+        model.settings = model.settings.merged(**(endless | options))
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
             state, _ = model.states(model.tokens.embed(text))
         assert state.requires_grad

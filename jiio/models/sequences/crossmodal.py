@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...checks import CellError, check_integer, fail
+from ...settings import SolveSettings
 from ..cells.base import AbstractCell
 from ..equilibrium import EquilibriumModel
 from ..layers import check_dtype
@@ -185,15 +186,14 @@ class CrossModalModel(nn.Module):
         a, b = (check_integer("inputs", n, 1) for n in inputs)
         self.inject, self.cell = CrossModalInjection((a, b), config), CrossModalCell(config)
         self.head = CrossModalHead(config, outputs)
-        self.options = options
-        self.at()  # unknown options are told now
+        self.settings = SolveSettings().merged(**options)
 
     def at(self, there: Pair | None = None, **options: Any) -> EquilibriumModel:
         """The equilibrium model from the pair of streams to the outputs under these masks, with these very weights: for
         :func:`jiio.solve` over one or both streams, and for the diagnostics.
         """
         inject, head = _Masked(self.inject, there), _Masked(self.head, there)
-        return EquilibriumModel(inject, self.cell, head, **(self.options | options))
+        return EquilibriumModel(inject, self.cell, head, **self.settings.merged(**options).arguments())
 
     def forward(self, x: Pair, there: Pair | None = None) -> Tensor:
         """x: streams (B, T_a, inputs[0]) and (B, T_b, inputs[1]). there: two bool masks (B, T), True at a token, False

@@ -18,6 +18,7 @@ from torch.func import functional_call
 
 from ...checks import check_instance, check_integer, check_number, fail
 from ...diagnostics import jacobian_penalty
+from ...settings import SolveSettings
 from ...solution import Solution
 from ...solving import equilibrium
 from ..cells.base import AbstractCell
@@ -119,15 +120,14 @@ class TransformerModel(AbstractSequenceModel):
     def __init__(self, config: TransformerConfig | None = None, **options: Any) -> None:
         super().__init__(TransformerConfig() if config is None else config)
         self.inject, self.cell = TransformerInjection(self.config), TransformerCell(self.config)
-        self.options = options
-        self.at()  # unknown options are told now
+        self.settings = SolveSettings().merged(**options)
 
     def at(self, memory: Memory | None = None, **options: Any) -> EquilibriumModel:
         """The equilibrium model from embeddings (B, T, width) to states (B, T, width) after ``memory``, with these very
         weights: for :func:`jiio.solve` over embeddings, and for the diagnostics.
         """
         inject = _Remembering(self.inject, self.cell, memory)
-        return EquilibriumModel(inject, self.cell, self.last, **(self.options | options))
+        return EquilibriumModel(inject, self.cell, self.last, **self.settings.merged(**options).arguments())
 
     def states(self, x: Tensor, memory: Memory | None = None) -> tuple[Tensor, Memory | None]:
         read = self.solved(x, memory)
@@ -135,10 +135,8 @@ class TransformerModel(AbstractSequenceModel):
 
     def solved(self, x: Tensor, memory: Memory | None = None) -> Read:
         """As :meth:`states`, with the solution that the states come from."""
-        model = self.at(memory)
-        u, bound = model.inject(x), BoundCell(self.cell, self.cell, None)
-        settings = {name: getattr(model, name) for name in ("solver", "adjoint", "tolerance", "max_steps")}
-        solution = equilibrium(bound, u, **settings, on_failure=model.on_failure)
+        u, bound = self.at(memory).inject(x), BoundCell(self.cell, self.cell, None)
+        solution = equilibrium(bound, u, **self.settings.arguments())
         z: Tensor = solution.z
         return Read(self.last(z), remember(memory, (z,), x, self.config.memory), solution, bound)
 

@@ -187,6 +187,6 @@ def lyapunov_model(
     spec = Spec.of(state)
     potential = ConvexPotential(spec.size, widths=widths).to(spec.pack(state))
     cell = LyapunovCell(model.cell, potential, alpha=alpha, step=step)  # type: ignore[arg-type]
-    options = {name: getattr(model, name) for name in ("solver", "adjoint", "tolerance", "max_steps", "on_failure")}
-    twin = EquilibriumModel(model.inject, cell, orthogonal_head(model.head), **options)  # type: ignore[arg-type]
+    head = orthogonal_head(model.head)  # type: ignore[arg-type]
+    twin = EquilibriumModel(model.inject, cell, head, **model.settings.arguments())
     return twin.train(model.training)

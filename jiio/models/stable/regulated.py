@@ -83,8 +83,7 @@ class RegulatedModel(EquilibriumModel):
     def of(cls, model: EquilibriumModel, *, radius: float, **settings: Any) -> RegulatedModel:
         """The defended twin of a model: its parts, its settings of the solve, its mode."""
         check_instance("model", model, EquilibriumModel)
-        names = ("solver", "adjoint", "tolerance", "max_steps", "on_failure")
-        options = {name: getattr(model, name) for name in names} | settings
+        options = model.settings.arguments() | settings
         return cls(model.inject, model.cell, model.head, radius=radius, **options).train(model.training)
 
     def smoothed(self, softness: float = 0.5) -> RegulatedModel:
@@ -115,19 +114,12 @@ class RegulatedModel(EquilibriumModel):
         taped = torch.is_grad_enabled() and self.softness > 0
         cell = BoundCell(self, self.cell, self.inject)
         low, high = ((x + sign * self.radius).clamp(*self.bounds) for sign in (-1.0, 1.0))
+        adjoint = Unrolled() if taped else Detached()
+        settings = self.settings.merged(adjoint=adjoint, max_steps=self.solver_steps, on_failure="ignore")
         moved, z, cost = x, None, Evaluations()
         for _ in range(self.rounds):
             with torch.set_grad_enabled(taped):
-                solution = equilibrium(
-                    cell,
-                    moved,
-                    z,
-                    solver=self.solver,
-                    adjoint=Unrolled() if taped else Detached(),
-                    tolerance=self.tolerance,
-                    max_steps=self.solver_steps,
-                    on_failure="ignore",
-                )
+                solution = equilibrium(cell, moved, z, **settings.arguments())
             z = solution.z if taped else detach(solution.z)
             cost.cell += solution.evaluations.cell + self.updates
             cost.vjp += self.updates
@@ -170,8 +162,8 @@ def intermediate_scores(
         if steps == 1:
             z = cell(z, u)
         else:
-            options = {"solver": model.solver, "tolerance": model.tolerance, "max_steps": steps}
-            z = equilibrium(cell, detach(u), z, adjoint=Detached(), on_failure="ignore", **options).z
+            settings = model.settings.merged(adjoint=Detached(), max_steps=steps, on_failure="ignore")
+            z = equilibrium(cell, detach(u), z, **settings.arguments()).z
     spec = Spec.of(z)
     packed = spec.pack(detach(z))
     for _ in range(unrolled):
