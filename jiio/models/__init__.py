@@ -1,6 +1,7 @@
 """Equilibrium networks.
 
-Cells, injections, heads, and the model that joins them. See ``build`` for the short way to one.
+Cells, injections, heads, and the model that joins them; see ``build`` for the short way to one. Beside these, energies
+of images, transformers over sequences, and equilibria with a Lyapunov function.
 """
 
 from .build import ModelConfig, build, classifier, decoder

@@ -72,25 +72,33 @@ class Held:
         parameters than it has tensors. So no loop over a depth of 1e9 is run to its end. What other threads build
         meanwhile is not counted.
         """
-        here, most, seen = threading.get_ident(), REPEATS * self.tensors + SPARE, 0
-
-        def count(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
-            nonlocal seen
-            if threading.get_ident() != here:
-                return
-            seen += 1
-            if parameter.numel() > self.entries:
-                expected = f"parameters of at most {self.entries} numbers, as many as the file holds"
-                fail(f"{type(module).__name__}.{name}", expected, f"the shape {tuple(parameter.shape)}")
-            if seen > most:
-                fail("model", f"about as many parameters as the file has tensors, {self.tensors}", f"more than {most}")
-
-        handle = register_module_parameter_registration_hook(count)
+        handle = register_module_parameter_registration_hook(_Counter(self))
         try:
             with torch.device("meta"):
                 yield
         finally:
             handle.remove()
+
+
+class _Counter:
+    """What is called with every parameter that a module registers, in whatever thread."""
+
+    def __init__(self, held: Held) -> None:
+        self.held, self.thread = held, threading.get_ident()
+        self.most, self.seen = REPEATS * held.tensors + SPARE, 0
+
+    def __call__(self, module: nn.Module, name: str, parameter: nn.Parameter) -> None:
+        if threading.get_ident() != self.thread:
+            return
+        entries, tensors = self.held.entries, self.held.tensors
+        if parameter.numel() > entries:
+            expected = f"parameters of at most {entries} numbers, as many as the file holds"
+            fail(f"{type(module).__name__}.{name}", expected, f"the shape {tuple(parameter.shape)}")
+
+        self.seen += 1
+        if self.seen > self.most:
+            expected = f"about as many parameters as the file has tensors, {tensors}"
+            fail("model", expected, f"more than {self.most}")
 
 
 def difference(expected: Mapping[str, Sequence[int]], found: Mapping[str, Sequence[int]]) -> str:

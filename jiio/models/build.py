@@ -43,11 +43,13 @@ class ModelConfig:
         check_choice("head", self.head, HEADS)
         check_choice("squash", self.squash, SQUASH)
 
+        # The head says how many numbers its output has.
         if len(check_sizes("input", self.input)) not in (1, 3):
             fail("input", "(n,) or (channels, height, width)", self.input)
         check_sizes("output", self.output, HEADS[self.head])
         if self.squash != "none" and self.head != "image":
             fail("squash", f"'none' for the {self.head} head", self.squash)
+
         # What the two kinds of state ask of both ends.
         if self.cell.is_map:
             self._check_maps()
@@ -100,7 +102,7 @@ def _head(config: ModelConfig) -> nn.Module:
         image: Any = config.output
         return ImageHead(widths, image, halvings=cell.halvings, squash=config.squash, **shared)
     if isinstance(widths, int):
-        return ClassifierHead(widths, config.output[0])
+        return ClassifierHead(widths, config.output[0])  # a linear layer
 
     # The classifier comes first: the order in which weights are drawn is part of what a seed means.
     heads: list[nn.Module] = []

@@ -58,6 +58,13 @@ class BoundCell:
         return self._masks[key]
 
 
+def _check_parts(inject: Any, cell: Any, head: Any) -> None:
+    for name, part in (("inject", inject), ("cell", cell), ("head", head)):
+        check_instance(name, part, nn.Module)
+    if not callable(getattr(cell, "initial_state", None)):
+        fail("cell", "a module with a method initial_state(u) -> z0", cell, error=ArgumentTypeError)
+
+
 class _Setting:
     """One setting of the solve as an attribute of the model: read from its record, written by replacing the record."""
 
@@ -74,12 +81,14 @@ class _Setting:
 class EquilibriumModel(nn.Module):
     """prediction = head(z*), where z* = cell(z*, inject(x)).
 
-    inject: x -> u. cell: (z, u) -> z with ``initial_state(u)``, see :class:`jiio.models.AbstractCell`. head: z ->
-    prediction, a tensor (B, ...) or, of two heads, a named tuple of them. The settings of the solve are attributes and
-    may be set at any time: solver, adjoint, tolerance, max_steps, on_failure, with the meaning they have in
-    :func:`jiio.equilibrium`; all together they are ``settings``, a :class:`jiio.SolveSettings`. Gradients exist
-    whenever grad mode is on, in train and eval alike; the two modes differ in dropout only. ``config`` is what
-    :func:`jiio.models.build` made the model from (None for one made by hand).
+    inject: x -> u. cell: (z, u) -> z with ``initial_state(u)``, see :class:`jiio.models.AbstractCell`. head: from z to
+    the prediction, a tensor (B, ...) or, of two heads, a named tuple of them. config: what :func:`jiio.models.build`
+    made the model from; None for one made by hand.
+
+    The settings of the solve are attributes and may be set at any time: solver, adjoint, tolerance, max_steps,
+    on_failure, with the meaning they have in :func:`jiio.equilibrium`; all together they are ``settings``, a
+    :class:`jiio.SolveSettings`. Gradients exist whenever grad mode is on, in train and eval alike; the two modes differ
+    in dropout only.
     """
 
     solver = _Setting()
@@ -102,10 +111,7 @@ class EquilibriumModel(nn.Module):
         config: Any = None,
     ) -> None:
         super().__init__()
-        for name, part in (("inject", inject), ("cell", cell), ("head", head)):
-            check_instance(name, part, nn.Module)
-        if not callable(getattr(cell, "initial_state", None)):
-            fail("cell", "a module with a method initial_state(u) -> z0", cell, error=ArgumentTypeError)
+        _check_parts(inject, cell, head)
 
         # None means the default here, as it does in ``merged``.
         chosen = {"solver": solver, "adjoint": adjoint, "tolerance": tolerance}

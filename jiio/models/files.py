@@ -6,7 +6,6 @@ choice, not the model's.
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -66,30 +65,37 @@ def load(
     target, allow = Path(path), check_allow(allow)
     _check_header(target)
     with _opened(target) as file:
-        metadata = file.metadata() or {}
-        _check_format(target, metadata)
-        shapes, dtypes = _contents(file)
-        bare = _skeleton(target, metadata.get("config", ""), Held.of(shapes.values()), allow)
-
-        # Names, shapes and types stand in the header: weights are read when they are known to fit.
-        problem = difference({name: value.shape for name, value in bare.state_dict().items()}, shapes)
-        if problem := problem or unusable(dtypes):
-            refuse(target, problem)
-        tensors = {name: file.get_tensor(name) for name in shapes}
+        # The header has names, shapes and types: weights are read when they are known to fit.
+        bare = _skeleton(target, file, allow)
+        tensors = {name: file.get_tensor(name) for name in bare.state_dict()}
 
     if problem := not_finite(tensors):
         refuse(target, problem)
     bare.load_state_dict(tensors, assign=True)
-    if left := [name for name, value in _held(bare) if value.is_meta]:
+    if left := [name for name, value in bare.named_buffers() if value.is_meta]:
         refuse(target, f"a cell with the buffer {left[0]!r}, which is in no file", "Register it as persistent.")
     model = EquilibriumModel(bare.inject, bare.cell, bare.head, config=bare.config, **options)
     return model.to(device).eval()
 
 
-def _skeleton(path: Path, text: str, held: Held, allow: tuple[str, ...]) -> EquilibriumModel:
-    """The model that the configuration says, without numbers and no larger than what the file holds."""
+def _skeleton(path: Path, file: Any, allow: tuple[str, ...]) -> EquilibriumModel:
+    """The model that the file says, without numbers, held against the tensors in its header."""
+    metadata = file.metadata() or {}
+    _check_format(path, metadata)
+    slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
+    bare = _built(path, metadata.get("config", ""), Held.of(shapes.values()), allow)
+
+    problem = difference({name: value.shape for name, value in bare.state_dict().items()}, shapes)
+    if problem := problem or unusable(part.get_dtype() for part in slices.values()):
+        refuse(path, problem)
+    return bare
+
+
+def _built(path: Path, text: str, held: Held, allow: tuple[str, ...]) -> EquilibriumModel:
+    """What the configuration says, and no larger than what the file holds."""
+    content = read_mapping(text, path)
     try:
-        content = read_mapping(text, path)
         held.check_numbers("config", content)
         config = decode(content, path, allow)
         with held.building():
@@ -98,10 +104,6 @@ def _skeleton(path: Path, text: str, held: Held, allow: tuple[str, ...]) -> Equi
         raise
     except (RuntimeError, TypeError, ValueError, OverflowError) as error:
         refuse(path, f"a configuration that makes no model ({type(error).__name__}: {line(error)})")
-
-
-def _held(model: EquilibriumModel) -> Iterator[tuple[str, torch.Tensor]]:
-    return itertools.chain(model.named_parameters(), model.named_buffers())
 
 
 def _safetensors() -> Any:
@@ -131,15 +133,15 @@ def _check_header(path: Path) -> None:
             start = file.read(9)
     except OSError as error:
         refuse(path, f"{error.strerror}")
-
     if looks_like_pickle(start):
         refuse(path, "a pickle, as torch.save writes; unpickling runs code, so it is never done here")
     if size < 9:
         refuse(path, f"{size} bytes")
+
+    # The header comes from a stranger, and so does its length.
     length = int.from_bytes(start[:8], "little")
     if start[8:] != b"{" or length < 2:
         refuse(path, "not a safetensors file")
-    # The header comes from a stranger, and so does its length.
     if length > HEADER_LIMIT:
         refuse(path, f"a header of {length} bytes, where {HEADER_LIMIT} is the most")
     if length > size - 8:
@@ -164,9 +166,3 @@ def _check_format(path: Path, metadata: dict[str, str]) -> None:
         refuse(path, f"a safetensors file of another kind (format {metadata.get('format', 'not named')!r})")
     if metadata.get("version") != VERSION:
         refuse(path, f"version {metadata.get('version')!r} of the format, where this release reads {VERSION!r}")
-
-
-def _contents(file: Any) -> tuple[dict[str, tuple[int, ...]], list[str]]:
-    """The shapes of the tensors by name, and their types as safetensors writes them, from the header alone."""
-    slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    return {name: tuple(part.get_shape()) for name, part in slices.items()}, [p.get_dtype() for p in slices.values()]

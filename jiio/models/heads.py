@@ -1,4 +1,4 @@
-"""Heads: from the equilibrium state to class scores, an image, or scores per pixel.
+"""Heads: from the equilibrium state to class scores, an image, scores per pixel, or the scores of two heads at once.
 
 A head takes the state as the cell returns it: one tensor (B, n), one feature map (B, C, H, W), or a tuple of feature
 maps, finest first. Its first argument says which: a whole number for a dense state, a tuple of widths for feature
@@ -24,8 +24,6 @@ def _unchanged(y: Tensor) -> Tensor:
 
 
 SQUASH = {"none": _unchanged, "tanh": torch.tanh, "sigmoid": torch.sigmoid}
-
-
 EXPANSION = 4  # a classifier bottleneck returns this times its inner width
 
 
@@ -85,23 +83,28 @@ class ClassifierHead(nn.Module):
     ) -> None:
         super().__init__()
         check_integer("classes", classes, 1)
-        self.branches = 0
         if isinstance(features, int):
+            self.branches = 0
             self.linear = nn.Linear(check_integer("features", features, 1), classes)
             return
-        widths = check_sizes("features", features)
+
+        # Feature maps: every branch is widened and merged into the next coarser one, and the coarsest is pooled.
+        coarsest = self._merge(check_sizes("features", features), head_channels, groups, activation)
+        self.final = convolution(coarsest, check_integer("final_channels", final_channels, 1), 1)
+        self.final_norm = _norm(final_channels, groups)
+        self.linear = nn.Linear(final_channels, classes)
+
+    def _merge(self, widths: tuple[int, ...], head_channels: tuple[int, ...], groups: int, activation: str) -> int:
+        """Make what merges the branches; the channels that the coarsest ends with."""
         inner = check_sizes("head_channels", head_channels, len(widths))
-        self.branches = len(widths)
-        self.act = elementwise(activation)
+        self.branches, self.act = len(widths), elementwise(activation)
         self.bottlenecks = nn.ModuleList(
             Bottleneck(width, h, groups, activation) for width, h in zip(widths, inner, strict=True)
         )
         outer = [EXPANSION * h for h in inner]
         self.downs = nn.ModuleList(convolution(a, b, 3, stride=2) for a, b in itertools.pairwise(outer))
         self.norms = nn.ModuleList(_norm(b, groups) for b in outer[1:])
-        self.final = convolution(outer[-1], check_integer("final_channels", final_channels, 1), 1)
-        self.final_norm = _norm(final_channels, groups)
-        self.linear = nn.Linear(final_channels, classes)
+        return outer[-1]
 
     def forward(self, z: Tensor | tuple[Tensor, ...]) -> Tensor:
         """z: (B, n), (B, C, H, W) or a tuple of feature maps -> (B, classes)."""
@@ -155,11 +158,13 @@ class ImageHead(nn.Module):
         if isinstance(features, int):
             self.linear = nn.Linear(check_integer("features", features, 1), math.prod(self.image))
             return
+
+        # Everything happens at the width of the finest branch.
         width = check_sizes("features", features)[0]
         self.merge = Merge(features, width)
         self.act = elementwise(activation)
         self.inner = convolution(width, width, 3)
-        self.outer = nn.Conv2d(width, self.image[0], 3, padding=1)
+        self.outer = nn.Conv2d(width, self.image[0], 3, padding=1)  # with a bias: the mean colour
 
     def forward(self, z: Tensor | tuple[Tensor, ...]) -> Tensor:
         """z: (B, n), (B, C', H', W') or a tuple of feature maps -> (B, C, H, W)."""
@@ -172,9 +177,9 @@ class ImageHead(nn.Module):
 
 
 class DenseHead(nn.Module):
-    """Class scores for every pixel (B, classes, H, W), for segmentation.
+    """Class scores (B, classes, H, W) of every pixel, for segmentation.
 
-    Merged branches, conv1x1, bilinear up-sampling to the image.
+    Merged branches, group norm, activation, conv1x1, and bilinear up-sampling by 2**halvings to the image.
     """
 
     def __init__(
@@ -197,8 +202,9 @@ class DenseHead(nn.Module):
 
 
 class SceneScores(NamedTuple):
-    """What two heads say. image: scores of the classes of the image (B, labels). pixels: of each pixel (B, classes, H,
-    W).
+    """What two heads say.
+
+    image: scores (B, labels) of what is in the image. pixels: scores (B, classes, H, W) of what each pixel shows.
     """
 
     image: Tensor

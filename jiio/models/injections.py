@@ -62,6 +62,8 @@ class ConvInjection(nn.Module):
         if check_integer("halvings", halvings, 0) > 2:
             fail("halvings", "0, 1 or 2 steps of stride 2 in the stem", halvings)
         self.divisor = 2**halvings if divisor is None else divisor
+
+        # Each halving is the stride of one convolution, the first ones first.
         self.conv1 = convolution(source, channels, 3, stride=2 if halvings > 0 else 1)
         self.conv2 = convolution(channels, channels, 3, stride=2 if halvings > 1 else 1)
         self.norm1, self.norm2 = group_norm(channels, groups), group_norm(channels, groups)
@@ -92,11 +94,13 @@ class DecoderInjection(nn.Module):
         divisor = 2 ** (len(channels) - 1)
         if height % divisor or width % divisor:
             fail("size", f"sides that are multiples of {divisor} for {len(channels)} branches", size)
+
+        # The maps (planes_i, H_i, W_i) of every branch, as slices of one long vector.
         self.shapes = tuple((min(planes * 2**i, c), height // 2**i, width // 2**i) for i, c in enumerate(channels))
         self.sizes = tuple(math.prod(shape) for shape in self.shapes)
         self.linear = nn.Linear(latent, sum(self.sizes))
         nn.init.normal_(self.linear.weight, std=latent**-0.5)
-        nn.init.normal_(self.linear.bias)
+        nn.init.normal_(self.linear.bias)  # a drive at x = 0
         self.widen = nn.ModuleList(convolution(s[0], c, 1) for s, c in zip(self.shapes, channels, strict=True))
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:

@@ -1,4 +1,4 @@
-"""Small parts shared by cells, injections and heads: activations, (weight-normalised) convolutions, group norm."""
+"""Small parts shared by cells, injections and heads: activations, convolutions, group norm, and their checks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm as apply_weight_norm
 
-from ..checks import CellError, check_choice, check_integer, fail
+from ..checks import CellError, GradientError, check_choice, check_integer, fail
 
 # name -> (function, Lipschitz constant). relu has kinks: take softplus, silu or tanh where finite differences must
 # agree to many digits.
@@ -99,6 +99,13 @@ def check_dtype(argument: str, x: Tensor, weight: Tensor) -> None:
     if x.dtype != weight.dtype or x.device != weight.device:
         expected = f"{str(weight.dtype).removeprefix('torch.')} numbers on {weight.device}, like the weights"
         fail(argument, expected, x, "Convert the input or the model with .to(...).", CellError)
+
+
+def check_gradients(owner: str) -> None:
+    """Raise in ``torch.inference_mode``, for what takes gradients in its forward pass."""
+    if torch.is_inference_mode_enabled():
+        expected, remedy = "a mode in which gradients can be taken", "Use torch.no_grad()."
+        fail(owner, expected, "torch.inference_mode()", remedy, GradientError)
 
 
 def zeros(like: Tensor, *shape: int) -> Tensor:

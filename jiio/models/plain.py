@@ -51,6 +51,7 @@ def encode_checked(config: ModelConfig) -> str:
     """The same, held to it that ``decode`` gives the configuration back; CheckpointError where it would not."""
     kind = type(config.cell)
     name = word(kind)
+    # Held to its name: what is imported by it must be this very class.
     found = getattr(sys.modules.get(kind.__module__), kind.__name__, None)
     if name not in KINDS and (found is not kind or not PATH.fullmatch(name)):
         remedy = "Define it at the top of a module."

@@ -50,8 +50,11 @@ class ConvConfig(AbstractCellConfig):
         return (self.channels,)
 
     def cell(self, injected: int = 1) -> ConvCell:
-        names = ("expansion", "groups", "activation", "dropout", "weight_norm", "drive")
-        return ConvCell(self.channels, **{name: getattr(self, name) for name in names})
+        settings = {name: getattr(self, name) for name in BLOCK}
+        return ConvCell(self.channels, dropout=self.dropout, **settings)
+
+
+BLOCK = ("expansion", "groups", "activation", "weight_norm", "drive")  # what a configuration says to its blocks
 
 
 class ResidualBlock(nn.Module):
@@ -81,9 +84,11 @@ class ResidualBlock(nn.Module):
         self.conv1 = convolution(channels, hidden, 3, weight_norm=weight_norm)
         self.conv2 = convolution(hidden, channels, 3, weight_norm=weight_norm, gain=drive**-2)
         self.norm1, self.norm2, self.norm3 = (group_norm(c, groups) for c in (hidden, channels, channels))
+        self.act = elementwise(activation)
+
+        # Only what hears of the input is loud at the start.
         nn.init.constant_(self.norm2.weight, drive if injected else 1.0 / drive)
         nn.init.constant_(self.norm3.weight, 1.0 if injected else 1.0 / drive)
-        self.act = elementwise(activation)
 
     def forward(self, z: Tensor, u: Tensor | None, mask: Tensor | None) -> Tensor:
         y = self.conv2(self.act(self.norm1(self.conv1(z))))
@@ -120,6 +125,8 @@ class ConvCell(AbstractCell):
         check_integer("expansion", expansion, 1)
         check_groups("groups", channels, groups)
         check_choice("activation", activation, BLOCK_ACTIVATIONS)
+
+        # The block is injected: there is no other branch from which it could hear of u.
         self.block = ResidualBlock(
             channels, expansion=expansion, groups=groups, activation=activation, weight_norm=weight_norm, drive=drive
         )

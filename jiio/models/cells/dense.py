@@ -68,11 +68,14 @@ class DenseCell(AbstractCell):
         check_choice("scaling", scaling, ("none", "weight", "spectral"))
         check_choice("activation", activation, ACTIVATIONS)
         self.act, self._slope = ACTIVATIONS[activation]
+
+        # |W|_2 times the slope of act is the factor of the contraction.
         bound = check_number("gain", gain, 0.0, open_low=True) / self._slope
         self.weight = nn.Parameter(torch.empty(features, features))
         nn.init.normal_(self.weight)
         with torch.no_grad():
             self.weight.mul_(bound / torch.linalg.matrix_norm(self.weight, 2))
+
         if scaling == "spectral":
             parametrize.register_parametrization(self, "weight", SpectralClamp(bound))
         elif scaling == "weight":

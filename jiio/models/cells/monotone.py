@@ -1,4 +1,6 @@
-"""The monotone equilibrium cell (Winston and Kolter, "Monotone operator equilibrium networks", NeurIPS 2020).
+"""The monotone equilibrium cell and its configuration.
+
+Winston and Kolter, "Monotone operator equilibrium networks", NeurIPS 2020.
 
 The equilibrium z = act(W z + u) with W = (1 - m) I - A^T A + B - B^T has exactly one solution for every A, B and u:
 S = I - W is strongly monotone, <S z, z> >= m |z|^2. The plain iteration of that equation need not converge, so the cell
@@ -11,9 +13,9 @@ It contracts:
 
     |z - alpha S z|^2 <= (1 - 2 alpha m + alpha^2 L^2) |z|^2 = (1 - m^2 / L^2) |z|^2.
 
-L is a bound, not an estimate: |S|_2 <= (tr (S^T S)^8)^(1/16), which is at most n^(1/16) too large (1.3
-for n = 64), smooth in the weights and costs three matrix products. For an increasing, 1-Lipschitz act other than relu
-(softplus, tanh) the same bounds hold, and the unique fixed point solves z = act((1 - alpha) z + alpha (W z + u)).
+L is a bound, not an estimate: |S|_2 <= (tr (S^T S)^8)^(1/16), at most n^(1/16) times too large (1.3 for n = 64), smooth
+in the weights, and computed by three matrix products. For an increasing, 1-Lipschitz act other than relu (softplus,
+tanh) the same bounds hold, and the unique fixed point solves z = act((1 - alpha) z + alpha (W z + u)).
 """
 
 from __future__ import annotations

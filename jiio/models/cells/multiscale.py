@@ -1,8 +1,10 @@
-"""The multiscale cell of MDEQ (Bai, Koltun and Kolter, "Multiscale deep equilibrium models", NeurIPS 2020).
+"""The multiscale cell of MDEQ, its configuration and the sizes of known models.
+
+Bai, Koltun and Kolter, "Multiscale deep equilibrium models", NeurIPS 2020.
 
 The state is a tuple of feature maps, branch i at 1/2**i of the resolution of branch 0. One application of f:
 
-    residual block, each branch:   see :class:`jiio.models.cells.ResidualBlock`
+    residual block, each branch:   see :class:`jiio.models.cells.conv.ResidualBlock`
     fusion:                        t_i = sum_j T_ji(y_j);   f_i = GN(conv1x1(act(t_i)))
         T_ji downward (j < i):     i - j times conv3x3 with stride 2 + GN, act in between
         T_ji upward (j > i):       conv1x1 + GN + nearest up-sampling
@@ -11,6 +13,7 @@ The state is a tuple of feature maps, branch i at 1/2**i of the resolution of br
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,7 +32,7 @@ from ..layers import (
     zeros,
 )
 from .base import AbstractCell, AbstractCellConfig
-from .conv import ResidualBlock, check_block, draw_mask
+from .conv import BLOCK, ResidualBlock, check_block, draw_mask
 
 MAX_BRANCHES = 8  # the sides of branch 0 are then multiples of 128
 
@@ -89,25 +92,27 @@ class Fusion(nn.Module):
         super().__init__()
         self.act = elementwise(config.activation)
         widths = config.channels
+
+        # T_ji by the name "j_i", for every i in turn; one from a branch without injection is quiet, see ResidualBlock.
         self.paths = nn.ModuleDict()
-        for i, target in enumerate(widths):
-            for j, source in enumerate(widths):
-                if j < i:
-                    self.paths[f"{j}_{i}"] = self._down(source, target, i - j, config)
-                elif j > i:
-                    self.paths[f"{j}_{i}"] = nn.Sequential(
-                        convolution(source, target, 1, weight_norm=config.weight_norm),
-                        group_norm(target, config.fusion_groups),
-                    )
-        for name, path in self.paths.items():
-            if (
-                int(name.split("_")[0]) >= injected
-            ):  # from a branch without injection: quiet at the start, see ResidualBlock
-                for layer in path:  # type: ignore[union-attr]
-                    if isinstance(layer, nn.GroupNorm):
-                        nn.init.constant_(layer.weight, 1.0 / config.drive)
+        for i, j in itertools.permutations(range(len(widths)), 2):
+            path = self._path(j, i, config)
+            if j >= injected:
+                _soften(path, config.drive)
+            self.paths[f"{j}_{i}"] = path
+
+        # Without affine weights: every branch of the state has the scale one, whatever is learnt.
         self.mix = nn.ModuleList(convolution(c, c, 1, weight_norm=config.weight_norm) for c in widths)
         self.norms = nn.ModuleList(group_norm(c, config.fusion_groups, affine=False) for c in widths)
+
+    def _path(self, source: int, target: int, config: MultiscaleConfig) -> nn.Sequential:
+        """T_ji from the branch ``source``, j, to the branch ``target``, i."""
+        width, wanted = config.channels[source], config.channels[target]
+        if source < target:
+            return self._down(width, wanted, target - source, config)
+        return nn.Sequential(
+            convolution(width, wanted, 1, weight_norm=config.weight_norm), group_norm(wanted, config.fusion_groups)
+        )
 
     @staticmethod
     def _down(source: int, target: int, steps: int, config: MultiscaleConfig) -> nn.Sequential:
@@ -136,6 +141,12 @@ class Fusion(nn.Module):
         return tuple(fused)
 
 
+def _soften(path: nn.Sequential, drive: float) -> None:
+    for layer in path:
+        if isinstance(layer, nn.GroupNorm):
+            nn.init.constant_(layer.weight, 1.0 / drive)
+
+
 class Elementwise(nn.Module):
     """An activation as a module, out of place."""
 
@@ -161,17 +172,9 @@ class MultiscaleCell(AbstractCell):
         self.injected = check_integer("injected", injected, 1)
         if injected not in (1, len(config.channels)):
             fail("injected", f"1 or all {len(config.channels)} branches", injected)
+        settings = {name: getattr(config, name) for name in BLOCK}
         self.blocks = nn.ModuleList(
-            ResidualBlock(
-                width,
-                expansion=config.expansion,
-                groups=config.groups,
-                activation=config.activation,
-                weight_norm=config.weight_norm,
-                drive=config.drive,
-                injected=i < self.injected,
-            )
-            for i, width in enumerate(config.channels)
+            ResidualBlock(width, injected=i < self.injected, **settings) for i, width in enumerate(config.channels)
         )
         self.fusion = Fusion(config, self.injected)
 

@@ -2,7 +2,7 @@
 
 There is no normalisation over the image, so what happens in a window depends on its surroundings only, up to the reach
 of the network: a large picture can be treated in overlapping tiles. And the activation has a derivative everywhere,
-because the network is the gradient of something, see :mod:`jiio.models.prior`.
+because the network is the gradient of something, see :mod:`jiio.models.images.prior`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Causal self-attention of a transformer cell: what a token says to itself and to what came before it.
+"""Causal self-attention of transformer cells, relative or by symmetric kernels: what a token hears of the past.
 
 An attention owns its projections, because how many there are depends on its kernel. A token at place i of the segment
 attends to the M tokens of the memory and to the tokens 0 to i of the segment; ``distance`` counts back from it.
@@ -33,9 +33,10 @@ def frequencies(count: int, like: Tensor) -> Tensor:
 
 
 def shift(table: Tensor) -> Tensor:
-    """(..., T, L) indexed by distance L - 1 to 0 -> the same indexed by key: entry (i, j) is that of distance
-    i + L - T - j. Where that is negative, in the future, stands something that the mask removes. The trick of
-    Transformer-XL (Dai et al. 2019): one column of padding moves every row by one more.
+    """(..., T, L) indexed by distance, L - 1 to 0 -> the same indexed by key.
+
+    Entry (i, j) is that of the distance i + L - T - j; where that is negative, in the future, stands something that the
+    mask removes. The trick of Transformer-XL (Dai et al. 2019): one column of padding moves every row by one more.
     """
     queries, keys = table.shape[-2:]
     padded = F.pad(table, (1, 0)).reshape(*table.shape[:-2], keys + 1, queries)
@@ -52,8 +53,8 @@ def future(queries: int, keys: int, span: int | None, device: torch.device) -> T
 class AbstractAttention(nn.Module, ABC):
     """Multi-head attention with input injection: out( sum_j w_ij v_j ), w_ij = softmax_j of :meth:`scores`.
 
-    width: of a token. heads: a divisor of it. span: tokens that a query can see, itself included (None: all there
-    are). ``parts`` tensors (B, T, width) come from one projection; the injection adds to each of them, before the
+    width: of a token. heads: a divisor of it. span: tokens that a query can see, itself included; None for all that
+    there are. ``parts`` tensors (B, T, width) come from one projection; the injection adds to each of them, before the
     attention (Bai, Kolter and Koltun 2019).
     """
 
@@ -134,10 +135,13 @@ class KernelAttention(AbstractAttention):
 
         w_ij  ~  k_F(f_i, f_j) k_T(i - j),    log k_T(d) = sum_m a_m^2 cos(omega_m d)
 
-    Queries and keys share one projection, so that k_F is symmetric and positive definite: "rbf"
-    exp(-|f_i - f_j|^2 / (2 sqrt(size))) or "exponential" exp(f_i . f_j / sqrt(size)). A sum of cosines with positive
-    weights is what a positive-definite function of the distance is (Bochner). Values carry no position. One head has
-    its own a.
+    Queries and keys share one projection, so that k_F is symmetric and positive definite:
+
+        "rbf"           exp(-|f_i - f_j|^2 / (2 sqrt(size)))
+        "exponential"   exp(f_i . f_j / sqrt(size))
+
+    A sum of cosines with positive weights is what a positive-definite function of the distance is (Bochner). Values
+    carry no position. Every head has its own a.
     """
 
     parts = 2

@@ -3,7 +3,8 @@
 The multimodal transformer (MulT, Tsai, Bai, Liang, Kolter, Morency and Salakhutdinov, ACL 2019) stacks crossmodal
 blocks: queries from one stream, keys and values from the other, whose lengths need not agree. Here one block for each
 direction is applied until nothing changes. With z the states of two streams a and b, s what the input says to each, A_a
-the attention of a to b and F_a a feed-forward layer (post-norm; pre-norm as in :mod:`jiio.models.transformer`):
+the attention of a to b and F_a a feed-forward layer (post-norm; pre-norm as in
+:mod:`jiio.models.sequences.transformer`):
 
     h_a = LN(z_a + s_a + A_a(z_a, z_b));   f_a = LN(h_a + F_a(h_a));   and the same for b
 
@@ -155,6 +156,13 @@ class _Masked(nn.Module):
         return self.module(x, self.there)
 
 
+def _check_inputs(inputs: Any) -> tuple[int, int]:
+    if not isinstance(inputs, (tuple, list)) or len(inputs) != 2:
+        fail("inputs", "a pair, the numbers per token of either stream", inputs)
+    a, b = (check_integer("inputs", n, 1) for n in inputs)
+    return a, b
+
+
 class CrossModalModel(nn.Module):
     """Two streams of features -> outputs (B, outputs), by one equilibrium in which each attends to the other.
 
@@ -179,13 +187,13 @@ class CrossModalModel(nn.Module):
         **options: Any,
     ) -> None:
         super().__init__()
+        # Nothing is remembered: both streams are there as a whole.
         sizes = {"width": width, "heads": heads, "inner": inner, "norm": norm, "activation": activation}
         config = TransformerConfig(**sizes, memory=0, dropout=dropout, weight_norm=weight_norm, drive=drive)
-        if not isinstance(inputs, (tuple, list)) or len(inputs) != 2:
-            fail("inputs", "a pair, the numbers per token of either stream", inputs)
-        a, b = (check_integer("inputs", n, 1) for n in inputs)
-        self.inject, self.cell = CrossModalInjection((a, b), config), CrossModalCell(config)
+
+        self.inject, self.cell = CrossModalInjection(_check_inputs(inputs), config), CrossModalCell(config)
         self.head = CrossModalHead(config, outputs)
+        # Checked here, so that an unknown option is told now and not at the first solve.
         self.settings = SolveSettings().merged(**options)
 
     def at(self, there: Pair | None = None, **options: Any) -> EquilibriumModel:

@@ -155,16 +155,19 @@ class TransformerModel(AbstractSequenceModel):
         check_integer("layers", layers, 1)
         if masks is not None and len(masks) != layers:
             fail("masks", f"one for each of the {layers} layers", f"{len(masks)}")
+
+        # From zero, as the solve begins, and under one set of dropout masks for all layers.
         u, bound = self.at(memory).inject(x), BoundCell(self.cell, self.cell, None)
         z = self.cell.initial_state(u)
         for i in range(layers):
-            if masks is None:
-                z = bound(z, u)
-            else:
-                thinned = {name: p * masks[i][name] for name, p in self.cell.named_parameters() if name in masks[i]}
-                said = (z, u) if bound.seed is None else (z, u, bound.masks(z))
-                z = functional_call(self.cell, thinned, said)
+            z = bound(z, u) if masks is None else self._thinned(bound, z, u, masks[i])
         return self.last(z), remember(memory, (z,), x, self.config.memory)
+
+    def _thinned(self, bound: BoundCell, z: Tensor, u: dict[str, Tensor], mask: dict[str, Tensor]) -> Tensor:
+        """One layer with its own mask of the matrices."""
+        thinned = {name: p * mask[name] for name, p in self.cell.named_parameters() if name in mask}
+        said = (z, u) if bound.seed is None else (z, u, bound.masks(z))
+        return functional_call(self.cell, thinned, said)
 
 
 def sparse_masks(

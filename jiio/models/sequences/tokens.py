@@ -13,9 +13,9 @@ from .attention import check_tokens
 class Tokens(nn.Module):
     """Embedding and output of a vocabulary; both use the same weights.
 
-    vocabulary: number of tokens, the frequent ones first. cutoffs: with them the output is an adaptive softmax (Grave
-    et al. 2017): tokens from cutoffs[i] on have 1 / divisor**(i + 1) of the width, in the output and, by the same
-    matrices, in the embedding (Baevski and Auli 2019). Without, a plain softmax.
+    vocabulary: number of tokens, the frequent ones first. cutoffs: without them the output is a plain softmax; with
+    them an adaptive one (Grave et al. 2017), where tokens from cutoffs[i] on have 1 / divisor**(i + 1) of the width, in
+    the output and, by the same matrices, in the embedding (Baevski and Auli 2019).
     """
 
     def __init__(self, vocabulary: int, width: int, *, cutoffs: tuple[int, ...] = (), divisor: float = 4.0) -> None:
@@ -23,6 +23,8 @@ class Tokens(nn.Module):
         self.vocabulary, self.width = check_integer("vocabulary", vocabulary, 2), check_integer("width", width, 1)
         self.cutoffs = check_cutoffs(cutoffs, vocabulary)
         check_number("divisor", divisor, 1.0)
+
+        # Entries of variance 1 / width, so that an embedding times sqrt(width) has entries of order one.
         if self.cutoffs:
             if width // divisor ** len(self.cutoffs) < 1:
                 fail("cutoffs", f"fewer of them, for a width of {width} and a divisor of {divisor:g}", cutoffs)

@@ -1,4 +1,6 @@
-"""The cell of the DEQ transformer (Bai, Kolter and Koltun, "Deep equilibrium models", NeurIPS 2019).
+"""The cell of the DEQ transformer, its injection, its configuration and the sizes of known models.
+
+Bai, Kolter and Koltun, "Deep equilibrium models", NeurIPS 2019.
 
 One application of f to the states z (B, T, width) of a segment, with u from the embeddings (see
 :class:`TransformerInjection`), A the attention and F a feed-forward layer:
@@ -60,11 +62,14 @@ class TransformerConfig:
             fail("heads", f"a divisor of the width {self.width}", self.heads)
         check_integer("inner", self.inner, 1)
         check_integer("memory", self.memory, 0)
+
         check_choice("norm", self.norm, ("post", "pre"))
         check_choice("attention", self.attention, ATTENTIONS)
         check_choice("activation", self.activation, ACTIVATIONS)
         if self.span is not None:
             check_integer("span", self.span, 1)
+
+        # The rest belongs to training, to the vocabulary and to the start.
         check_number("dropout", self.dropout, 0.0, 0.95)
         check_cutoffs(self.cutoffs, self.vocabulary)
         check_number("divisor", self.divisor, 1.0)
@@ -85,8 +90,10 @@ class TransformerBlock(AbstractCell):
         cls, options = ATTENTIONS[config.attention]
         own = cls(config.width, config.heads, span=config.span, **options) if attention is None else attention
         self.attention = own
+
         self.norm1, self.norm2 = nn.LayerNorm(config.width), nn.LayerNorm(config.width)
         self.up, self.down = nn.Linear(config.width, config.inner), nn.Linear(config.inner, config.width)
+        # F begins at about half the size of its input.
         nn.init.normal_(self.up.weight, std=config.width**-0.5)
         nn.init.normal_(self.down.weight, std=0.5 * config.inner**-0.5)
         nn.init.zeros_(self.up.bias)

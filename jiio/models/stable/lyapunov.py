@@ -35,11 +35,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import orthogonal
 
-from ...checks import GradientError, check_instance, check_integer, check_number, fail
+from ...checks import check_instance, check_integer, check_number
 from ...layout import Spec, Tree
 from ..cells.base import AbstractCell
 from ..equilibrium import EquilibriumModel
 from ..heads import ClassifierHead
+from ..layers import check_gradients
 from .potential import ConvexPotential, project_field
 
 
@@ -76,9 +77,7 @@ class LyapunovCell(AbstractCell):
 
     def parts(self, z: Tree, u: Tree, masks: Tree | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """F (B, n), V (B,) and grad V (B, n), packed; with a graph where grad mode is on."""
-        if torch.is_inference_mode_enabled():
-            expected, remedy = "a mode in which gradients can be taken", "Use torch.no_grad()."
-            fail("LyapunovCell", expected, "torch.inference_mode()", remedy, GradientError)
+        check_gradients("LyapunovCell")
         taped, spec = torch.is_grad_enabled(), Spec.of(z)
         with torch.enable_grad():
             flat = spec.pack(z)
@@ -117,17 +116,19 @@ class LyapunovCell(AbstractCell):
         spec = Spec.of(z)
         flat = spec.pack(z)
         field, value, gradient = self.parts(z, u)
+        # Every sample has a step h of its own, which doubles where V falls and halves where it does not.
         values, sizes, h = [value], [field.norm(dim=1)], torch.full_like(value, length)
+        shortest = length * 0.5**halvings
+
         for _ in range(steps):
-            towards = project_field(field, value, gradient, alpha=self.alpha)
-            following = flat + h[:, None] * towards
+            following = flat + h[:, None] * project_field(field, value, gradient, alpha=self.alpha)
             new = self.parts(spec.unpack(following), u)
+            # Half of the fall that the flow promises over a time h, to first order.
             falls = new[1] <= (1.0 - 0.5 * self.alpha * h) * value
-            taken = falls | (h <= length * 0.5**halvings)
-            h = torch.where(falls, 2.0 * h, 0.5 * h).clamp(length * 0.5**halvings, length)
-            flat = torch.where(taken[:, None], following, flat)
-            value = torch.where(taken, new[1], value)
-            field, gradient = (torch.where(taken[:, None], a, b) for a, b in ((new[0], field), (new[2], gradient)))
+            taken = falls | (h <= shortest)
+            h = torch.where(falls, 2.0 * h, 0.5 * h).clamp(shortest, length)
+
+            flat, field, value, gradient = _where(taken, (following, *new), (flat, field, value, gradient))
             values.append(value)
             sizes.append(field.norm(dim=1))
         return spec.unpack(flat), torch.stack(values), torch.stack(sizes)
@@ -136,6 +137,11 @@ class LyapunovCell(AbstractCell):
     def lipschitz(self) -> float:
         """That of ``cell``, whose equilibria are the same; infinite where it knows none."""
         return float(getattr(self.cell, "lipschitz", float("inf")))
+
+
+def _where(taken: Tensor, new: tuple[Tensor, ...], old: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The new tensors (B, ...) for the samples that are taken (B,), the old ones for the others."""
+    return tuple(torch.where(taken.view(-1, *[1] * (a.dim() - 1)), a, b) for a, b in zip(new, old, strict=True))
 
 
 class LyapunovFlow(nn.Module):

@@ -25,11 +25,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...adjoints import Detached, Unrolled
-from ...checks import ArgumentTypeError, GradientError, check_instance, check_integer, check_number, fail
-from ...layout import Spec, detach
+from ...checks import ArgumentTypeError, check_instance, check_integer, check_number, fail
+from ...layout import Spec, Tree, detach
 from ...solution import Evaluations, Solution
 from ...solving import equilibrium
 from ..equilibrium import BoundCell, EquilibriumModel
+from ..layers import check_gradients
 
 
 def entropy(scores: Tensor) -> Tensor:
@@ -37,12 +38,19 @@ def entropy(scores: Tensor) -> Tensor:
     return torch.special.entr(F.softmax(scores, dim=1)).sum(1)
 
 
+def _check_bounds(bounds: Any) -> tuple[float, float]:
+    if not isinstance(bounds, (tuple, list)) or len(bounds) != 2:
+        fail("bounds", "a pair (low, high)", bounds, error=ArgumentTypeError)
+    low = check_number("bounds", bounds[0])
+    return low, check_number("bounds", bounds[1], low, open_low=True)
+
+
 class RegulatedModel(EquilibriumModel):
     """The equilibrium model with these parts, whose input is regulated during every solve.
 
     inject, cell, head, options: as for :class:`jiio.EquilibriumModel`. radius: of the box around x in which the input
-    moves; meant is that of the attack, in Linf. step: of one update (None: a quarter of
-    ``radius``, as 2/255 in 8/255). rounds, solver_steps, updates: 4, 2 and 10 in the paper. bounds: of valid inputs.
+    moves; that of the attack, in Linf, is meant. step: of one update; None for a quarter of ``radius``, as 2/255 in
+    8/255. rounds, solver_steps, updates: 4, 2 and 10 in the paper. bounds: of valid inputs.
 
     The gradient of ``forward`` and ``solve`` passes through the defence. The derivative of the sign is zero wherever it
     exists, so the regulated input follows x like the identity, but for what ``bounds`` and ball clip: exact almost
@@ -68,15 +76,14 @@ class RegulatedModel(EquilibriumModel):
         **options: Any,
     ) -> None:
         super().__init__(inject, cell, head, **options)
+        # One update, and how many of them there are.
         self.radius = check_number("radius", radius, 0.0, open_low=True)
         self.step = self.radius / 4 if step is None else check_number("step", step, 0.0, open_low=True)
         self.rounds = check_integer("rounds", rounds, 1)
         self.solver_steps = check_integer("solver_steps", solver_steps, 2)
         self.updates = check_integer("updates", updates, 1)
-        if not isinstance(bounds, (tuple, list)) or len(bounds) != 2:
-            fail("bounds", "a pair (low, high)", bounds, error=ArgumentTypeError)
-        low = check_number("bounds", bounds[0])
-        self.bounds = (low, check_number("bounds", bounds[1], low, open_low=True))
+
+        self.bounds = _check_bounds(bounds)
         self.softness = check_number("softness", softness, 0.0)
 
     @classmethod
@@ -108,21 +115,22 @@ class RegulatedModel(EquilibriumModel):
         return self._regulated(x)[0]
 
     def _regulated(self, x: Tensor) -> tuple[Tensor, Evaluations]:
-        if torch.is_inference_mode_enabled():
-            expected, remedy = "a mode in which gradients can be taken", "Use torch.no_grad()."
-            fail("RegulatedModel", expected, "torch.inference_mode()", remedy, GradientError)
+        check_gradients("RegulatedModel")
         taped = torch.is_grad_enabled() and self.softness > 0
         cell = BoundCell(self, self.cell, self.inject)
         low, high = ((x + sign * self.radius).clamp(*self.bounds) for sign in (-1.0, 1.0))
         adjoint = Unrolled() if taped else Detached()
         settings = self.settings.merged(adjoint=adjoint, max_steps=self.solver_steps, on_failure="ignore")
         moved, z, cost = x, None, Evaluations()
+
         for _ in range(self.rounds):
+            # A few steps of the state for the input as it is now, from where the state was;
             with torch.set_grad_enabled(taped):
                 solution = equilibrium(cell, moved, z, **settings.arguments())
             z = solution.z if taped else detach(solution.z)
             cost.cell += solution.evaluations.cell + self.updates
             cost.vjp += self.updates
+            # then steps of the input, each held in the box and in the bounds.
             for _ in range(self.updates):
                 slope = self._slope(cell, z, moved, taped)
                 moved = torch.minimum(torch.maximum(moved - self.step * slope, low), high)
@@ -142,6 +150,16 @@ class RegulatedModel(EquilibriumModel):
         return gradient / (size + self.softness * mean).clamp_min(torch.finfo(x.dtype).tiny)
 
 
+@torch.no_grad()
+def _on_the_way(model: EquilibriumModel, cell: BoundCell, u: Tree, steps: int) -> Tree:
+    """The state after ``steps`` steps of the model's solver."""
+    z = cell.initial_state(u)
+    if steps == 1:
+        return cell(z, u)
+    settings = model.settings.merged(adjoint=Detached(), max_steps=steps, on_failure="ignore")
+    return equilibrium(cell, detach(u), z, **settings.arguments()).z
+
+
 def intermediate_scores(
     model: EquilibriumModel, x: Tensor, *, steps: int, unrolled: int = 5, damping: float = 0.5
 ) -> Tensor:
@@ -155,15 +173,12 @@ def intermediate_scores(
     check_integer("steps", steps, 1)
     check_integer("unrolled", unrolled, 1)
     check_number("damping", damping, 0.0, 1.0, open_low=True)
+
     cell = BoundCell(model.cell, model.cell, None)
     u = model.inject(x)
-    z = cell.initial_state(u)
-    with torch.no_grad():
-        if steps == 1:
-            z = cell(z, u)
-        else:
-            settings = model.settings.merged(adjoint=Detached(), max_steps=steps, on_failure="ignore")
-            z = equilibrium(cell, detach(u), z, **settings.arguments()).z
+    z = _on_the_way(model, cell, u, steps)
+
+    # The damped steps are taken on the packed state, one line for a tree of any form.
     spec = Spec.of(z)
     packed = spec.pack(detach(z))
     for _ in range(unrolled):
