@@ -139,7 +139,7 @@ def follow(start: Start, problem: jiio.Problem) -> Followed:
 
 
 @torch.no_grad()
-def measure(begin: dict[str, Start], case: Case) -> list[Row]:
+def measure(begin: dict[str, Start], case: Posed) -> list[Row]:
     """One row for each start; the first one is what the others are compared with."""
     runs = {name: follow(start, case[0]) for name, start in begin.items()}
     best = torch.stack([run.values.amin(0) for run in runs.values()]).amin(0)
