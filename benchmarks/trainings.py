@@ -136,6 +136,6 @@ def by_steps(task: AbstractTask) -> tuple[nn.Module, float]:
 
 def classifier(config: ClassifyConfig, data_root: Path | None) -> jiio.EquilibriumModel:
     """The network of a training in ``config.output``; one that was cut short goes on, one that is done is read."""
-    model = Classify.network(train(config, resume=True, data_root=data_root, report=say)).eval()
+    model = Classify.trained(train(config, resume=True, data_root=data_root, report=say)).eval()
     assert isinstance(model, jiio.EquilibriumModel)
     return model

@@ -5,9 +5,9 @@ COMMANDS = {"attack": ("attack a trained classifier", ".command:declare", ".comm
 KINDS = {"defence": ".defences:AbstractDefence"}
 CHOICES = {
     "defence": {
-        **{
-            name: f".defences:{name}" for name in ("Clean", "PGDTraining", "JointTraining", "TRADES", "JacobianPenalty")
-        },
+        "Clean": ".defences:CleanTraining",
+        "JacobianPenalty": ".defences:JacobianPenalty",
+        **{name: f".adversarial:{name}" for name in ("PGDTraining", "JointTraining", "TRADES")},
         **{name: f".stability:{name}" for name in ("Lyapunov", "LyapunovFeature", "RegulatedDynamics")},
     }
 }

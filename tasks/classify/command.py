@@ -146,7 +146,7 @@ def attack(checkpoint: Checkpoint, settings: Settings, argv: Sequence[str]) -> R
         fail("CHECKPOINT", "a classifier", came, "Train one: jiio train classify-faces.", InputError)
     threat = the_threat(settings, config.threat.norm, config.threat.radius)
     device = check_device(settings.device or config.device)
-    model = Classify.network(checkpoint).to(device).eval()
+    model = Classify.trained(checkpoint).to(device).eval()
     suite = fitting(attacks.SUITES[settings.suite](), model, threat, config.data.classes)
     limit = None if settings.samples == 0 else settings.samples
     data = load_labelled(dataclasses.replace(config.data, test_limit=limit), data_root=settings.data_root)

@@ -22,7 +22,7 @@ from jiio.models import (
 )
 from jiio.tasks.frame.config import whole
 
-from .defences import AbstractDefence, Batch, Part
+from .defences import AbstractDefence, Answers, Batch
 
 
 @dataclass(frozen=True)
@@ -54,23 +54,27 @@ class Lyapunov(AbstractDefence):
         like = torch.zeros(1, *model.config.input, dtype=weight.dtype, device=weight.device)
         return lyapunov_model(model, like, widths=tuple(self.widths), alpha=self.alpha)
 
-    def term(self, batch: Batch, parts: list[Part]) -> Tensor | None:
+    def term(self, batch: Batch, answers: Answers) -> Tensor | None:
         if self.weight == 0:
             return None
         model = batch.target.equilibrium
         cell = check_instance("model.cell", model.cell, LyapunovCell, "Put Lyapunov last in the list of defences.")
         source, total = batch.draws("states"), batch.x.new_zeros(())
-        for part in parts:
-            assert part.solution is not None
-            z = detach(part.solution.z)
+
+        for answer in answers:
+            assert answer.solution is not None
+            z = detach(answer.solution.z)
             spec = Spec.of(z)
-            packed = spec.pack(z)
-            size = packed.square().mean(1, keepdim=True).sqrt()
-            away = packed + self.noise * size * torch.randn(packed.shape, generator=source).to(packed)
-            u = model.inject(batch.target.normalised(part.x))
-            total = total + cell.violation(spec.unpack(away), u).mean()
+            u = model.inject(batch.target.normalised(answer.x))
+            # The function must fall around the equilibrium, so it is asked at states moved away from it.
+            total = total + cell.violation(spec.unpack(self._away(spec.pack(z), source)), u).mean()
             batch.target.counts.solves.append(jiio.Evaluations(cell=1, vjp=1))
-        return self.weight * total / len(parts)
+        return self.weight * total / len(answers)
+
+    def _away(self, packed: Tensor, source: torch.Generator) -> Tensor:
+        """Packed states (B, D) with noise on them, in units of each one's root mean square."""
+        size = packed.square().mean(1, keepdim=True).sqrt()
+        return packed + self.noise * size * torch.randn(packed.shape, generator=source).to(packed)
 
 
 @dataclass(frozen=True)

@@ -23,13 +23,13 @@ from jiio.attacks import Target, ThreatModel
 from jiio.checks import JiioError, fail
 from jiio.tasks.classify.networks import NetworkConfig
 from jiio.tasks.frame.checkpoint import Checkpoint
-from jiio.tasks.frame.choices import Choice
+from jiio.tasks.frame.choices import Choice, lists_choices
 from jiio.tasks.frame.config import RunConfig, WarmConfig
 from jiio.tasks.frame.load import ConfigError
 from jiio.tasks.frame.task import AbstractTask, Figure
 
 from .data import ClassifyDataConfig, in_batches, labelled_batch, load_labelled
-from .defences import AbstractDefence, Batch, Part
+from .defences import AbstractDefence, Answers, Attacked, Batch, Clean
 
 EVALUATED = 250  # images per batch of an evaluation
 Row = dict[str, str | float]
@@ -58,6 +58,7 @@ class ThreatConfig:
         return None if self.norm == "none" else ThreatModel(self.norm, self.radius)
 
 
+@lists_choices
 @dataclass(frozen=True)
 class ClassifyConfig(RunConfig):
     """A training of a classifier.
@@ -65,8 +66,7 @@ class ClassifyConfig(RunConfig):
     Args:
         data: labelled images
         model: the classifier
-        defence: what makes it harder to fool, any of Clean, PGDTraining, JointTraining, TRADES, JacobianPenalty,
-            Lyapunov, RegulatedDynamics
+        defence: what makes it harder to fool, any of {defence}
         threat: what it is attacked with at the end
         warm: the beginning with a few layers, on clean images and without the defences
     """
@@ -96,6 +96,19 @@ class ClassifyConfig(RunConfig):
                 )
         return made
 
+    def build(self) -> nn.Module:
+        """A freshly initialised network, as the defences want it trained."""
+        model = self.model.build(self.data)
+        for defence in self.defences():
+            model = defence.network(model)
+        return model
+
+    def deployed(self, model: nn.Module) -> nn.Module:
+        """What is used of a trained network in the end."""
+        for defence in self.defences():
+            model = defence.deployed(model)
+        return model
+
 
 class Clock:
     """Time since it was made: on the wall, and of the processor, which other work on the machine does not change."""
@@ -121,10 +134,7 @@ class Classify(AbstractTask):
         self.data = load_labelled(config.data, data_root=data_root)
 
     def model(self) -> nn.Module:
-        model = self.config.model.build(self.config.data)
-        for defence in self.defences:
-            model = defence.network(model)
-        return model
+        return self.config.build()
 
     @property
     def epoch(self) -> float:
@@ -134,35 +144,36 @@ class Classify(AbstractTask):
     def loss(self, model: nn.Module, step: int) -> tuple[Tensor, dict[str, Figure]]:
         """Cross-entropy of the images that the defences make, and their own terms."""
         clock = Clock()
-        x, y = labelled_batch(self.data, self.config.data, seed=self.config.seed, step=step)
-        batch = Batch(Target(model), x.to(self.device), y.to(self.device), self.config.seed, step)
+        batch = self.batch(model, step)
         warm = step < self.config.warm.steps
-        defences = [] if warm else self.defences
-        at = [dataclasses.replace(batch, place=place) for place in range(len(defences))]
-        made: list[Tensor] = []
-        for defence, view in zip(defences, at, strict=True):
-            images = defence.images(view)
-            if images is not None and not any(images is other for other in made):
-                made.append(images)
+        at = [] if warm else [(d, dataclasses.replace(batch, place=i)) for i, d in enumerate(self.defences)]
+
+        # What is trained on, and how the network is solved there. A warm step knows no defence.
+        made = images_of(at)
         attacked = clock.processor
         solving = layers(self.config.warm.layers) if warm else {}
-        for defence, view in zip(defences, at, strict=True):
+        for defence, view in at:
             solving |= defence.solving(view)
-        seen = batch.target.variant(**solving) if solving else batch.target
-        parts = [Part(images, *seen.forward(images)) for images in made or [batch.x]]
-        losses = torch.stack([F.cross_entropy(part.logits, batch.y) for part in parts])
-        loss = losses.mean()
-        for defence, view in zip(defences, at, strict=True):
-            term = defence.term(view, parts)
-            loss = loss if term is None else loss + term
-        return loss, self.figures(batch, parts, losses, attacked, clock)
 
-    def figures(
-        self, batch: Batch, parts: Sequence[Part], losses: Tensor, attacked: float, clock: Clock
-    ) -> dict[str, Figure]:
-        """For the log; calls and times are taken when the step ends."""
-        right = torch.stack([(part.logits.argmax(1) == batch.y).float().mean() for part in parts])
-        reached = [part.solution.converged.float().mean() for part in parts if part.solution is not None]
+        # All makers have the same weight, however many there are; the terms come on top.
+        seen = batch.target.variant(**solving) if solving else batch.target
+        answers = Answers.of(seen, batch.x, made)
+        losses = torch.stack([F.cross_entropy(answer.logits, batch.y) for answer in answers])
+        loss = losses.mean()
+        for defence, view in at:
+            term = defence.term(view, answers)
+            loss = loss if term is None else loss + term
+        return loss, self.figures(batch, answers, losses) | self.times(clock, attacked)
+
+    def batch(self, model: nn.Module, step: int) -> Batch:
+        """The images of one training step and the network that sees them."""
+        x, y = labelled_batch(self.data, self.config.data, seed=self.config.seed, step=step)
+        return Batch(Target(model), x.to(self.device), y.to(self.device), self.config.seed, step)
+
+    def figures(self, batch: Batch, answers: Answers, losses: Tensor) -> dict[str, Figure]:
+        """For the log; calls are counted when the step ends."""
+        right = torch.stack([(answer.logits.argmax(1) == batch.y).float().mean() for answer in answers])
+        reached = [answer.solution.converged.float().mean() for answer in answers if answer.solution is not None]
         counts = batch.target.counts
         return {
             "epoch": batch.step / self.epoch,
@@ -171,6 +182,11 @@ class Classify(AbstractTask):
             "converged": float(torch.stack(reached).mean()) if reached else 1.0,
             "evaluations": lambda: float(counts.evaluations),
             "vjps": lambda: float(counts.vjps),
+        }
+
+    def times(self, clock: Clock, attacked: float) -> dict[str, Figure]:
+        """For the log, taken when the step ends. attacked: seconds of the processor until the images were made."""
+        return {
             "seconds": lambda: clock.wall,
             "epoch_seconds": lambda: clock.wall * self.epoch,
             "processor_seconds": lambda: clock.processor,
@@ -180,34 +196,29 @@ class Classify(AbstractTask):
     def evaluate(self, model: nn.Module) -> list[Row]:
         """Clean accuracy, and what a quick attack leaves of it where the configuration has a threat."""
         batches = in_batches(self.data, EVALUATED, self.device)
-        for defence in self.defences:
-            model = defence.deployed(model)
+        model = self.config.deployed(model)
         rows = [clean_row(Target(model), batches)]
         threat = self.config.threat.model()
-        if threat is not None:
-            begin = time.perf_counter()
-            draws = torch.Generator().manual_seed(self.config.seed)
-            report = attacks.evaluate(model, batches, threat, quick(model), generator=draws, audit=None, pictures=0)
-            row: Row = {"images": f"attacked, {threat.norm} {self.config.threat.radius:g}"}
-            row |= {"accuracy": report.robust.share, "low": report.robust.low, "high": report.robust.high}
-            if report.solver:
-                row |= {"converged": report.solver["attacked"]["converged"]}
-                row |= {"evaluations": report.solver["attacked"]["mean steps"]}
-            rows.append(row | {"seconds": time.perf_counter() - begin})
-        return rows
+        return rows if threat is None else [*rows, attacked_row(model, batches, threat, self.config.seed)]
 
-    @staticmethod
-    def network(checkpoint: Checkpoint) -> nn.Module:
-        """The trained network, without reading any data."""
+    @classmethod
+    def trained(cls, checkpoint: Checkpoint) -> nn.Module:
+        """The network of a checkpoint as it is used in the end; no data are needed."""
         config = checkpoint.config
         assert isinstance(config, ClassifyConfig)
-        model = config.model.build(config.data)
-        for defence in config.defences():
-            model = defence.network(model)
+        model = config.build()
         checkpoint.restore_model(model)
-        for defence in config.defences():
-            model = defence.deployed(model)
-        return model
+        return config.deployed(model)
+
+
+def images_of(at: Sequence[tuple[AbstractDefence, Batch]]) -> list[Clean | Attacked]:
+    """The images of all makers in the order of the list; where there is no maker, the clean ones."""
+    made: list[Clean | Attacked] = []
+    for defence, view in at:
+        images = defence.images(view)
+        if images is not None and images not in made:  # Clean() equals Clean(); Attacked equals nothing else
+            made.append(images)
+    return made or [Clean()]
 
 
 def layers(count: int) -> dict[str, Any]:
@@ -236,4 +247,17 @@ def clean_row(target: Target, batches: Sequence[tuple[Tensor, Tensor]]) -> Row:
     if target.implicit:
         row["converged"] = float(torch.cat([p.converged for p, _ in seen]).float().mean())
         row["evaluations"] = float(torch.cat([p.steps for p, _ in seen]).float().mean())
+    return row | {"seconds": time.perf_counter() - begin}
+
+
+def attacked_row(model: nn.Module, batches: Sequence[tuple[Tensor, Tensor]], threat: ThreatModel, seed: int) -> Row:
+    """What a quick attack leaves of the accuracy, with its 95 % interval."""
+    begin = time.perf_counter()
+    draws = torch.Generator().manual_seed(seed)
+    report = attacks.evaluate(model, batches, threat, quick(model), generator=draws, audit=None, pictures=0)
+    row: Row = {"images": f"attacked, {threat.norm} {threat.radius:g}"}
+    row |= {"accuracy": report.robust.share, "low": report.robust.low, "high": report.robust.high}
+    if report.solver:
+        row |= {"converged": report.solver["attacked"]["converged"]}
+        row |= {"evaluations": report.solver["attacked"]["mean steps"]}
     return row | {"seconds": time.perf_counter() - begin}

@@ -9,13 +9,25 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from jiio.checks import JiioError, describe, fail
 
 from .load import ConfigError, nearest
 from .paths import check_allowed, is_path
-from .registry import look_up
+from .registry import TABLE, look_up
+
+T = TypeVar("T", bound=type)
+
+
+def lists_choices(cls: T) -> T:
+    """The class, with ``{kind}`` in its docstring replaced by the names of that kind, those of other packages too.
+
+    The docstring of a configuration is the help of the command line. So it never has to be edited for a new choice.
+    """
+    for kind, members in TABLE.items():
+        cls.__doc__ = (cls.__doc__ or "").replace(f"{{{kind}}}", ", ".join(sorted(members)))
+    return cls
 
 
 def plain(value: Any) -> bool:

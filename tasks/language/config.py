@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from jiio.checks import JiioError, check_number, fail
 from jiio.models.sequences.transformer import TransformerConfig
-from jiio.tasks.frame.choices import Choice
+from jiio.tasks.frame.choices import Choice, lists_choices
 from jiio.tasks.frame.config import RunConfig, WarmConfig, whole
 from jiio.tasks.frame.load import ConfigError
 
@@ -80,6 +80,7 @@ class JacobianConfig:
         check_number("jacobian.share", self.share, 0.0, 1.0)
 
 
+@lists_choices
 @dataclass(frozen=True)
 class LanguageConfig(RunConfig):
     """A training of a language model. Weights that it begins with (``start``) bring their vocabulary along.
@@ -87,9 +88,9 @@ class LanguageConfig(RunConfig):
     Args:
         data: texts
         model: sizes of the transformer
-        depth: Equilibrium, WeightTied or Explicit
-        adversary: what perturbs the embeddings that are trained on, any of JointAdversary, PGDAdversary, Unperturbed;
-            none means the embeddings as they are
+        depth: what stands between a token and the prediction of the next, one of {depth}
+        adversary: what perturbs the embeddings that are trained on, any of {adversary}; none means the embeddings as
+            they are
         solve: how the equilibrium is found and differentiated
         jacobian: the Jacobian penalty
         warm: the beginning with a few layers

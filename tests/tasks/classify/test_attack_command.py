@@ -87,7 +87,7 @@ def test_the_figure_is_that_of_attacks_evaluate(capsys):
     assert main([*words, "--samples", "20", "--batch", "12"]) == 0
     told, news = capsys.readouterr()
     checkpoint = load(Path("runs"))
-    data, model = load_labelled(checkpoint.config.data), Classify.network(checkpoint).eval()  # type: ignore[attr-defined]
+    data, model = load_labelled(checkpoint.config.data), Classify.trained(checkpoint).eval()  # type: ignore[attr-defined]
     batches = [(data.test[:12], data.test_labels[:12]), (data.test[12:20], data.test_labels[12:20])]
     draws = torch.Generator().manual_seed(3)
     threat = ThreatModel("l2", 0.4)
@@ -169,7 +169,7 @@ def test_interrupting_says_how_to_go_on(capsys, monkeypatch):
 
 
 def test_suites_are_fitted_to_model_and_threat():
-    model = Classify.network(load(Path("runs")))
+    model = Classify.trained(load(Path("runs")))
     assert Target(model).implicit
     found = fitting(attacks.SUITES["deq"](), model, ThreatModel("l2", 1.0), 2)
     assert all(getattr(a, "objective", attacks.Margin()).least_classes <= 2 for a in found)

@@ -18,8 +18,9 @@ from helpers import central, relative
 from jiio import attacks
 from jiio.attacks import Target, ThreatModel
 from jiio.checks import JiioError
+from jiio.tasks.classify.adversarial import Divergence, JointTraining, PGDTraining, divergence
 from jiio.tasks.classify.data import ClassifyDataConfig, in_batches, labelled_batch, load_labelled
-from jiio.tasks.classify.defences import Batch, Divergence, JointTraining, PGDTraining, divergence
+from jiio.tasks.classify.defences import Batch
 from jiio.tasks.classify.task import Classify, ClassifyConfig, ThreatConfig, clean_row, quick
 from jiio.tasks.classify.threat import TrainingThreat, near
 from jiio.tasks.frame.checkpoint import load
@@ -185,13 +186,13 @@ def test_adversarial_images_are_allowed_and_raise_the_loss(norm, kind):
     x, y = labelled_batch(task.data, task.config.data, seed=0, step=0)
     radius = {"l2": 0.5, "linf": 0.1, "l1": 2.0}[norm]
     defence = kind(norm, radius)
-    found = defence.images(Batch(Target(model), x, y, 0, 0))
+    found = defence.images(Batch(Target(model), x, y, 0, 0)).x
     threat = ThreatModel(norm, radius)
     assert bool((threat.violation(found, x) <= threat.slack(x)).all()) and not found.requires_grad
     with torch.no_grad():
         before, after = F.cross_entropy(model(x), y), F.cross_entropy(model(found), y)
     assert after > before + 0.02
-    again = defence.images(Batch(Target(model), x, y, 0, 0))
+    again = defence.images(Batch(Target(model), x, y, 0, 0)).x
     assert torch.equal(found, again)
 
 
@@ -204,7 +205,7 @@ def test_the_joint_attack_is_as_strong_as_pgd_at_fewer_calls():
     scores, calls = [], []
     for defence in (PGDTraining("l2", 0.5), JointTraining("l2", 0.5)):
         target = Target(model)
-        found = defence.images(Batch(target, x, y, 0, 0))
+        found = defence.images(Batch(target, x, y, 0, 0)).x
         calls.append(target.counts.evaluations + target.counts.vjps)
         with torch.no_grad():
             scores.append(float(F.cross_entropy(model(found), y)))
@@ -320,7 +321,7 @@ def test_a_training_makes_a_classifier_and_the_evaluation_tells_the_truth(tmp_pa
     over |= {"data": {"size": 8, "batch_size": 12, "test_limit": 30}}
     config = configuration(output=str(tmp_path / "run"), **over)
     done = train(config, report=lambda line: None)
-    task, model = Classify(config), Classify.network(load(done.path)).eval()
+    task, model = Classify(config), Classify.trained(load(done.path)).eval()
     rows = task.evaluate(model)
     with torch.no_grad():
         right = float((model(task.data.test).argmax(1) == task.data.test_labels).float().mean())

@@ -14,7 +14,7 @@ from jiio.attacks import Target
 from jiio.checks import JiioError
 from jiio.models import LyapunovCell, LyapunovFlow, RegulatedModel
 from jiio.tasks.classify.data import ClassifyDataConfig
-from jiio.tasks.classify.defences import Batch, Part
+from jiio.tasks.classify.defences import Answers, Batch, Clean
 from jiio.tasks.classify.networks import NetworkConfig
 from jiio.tasks.classify.stability import Lyapunov, LyapunovFeature, RegulatedDynamics
 from jiio.tasks.classify.task import Classify, ClassifyConfig
@@ -47,7 +47,7 @@ def test_a_lyapunov_training_is_stable_orthogonal_and_survives_its_checkpoint(tm
     made = config(
         tmp_path / "run", Choice("PGDTraining", {"radius": 0.3, "steps": 2}), Choice("Lyapunov", {"widths": [5]})
     )
-    model: Any = Classify.network(train(made))
+    model: Any = Classify.trained(train(made))
     assert type(model.cell) is LyapunovCell
     weight = model.head.linear.weight.detach()
     assert float((weight @ weight.t() - torch.eye(2)).abs().max()) < 1e-5
@@ -62,9 +62,10 @@ def test_the_term_is_the_mean_violation_at_states_around_the_equilibria(tmp_path
     assert type(model.cell) is LyapunovCell
     x, y = torch.rand(6, 1, 8, 8), torch.zeros(6, dtype=torch.int64)
     batch = Batch(Target(model), x, y, seed=0, step=0)
-    logits, solution = batch.target.forward(x)
+    answers = Answers.of(batch.target, x, [Clean()])
+    solution = answers.clean.solution
     assert solution is not None
-    term = defence.term(batch, [Part(x, logits, solution)])
+    term = defence.term(batch, answers)
     z = solution.z.detach()
     size = z.square().mean(1, keepdim=True).sqrt()
     away = z + 0.7 * size * torch.randn(z.shape, generator=batch.draws("states"))
@@ -72,7 +73,7 @@ def test_the_term_is_the_mean_violation_at_states_around_the_equilibria(tmp_path
     expected = 0.5 * model.cell.violation(away, model.inject(x)).mean()
     torch.testing.assert_close(term, expected)
     assert float(term.detach()) > 0
-    assert Lyapunov(weight=0.0).term(batch, [Part(x, logits, solution)]) is None
+    assert Lyapunov(weight=0.0).term(batch, answers) is None
 
 
 def test_the_flow_stands_before_an_orthogonal_layer(tmp_path):
@@ -90,11 +91,11 @@ def test_regulated_dynamics_trains_at_random_depths_and_deploys_the_moving_input
     assert isinstance(defence.solving(batch[0])["adjoint"], jiio.Phantom)
     made = config(tmp_path / "run", Choice("RegulatedDynamics", {"radius": 0.1, "rounds": 2, "updates": 3}))
     assert not isinstance(step(made)[0], RegulatedModel)  # trained as it is
-    used = Classify.network(train(made))
+    used = Classify.trained(train(made))
     assert isinstance(used, RegulatedModel)
     assert (used.radius, used.rounds, used.updates) == (0.1, 2, 3)
     bare = config(tmp_path / "bare", Choice("RegulatedDynamics"))
-    assert not isinstance(Classify.network(train(bare)), RegulatedModel)
+    assert not isinstance(Classify.trained(train(bare)), RegulatedModel)
 
 
 @pytest.mark.parametrize(
