@@ -55,7 +55,7 @@ class ClassifyDataConfig:
         self.images()
 
     def images(self) -> DataConfig:
-        """The same settings for :func:`jiio.tasks.images.families.load_images`, which knows no labels of faces."""
+        """The same settings for :func:`jiio.tasks.images.families.load_images`."""
         return DataConfig(
             family=self.family,
             size=self.size,

@@ -127,22 +127,27 @@ class JointAdversary(AbstractAdversary):
         start = x.detach()
         assert isinstance(body, TransformerModel)
         with at_rest(body):
-            problem = body.at(memory).problem(
-                lambda state, _: -body.tokens.surprise(state, targets).sum(1),
-                TokenBalls(reach(start, self.radius), start, start.shape[2]),
-            )
             solution = jiio.solve(
-                problem,
+                self.problem(body, start, memory, targets),
                 start,
                 solver=jiio.Anderson(memory=self.memory),
                 rule=jiio.GradientStep(self.rate),
+                # The weights learn at an equilibrium of their own, so nothing flows through this one.
                 adjoint=jiio.Detached(),
                 tolerance=body.at().tolerance,
                 max_steps=self.steps,
                 on_failure="ignore",
             )
+
         spent = solution.evaluations
         return Found(x + kept(solution.x - start), spent.cell, spent.vjp)
+
+    def problem(self, body: TransformerModel, start: Tensor, memory: Memory | None, targets: Tensor) -> jiio.Problem:
+        """Least probability of ``targets`` (B, T) over embeddings in balls around ``start`` (B, T, width)."""
+        return body.at(memory).problem(
+            lambda state, _: -body.tokens.surprise(state, targets).sum(1),
+            TokenBalls(reach(start, self.radius), start, start.shape[2]),
+        )
 
 
 @dataclass(frozen=True)
@@ -167,25 +172,36 @@ class PGDAdversary(AbstractAdversary):
             check_number("step", self.step, 0.0, open_low=True)
 
     def find(self, body: AbstractSequenceModel, x: Tensor, memory: Memory | None, targets: Tensor) -> Found:
-        start, z, calls, vjps = x.detach(), None, 0, 0
+        start = x.detach()
         assert isinstance(body, TransformerModel)
-        balls, point = TokenBalls(reach(start, self.radius), start, start.shape[2]), start
+        balls = TokenBalls(reach(start, self.radius), start, start.shape[2])
         share = min(2.5 / self.steps, 1.0) if self.step is None else self.step
         length = share * reach(start, self.radius)[:, None, None]
+        point, z, calls, vjps = start, None, 0, 0
+
         with at_rest(body), torch.enable_grad():
             equilibrium = body.at(memory)
             for _ in range(self.steps):
-                leaf = point.clone().requires_grad_()
-                solution = equilibrium.solve(leaf, z0=z)
+                unit, solution = steepest(body, equilibrium, point, z, targets)
                 z = torch.where(torch.isfinite(solution.z), solution.z, 0.0).detach()
-                surprise = body.tokens.surprise(equilibrium.head(solution.z), targets).sum()
-                (slope,) = torch.autograd.grad(surprise, leaf)
-                unit = slope / slope.norm(dim=2, keepdim=True).clamp_min(torch.finfo(slope.dtype).tiny)
                 point = balls(point + kept(length * unit))
                 # The taped call of the gradient is an evaluation, and its pullback one product more.
                 calls += solution.evaluations.cell
                 vjps += solution.evaluations.adjoint_vjp + 1
         return Found(x + kept(point - start), calls, vjps)
+
+
+def steepest(
+    body: TransformerModel, equilibrium: jiio.EquilibriumModel, x: Tensor, z: Tensor | None, targets: Tensor
+) -> tuple[Tensor, jiio.Solution]:
+    """The direction (B, T, width) in which the surprise grows most, of length 1 for every token, and the equilibrium at
+    embeddings ``x``, solved for from ``z``.
+    """
+    leaf = x.clone().requires_grad_()
+    solution = equilibrium.solve(leaf, z0=z)
+    surprise = body.tokens.surprise(equilibrium.head(solution.z), targets).sum()
+    (slope,) = torch.autograd.grad(surprise, leaf)
+    return slope / slope.norm(dim=2, keepdim=True).clamp_min(torch.finfo(slope.dtype).tiny), solution
 
 
 def reach(x: Tensor, radius: float) -> Tensor:

@@ -1,8 +1,10 @@
-"""A language model: tokens in, the surprise of the next token out."""
+"""A language model: a depth with the vocabulary that its tokens mean, and a text read segment by segment."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +16,9 @@ from jiio.tasks.frame.checkpoint import Checkpoint
 from jiio.tasks.frame.files import InputError
 from jiio.tasks.frame.load import ConfigError
 
+from .adversaries import AbstractAdversary, Found
 from .config import LanguageConfig
-from .depths import AbstractDepth, Segment
+from .depths import AbstractDepth, Reading
 from .text import Vocabulary
 
 
@@ -42,7 +45,7 @@ class LanguageModel(nn.Module):
 
     def read(
         self, tokens: Tensor, memory: Memory | None, *, depth: AbstractDepth | None = None, penalty: bool = False
-    ) -> Segment:
+    ) -> Reading:
         """The states of a segment (B, T) after ``memory``. In train mode whole columns of embeddings and states are
         dropped, drawn from the global generator.
         """
@@ -54,10 +57,10 @@ class LanguageModel(nn.Module):
 
     def hear(
         self, x: Tensor, memory: Memory | None, *, depth: AbstractDepth | None = None, penalty: bool = False
-    ) -> Segment:
+    ) -> Reading:
         """As :meth:`read`, from embeddings (B, T, width)."""
-        segment = (depth or self.depth).read(self.body, x, memory, penalty=penalty)
-        return dataclasses.replace(segment, state=self._dropped(segment.state))
+        reading = (depth or self.depth).read(self.body, x, memory, penalty=penalty)
+        return dataclasses.replace(reading, state=self._dropped(reading.state))
 
     def _dropped(self, x: Tensor) -> Tensor:
         if not self.training or self.dropout == 0:
@@ -73,3 +76,39 @@ class LanguageModel(nn.Module):
         model = cls(checkpoint.config, Vocabulary.unpacked(checkpoint.tensors["model.words"]))
         checkpoint.restore_model(model)
         return model.eval()
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One segment of a text that was read.
+
+    surprise: (B, T), -log p of every next token. found: what the adversary made of it. reading: what the depth did.
+    """
+
+    surprise: Tensor
+    found: Found
+    reading: Reading
+
+
+def read_through(
+    model: LanguageModel,
+    adversary: AbstractAdversary,
+    text: Tensor,
+    length: int,
+    *,
+    depth: AbstractDepth | None = None,
+    penalty: bool = False,
+) -> Iterator[Piece]:
+    """Texts (B, n) in segments of ``length`` tokens, perturbed by ``adversary``; the memory, which is carried on, is
+    that of the perturbed text. The last segment may be shorter.
+    """
+    memory = None
+    for start in range(0, text.shape[1] - 1, length):
+        piece = text[:, start : start + length + 1]
+        seen, next_ones = piece[:, :-1], piece[:, 1:]
+
+        # The depth reads what the adversary left of the embeddings (B, T, width), after its own memory.
+        found = adversary.find(model.body, model.embed(seen), memory, next_ones)
+        reading = model.hear(found.x, memory, depth=depth, penalty=penalty)
+        memory = reading.memory
+        yield Piece(model.body.tokens.surprise(reading.state, next_ones), found, reading)

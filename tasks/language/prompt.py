@@ -25,6 +25,7 @@ from jiio.models.sequences.model import TransformerModel
 from jiio.outputs.seeds import generator
 from jiio.tasks.frame.files import InputError
 
+from .depths import Equilibrium
 from .model import LanguageModel
 
 TOLERANCE = jiio.Tolerance(atol=1e-5, rtol=1e-3)
@@ -77,7 +78,7 @@ class PromptProblem:
         prior: float = PRIOR,
         seed: int = 0,
     ) -> None:
-        if not isinstance(model.body, TransformerModel) or model.depth.__class__.__name__ != "Equilibrium":
+        if not isinstance(model.body, TransformerModel) or not isinstance(model.depth, Equilibrium):
             fail("CHECKPOINT", "a model with depth Equilibrium", type(model.depth).__name__, error=InputError)
         if target.dim() != 1 or target.dtype != torch.int64 or not len(target):
             fail("target", "token numbers of shape (n,), at least one", target)

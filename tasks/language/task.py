@@ -10,16 +10,19 @@ from torch import Tensor, nn
 
 from jiio.checks import fail
 from jiio.outputs.seeds import generator
-from jiio.tasks.frame.checkpoint import load
+from jiio.tasks.frame.checkpoint import Checkpoint, load
 from jiio.tasks.frame.files import InputError
+from jiio.tasks.frame.shipped import shipped
 from jiio.tasks.frame.task import AbstractTask
 
 from .adversaries import AbstractAdversary, Unperturbed
 from .config import LanguageConfig
 from .depths import WeightTied
-from .model import LanguageModel
+from .model import LanguageModel, Piece, read_through
 from .text import Vocabulary, draw_texts, lay_out, load_text
+from .writing import go_on
 
+Row = dict[str, str | float]
 SAMPLE = 200  # tokens that are written at the end of a training
 
 
@@ -27,7 +30,8 @@ class Language(AbstractTask):
     """The task ``language`` of a training configuration."""
 
     def __init__(self, config: LanguageConfig, *, data_root: Path | None = None) -> None:
-        self.config, self.device, self.adversaries = config, torch.device(config.device), config.adversaries()
+        self.config, self.device = config, torch.device(config.device)
+        self.adversaries = config.adversaries()
         train, self.text = load_text(config.data, data_root=data_root)
         self.vocabulary = self._vocabulary(train)
         self.packed = self.vocabulary.packed().to(self.device)
@@ -43,8 +47,6 @@ class Language(AbstractTask):
         config = self.config
         if config.start is None:
             return Vocabulary.of(train, config.data.unit, config.data.vocabulary)
-        from jiio.tasks.frame.shipped import shipped
-
         other = load(shipped("start", config.start, "weights", ".safetensors"))
         if "model.words" not in other.tensors:
             fail("start", "weights of the task language", f"those of the task {other.config.task!r}", error=InputError)
@@ -54,41 +56,49 @@ class Language(AbstractTask):
         return LanguageModel(self.config, self.vocabulary)
 
     def loss(self, model: nn.Module, step: int) -> tuple[Tensor, dict[str, float]]:
+        """The mean surprise of the next token, and the Jacobian penalty in the steps that take it."""
         assert isinstance(model, LanguageModel)
+        self._check_words(model)
         config = self.config
-        if not torch.equal(model.words, self.packed):  # the text was changed between two parts of a training
-            remedy = "Train into another --output."
-            fail("data", "the text that the training began with", "one with another vocabulary", remedy, InputError)
         text = draw_texts(self.tokens, config.data, seed=config.seed, step=step).to(self.device)
-        draw = float(torch.rand((), generator=generator(config.seed, "jacobian", step)))
+
+        # A warm step runs a few layers: it knows neither penalty nor adversary.
         depth = WeightTied(config.warm.layers) if step < config.warm.steps else None
-        penalty = config.jacobian.weight > 0 and draw < config.jacobian.share and depth is None
-        losses, prices, figures, spent = [], [], {}, [0, 0]
-        n = config.data.segment
+        penalty = depth is None and self._penalised(step)
+        pieces: list[Piece] = []
         for adversary in self.adversaries if depth is None and self.adversaries else [Unperturbed()]:
-            memory = None
-            for i in range(config.data.segments):
-                piece = text[:, i * n : (i + 1) * n + 1]
-                found = adversary.find(model.body, model.embed(piece[:, :-1]), memory, piece[:, 1:])
-                segment = model.hear(found.x, memory, depth=depth, penalty=penalty)
-                losses.append(model.body.tokens.surprise(segment.state, piece[:, 1:]).mean())
-                memory, figures = segment.memory, segment.figures
-                spent = [spent[0] + found.evaluations, spent[1] + found.vjps]
-                if segment.penalty is not None:
-                    prices.append(segment.penalty)
-        surprise = torch.stack(losses).mean()
-        figures = {"perplexity": math.exp(min(float(surprise.detach()), 700.0)), **figures}
-        if self.adversaries:
-            figures |= {"adversary_evaluations": float(spent[0]), "adversary_vjps": float(spent[1])}
-        if not prices:
+            pieces += read_through(model, adversary, text, config.data.segment, depth=depth, penalty=penalty)
+
+        surprise = torch.stack([piece.surprise.mean() for piece in pieces]).mean()
+        figures = self.figures(surprise, pieces)
+        prices = [piece.reading.penalty for piece in pieces if piece.reading.penalty is not None]
+        if not prices:  # not in this step, or layers without an equilibrium
             return surprise, figures
         price = torch.stack(prices).mean()
         return surprise + config.jacobian.weight * price, figures | {"jacobian": float(price.detach())}
 
+    def _check_words(self, model: LanguageModel) -> None:
+        """That the text was not changed between two parts of a training."""
+        if not torch.equal(model.words, self.packed):
+            remedy = "Train into another --output."
+            fail("data", "the text that the training began with", "one with another vocabulary", remedy, InputError)
+
+    def _penalised(self, step: int) -> bool:
+        """Whether this step takes the Jacobian penalty."""
+        config = self.config.jacobian
+        draw = float(torch.rand((), generator=generator(self.config.seed, "jacobian", step)))
+        return config.weight > 0 and draw < config.share
+
+    def figures(self, surprise: Tensor, pieces: list[Piece]) -> dict[str, float]:
+        """For the log; those of the solve are of the last segment."""
+        told = {"perplexity": math.exp(min(float(surprise.detach()), 700.0)), **pieces[-1].reading.figures}
+        if self.adversaries:
+            told["adversary_evaluations"] = float(sum(piece.found.evaluations for piece in pieces))
+            told["adversary_vjps"] = float(sum(piece.found.vjps for piece in pieces))
+        return told
+
     def pictures(self, model: nn.Module) -> dict[str, bytes]:
         """A text to look at: how the model goes on where the held-out text begins."""
-        from .writing import go_on
-
         assert isinstance(model, LanguageModel)
         vocabulary = model.vocabulary()
         begin = vocabulary.encode(self.text)[: self.config.data.segment].tolist()
@@ -98,7 +108,7 @@ class Language(AbstractTask):
         text = f"{vocabulary.decode(begin)}\n---- what the model wrote ----\n{vocabulary.decode(told)}\n"
         return {"sample.txt": text.encode()}
 
-    def evaluate(self, model: nn.Module) -> list[dict[str, str | float]]:
+    def evaluate(self, model: nn.Module) -> list[Row]:
         """Perplexity per word or per character on the held-out text, read in segments with the memory carried on; and
         what it is when the adversaries of the training have had the embeddings first.
         """
@@ -111,32 +121,39 @@ class Language(AbstractTask):
         return rows
 
     @torch.no_grad()
-    def measured(self, model: LanguageModel, adversary: AbstractAdversary) -> dict[str, str | float]:
+    def measured(self, model: LanguageModel, adversary: AbstractAdversary) -> Row:
         """One row of :meth:`evaluate`. The memory is that of the perturbed text."""
-        data = self.config.data
-        # The model's own vocabulary: another text would number its words otherwise.
-        tokens = model.vocabulary().encode(self.text)[: data.valid_limit]
-        streams = min(data.streams, len(tokens) // 2)
-        if streams < 1:
-            fail("data", "at least two tokens to measure on", f"{len(tokens)}", error=InputError)
-        laid = lay_out(tokens, streams).to(self.device)
-        total, seen, memory, converged, calls = 0.0, 0, None, [], []
-        for start in range(0, laid.shape[1] - 1, data.segment):
-            piece = laid[:, start : start + data.segment + 1]
-            found = adversary.find(model.body, model.embed(piece[:, :-1]), memory, piece[:, 1:])
-            segment = model.hear(found.x, memory)
-            memory = segment.memory
-            total += float(model.body.tokens.surprise(segment.state, piece[:, 1:]).double().sum())
-            seen += piece[:, 1:].numel()
-            converged.append(segment.figures.get("converged", math.nan))
-            calls.append(segment.figures.get("evaluations", math.nan))
+        total, seen, converged, calls = 0.0, 0, [], []
+        for piece in read_through(model, adversary, self.laid_out(model), self.config.data.segment):
+            total += float(piece.surprise.double().sum())
+            seen += piece.surprise.numel()
+            converged.append(piece.reading.figures.get("converged", math.nan))
+            calls.append(piece.reading.figures.get("evaluations", math.nan))
+
         nats = total / seen
+        data = self.config.data
         unit = "word" if data.unit == "words" else "character"
         return {
             "text": f"{data.family} ({data.part})",
             "tokens": seen,
-            f"perplexity per {unit}": math.exp(min(nats, 700.0)),
+            f"perplexity per {unit}": math.exp(min(nats, 700.0)),  # e^710 is no number any more
             f"bits per {unit}": nats / math.log(2.0),
             "converged": sum(converged) / len(converged),
             "evaluations per segment": sum(calls) / len(calls),
         }
+
+    def laid_out(self, model: LanguageModel) -> Tensor:
+        """The text that is measured on, (streams, n), in the model's own vocabulary: another text would number its
+        words otherwise.
+        """
+        data = self.config.data
+        tokens = model.vocabulary().encode(self.text)[: data.valid_limit]
+        streams = min(data.streams, len(tokens) // 2)
+        if streams < 1:
+            fail("data", "at least two tokens to measure on", f"{len(tokens)}", error=InputError)
+        return lay_out(tokens, streams).to(self.device)
+
+    @classmethod
+    def trained(cls, checkpoint: Checkpoint) -> LanguageModel:
+        """The model of a checkpoint in evaluation mode; no text is needed."""
+        return LanguageModel.of(checkpoint)

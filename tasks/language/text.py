@@ -69,11 +69,9 @@ class TextConfig:
             fail("data.family", "a family of texts", describe(self.family), remedy, ConfigError)
         check_choice("data.unit", self.unit, ("words", "characters"))
         check_choice("data.part", self.part, ("valid", "test"))
-        whole("data.vocabulary", self.vocabulary, 2, 10_000_000)
-        whole("data.segment", self.segment, 1, 65_536)
-        whole("data.segments", self.segments, 1, 1024)
-        whole("data.batch_size", self.batch_size, 1, 65_536)
-        whole("data.streams", self.streams, 1, 65_536)
+        sizes = {"vocabulary": (2, 10_000_000), "segment": (1, 65_536), "segments": (1, 1024)}
+        for name, (low, high) in (sizes | {"batch_size": (1, 65_536), "streams": (1, 65_536)}).items():
+            whole(f"data.{name}", getattr(self, name), low, high)
         check_number("data.held_out", self.held_out, 0.0, 0.4, open_low=True)
         for name in ("train_limit", "valid_limit"):
             if getattr(self, name) is not None:
@@ -154,21 +152,25 @@ def load_text(config: TextConfig, *, data_root: Path | None = None) -> tuple[str
     Errors: InputError where a file is missing, too large or not UTF-8.
     """
     if config.family in CORPORA:
-        train, valid, test = (
-            find_data(data_root, path, f"the text {config.family}") for path in CORPORA[config.family]
-        )
+        named = f"the text {config.family}"
+        train, valid, test = (find_data(data_root, path, named) for path in CORPORA[config.family])
         return read(train), read(valid if config.part == "valid" else test)
-    if config.family in SINGLE:
-        text = read(find_data(data_root, SINGLE[config.family], f"the text {config.family}"))
-    elif config.family == "python-docs":
-        from pydoc_data import topics
 
-        text = "\n\n".join(entry for _, entry in sorted(topics.topics.items()))
-    else:
-        text = read(Path(config.family.removeprefix("file:")))
+    text = single_text(config.family, data_root)
     kept = int(config.held_out * len(text))
     first, second = len(text) - 2 * kept, len(text) - kept
     return text[:first], text[first:second] if config.part == "valid" else text[second:]
+
+
+def single_text(family: str, data_root: Path | None) -> str:
+    """A text that is one piece: an installed one, a file under the data root, or file:PATH."""
+    if family in SINGLE:
+        return read(find_data(data_root, SINGLE[family], f"the text {family}"))
+    if family == "python-docs":
+        from pydoc_data import topics
+
+        return "\n\n".join(entry for _, entry in sorted(topics.topics.items()))
+    return read(Path(family.removeprefix("file:")))
 
 
 def read(path: Path) -> str:
