@@ -7,17 +7,19 @@ from dataclasses import dataclass
 from torch import nn
 
 from jiio.models import ModelConfig, build
+from jiio.tasks.frame.choices import lists_choices
 from jiio.tasks.solving.networks import ReferenceConfig, SolvedConfig, reference
 
 from .data import ClassifyDataConfig
 
 
+@lists_choices
 @dataclass(frozen=True)
 class NetworkConfig(SolvedConfig):
     """The classifier.
 
     Args:
-        cell: Dense, Monotone, Conv, Multiscale, or Reference (a plain convolutional network), and its sizes
+        cell: what it is made of, one of {network} (Reference is a plain convolutional network), and its sizes
         solver: how the equilibrium is solved
         adjoint: how it is differentiated
         atol: absolute tolerance of the residual, of the equilibrium and of its adjoint system

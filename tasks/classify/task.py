@@ -20,7 +20,7 @@ from torch import Tensor, nn
 import jiio
 from jiio import attacks
 from jiio.attacks import Target, ThreatModel
-from jiio.checks import JiioError, fail
+from jiio.checks import JiioError, check_instance, fail
 from jiio.tasks.classify.networks import NetworkConfig
 from jiio.tasks.frame.checkpoint import Checkpoint
 from jiio.tasks.frame.choices import Choice, lists_choices
@@ -203,12 +203,11 @@ class Classify(AbstractTask):
 
     @classmethod
     def trained(cls, checkpoint: Checkpoint) -> nn.Module:
-        """The network of a checkpoint as it is used in the end; no data are needed."""
-        config = checkpoint.config
-        assert isinstance(config, ClassifyConfig)
+        """The network of a checkpoint as it is used in the end, in evaluation mode; no data are needed."""
+        config = check_instance("checkpoint.config", checkpoint.config, ClassifyConfig)
         model = config.build()
         checkpoint.restore_model(model)
-        return config.deployed(model)
+        return config.deployed(model).eval()
 
 
 def images_of(at: Sequence[tuple[AbstractDefence, Batch]]) -> list[Clean | Attacked]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any
 
 from torch import Tensor
 
@@ -47,25 +46,21 @@ class SolveConfig:
 
     def __post_init__(self) -> None:
         whole("solve.max_steps", self.max_steps, 2, 100_000)
-        self.arguments()
+        self.solve_settings()
 
-    def arguments(self) -> dict[str, Any]:
-        """The options of :class:`jiio.models.TransformerModel`."""
+    def solve_settings(self) -> jiio.SolveSettings:
+        """Of the equilibrium; a failure is no warning, because the log has the share that converged."""
         solver = self.solver.make("solver", "solve.solver")
         tolerance = jiio.Tolerance(atol=self.atol, rtol=self.rtol)
         adjoint = self.adjoint.make("adjoint", "solve.adjoint")
         if isinstance(adjoint, (jiio.KKT, jiio.Envelope)):
             remedy = "An equilibrium has no objective: Implicit, Phantom or Unrolled."
             fail("solve.adjoint.name", "one for an equilibrium", self.adjoint.name, remedy, ConfigError)
+
+        # Where nothing else is said, the adjoint system is solved as the state is.
         if self.adjoint == Choice("Implicit"):
             adjoint = jiio.Implicit(solver=solver, tolerance=tolerance, max_steps=self.max_steps)
-        return {
-            "solver": solver,
-            "adjoint": adjoint,
-            "tolerance": tolerance,
-            "max_steps": self.max_steps,
-            "on_failure": "ignore",  # the log has the share that converged
-        }
+        return jiio.SolveSettings(solver, adjoint, tolerance, self.max_steps, on_failure="ignore")
 
 
 @dataclass(frozen=True)
@@ -99,7 +94,7 @@ class Equilibrium(AbstractDepth):
     """The fixed point of one layer."""
 
     def build(self, config: TransformerConfig, solve: SolveConfig) -> AbstractSequenceModel:
-        return TransformerModel(config, **solve.arguments())
+        return TransformerModel(config, **solve.solve_settings().arguments())
 
     def read(self, model: AbstractSequenceModel, x: Tensor, memory: Memory | None, *, penalty: bool) -> Reading:
         assert isinstance(model, TransformerModel)
@@ -131,7 +126,7 @@ class WeightTied(AbstractDepth):
         check_integer("depth.options.mask_seed", self.mask_seed, 0)
 
     def build(self, config: TransformerConfig, solve: SolveConfig) -> AbstractSequenceModel:
-        return TransformerModel(config, **solve.arguments())
+        return TransformerModel(config, **solve.solve_settings().arguments())
 
     def read(self, model: AbstractSequenceModel, x: Tensor, memory: Memory | None, *, penalty: bool) -> Reading:
         assert isinstance(model, TransformerModel)

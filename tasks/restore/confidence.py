@@ -49,5 +49,7 @@ def expected_error(
         y = operator.measure(image, generator(seed, "confidence", draw))
         again = restore_tiled(restorer, y, operator, progress=progress, **settings).image
         total += (operator.keep(y, again) - image).square().mean((0, 1), keepdim=True)
+
+    # (1, 1, H, W): the mean over the draws, and then over a small square around every pixel.
     near = F.pad(total / draws, (NEAR // 2,) * 4, mode="replicate")
     return F.avg_pool2d(near, NEAR, stride=1).sqrt()

@@ -84,6 +84,8 @@ class ImageRestorer(AbstractRestorer):
         strength = self.strength or (HOLES if isinstance(operator, Inpaint) else USUAL)
         options = {"tolerance": TOLERANCE, "max_steps": 60, "on_failure": "ignore", "adjoint": jiio.Detached()}
         options |= {"solver": jiio.Anderson(memory=5)} | settings
+
+        # A solve at one level leaves the start of the next: image, state and multiplier.
         x, z, mu = operator.start(y), None, None
         cell = vjp = 0
         for level in strength.levels:
@@ -91,6 +93,7 @@ class ImageRestorer(AbstractRestorer):
             solution = jiio.solve(problem, x, z, multiplier=mu, **options)
             x, z, mu = solution.x, solution.z, solution.multiplier
             cell, vjp = cell + solution.evaluations.cell, vjp + solution.evaluations.vjp
+
         done = Restoration.of(solution.x, solution)
         return dataclasses.replace(done, evaluations=cell, vjps=vjp)
 

@@ -1,4 +1,4 @@
-"""Denoising and inpainting by joint optimisation over the latent code of an equilibrium decoder.
+"""The task ``restore``: an equilibrium decoder is trained to restore images by joint optimisation over its latent code.
 
 The paper's inverse problems (Gurumurthy et al. 2021): for a measurement y = A(image) + noise, minimise over the code x
 
@@ -18,11 +18,12 @@ import torch
 from torch import Tensor, nn
 
 import jiio
-from jiio.checks import JiioError
+from jiio.checks import JiioError, check_instance
 from jiio.diagnostics import jacobian_penalty
 from jiio.layout import detach
 from jiio.models import build
 from jiio.outputs.seeds import generator
+from jiio.tasks.frame.checkpoint import Checkpoint
 from jiio.tasks.frame.choices import Choice
 from jiio.tasks.frame.config import RunConfig, whole
 from jiio.tasks.frame.load import ConfigError
@@ -38,102 +39,6 @@ from jiio.tasks.solving.settings import JointConfig
 from .compare.baselines import Case, best, serving
 
 Row = dict[str, str | float]
-
-
-class Restore(AbstractTask):
-    """The task ``restore`` of a training configuration."""
-
-    def __init__(self, config: RestoreConfig, *, data_root: Path | None = None) -> None:
-        self.config = config
-        self.device = torch.device(config.device)
-        self.corruption = config.corruption.make("corruption", "corruption")
-        self.settings = config.joint.arguments()
-        self.images = load_images(config.data, data_root=data_root)
-        self.draw(1, "check", 0)  # a hole larger than the image ends here, before anything is written
-
-    def draw(self, batch: int, purpose: str, step: int) -> LinearMap:
-        """The corruption of one batch, a pure function of (seed, purpose, step)."""
-        size = self.config.data.size
-        source = generator(self.config.seed, "corruption", purpose, step)
-        return self.corruption.draw(batch, size, size, generator=source)
-
-    def model(self) -> LatentRestorer:
-        decoder = build(self.config.model.plan(self.config.data))
-        shape = (self.config.data.channels, self.config.data.size, self.config.data.size)
-        mean = self.images.train.mean(0) if len(self.images.train) else torch.full(shape, 0.5)
-        return LatentRestorer(decoder, mean, prior=self.config.model.prior)
-
-    def loss(self, model: nn.Module, step: int) -> tuple[Tensor, dict[str, float]]:
-        """Squared error against the clean image where the adjoint reaches z, else the inner objective itself."""
-        assert isinstance(model, LatentRestorer)
-        seed = self.config.seed
-        clean = training_batch(self.images.train, self.config.data, seed=seed, step=step)
-        operator = self.draw(len(clean), "train", step)
-        y = operator.measure(clean, generator(seed, "noise", "train", step)).to(self.device)
-        clean = clean.to(self.device)
-        restored, solution = model.restore(y, operator, on_failure="ignore", **self.settings)
-        error = (restored - clean).square().flatten(1).sum(1)
-        outer = error if "z" in solution.differentiable else solution.value
-        good = solution.status != jiio.Status.NONFINITE
-        loss = torch.where(good, outer, torch.zeros_like(outer)).sum() / good.sum().clamp_min(1)
-        problem = model.problem(y, operator)
-        source = generator(seed, "probe", step)
-        penalty = jacobian_penalty(problem.cell, detach(solution.z), detach(solution.x), generator=source).mean()
-        figures = {
-            "error": float(error.detach().mean()),
-            "psnr": float(psnr(restored.detach(), clean).mean()),
-            "jacobian": float(penalty.detach()),
-            "converged": float(solution.converged.float().mean()),
-            "evaluations": float(solution.evaluations.cell),
-        }
-        return loss + self.config.model.jacobian * penalty, figures
-
-    def evaluate(self, model: nn.Module) -> list[Row]:
-        """Ours beside the classical restorers on the test images; noiseless inpainting keeps the known pixels."""
-        assert isinstance(model, LatentRestorer)
-        case = self.case(self.images.test, "test")
-        clean, operator, y = case.clean, case.operator, case.y
-        with torch.no_grad():
-            rows = [
-                figures(name, case.finished(image), clean, operator) for name, image in self.classical(case).items()
-            ]
-            begin = time.perf_counter()
-            settings = self.settings | {"adjoint": jiio.Detached(), "max_steps": max(200, self.config.joint.max_steps)}
-            restored, solution = model.restore(y.to(self.device), operator, on_failure="ignore", **settings)
-            seconds = time.perf_counter() - begin
-        ours = figures("joint (jiio)", case.finished(restored.cpu()), clean, operator)
-        ours |= {
-            "evaluations": float(solution.evaluations.cell),
-            "VJPs": float(solution.evaluations.vjp),
-            "converged": float(solution.converged.float().mean()),
-            "seconds": seconds,
-        }
-        return [*rows, ours]
-
-    def case(self, clean: Tensor, purpose: str) -> Case:
-        """Images with their corruption."""
-        operator = self.draw(len(clean), purpose, 0)
-        return Case(clean, operator, operator.measure(clean, generator(self.config.seed, "noise", purpose, 0)))
-
-    def classical(self, case: Case) -> dict[str, Tensor]:
-        """The baselines by name, tuned on training images."""
-        start = case.operator.start(case.y)
-        named = {"start": start}
-        if len(self.images.train) > 0:
-            named["mean image"] = self.images.train.mean(0).expand_as(start)
-            tuning = [self.case(self.images.train[:10], "tune")]
-            for baseline in serving(case.operator):
-                named[baseline.name] = baseline(case.y, case.operator, best(baseline, tuning))
-        return named
-
-
-def figures(name: str, restored: Tensor, clean: Tensor, operator: LinearMap) -> Row:
-    """One row of the table: means over the images."""
-    row: Row = {"method": name, "PSNR": float(psnr(restored, clean).mean())}
-    if isinstance(operator, Inpaint):
-        row["PSNR in the hole"] = float(psnr(restored, clean, mask=1 - operator.mask).mean())
-    row["SSIM"] = float(ssim(restored, clean).mean())
-    return row
 
 
 @dataclass(frozen=True)
@@ -166,3 +71,124 @@ class RestoreConfig(RunConfig):
         except Exception as error:  # a class of one's own may raise anything
             told = f"{self.corruption.name} cannot draw for these images ({type(error).__name__}: {error})"
             raise ConfigError(f"corruption: {told}.") from error
+
+
+class Restore(AbstractTask):
+    """The task ``restore`` of a training configuration."""
+
+    def __init__(self, config: RestoreConfig, *, data_root: Path | None = None) -> None:
+        self.config = config
+        self.device = torch.device(config.device)
+        self.corruption = config.corruption.make("corruption", "corruption")
+        self.settings = config.joint.arguments()
+        self.images = load_images(config.data, data_root=data_root)
+        self.draw(1, "check", 0)  # a hole larger than the image ends here, before anything is written
+
+    def draw(self, batch: int, purpose: str, step: int) -> LinearMap:
+        """The corruption of one batch, a pure function of (seed, purpose, step)."""
+        size = self.config.data.size
+        source = generator(self.config.seed, "corruption", purpose, step)
+        return self.corruption.draw(batch, size, size, generator=source)
+
+    def model(self) -> LatentRestorer:
+        images, config = self.images.train, self.config.data
+        grey = torch.full((config.channels, config.size, config.size), 0.5)
+        return build_restorer(self.config, images.mean(0) if len(images) else grey)
+
+    def loss(self, model: nn.Module, step: int) -> tuple[Tensor, dict[str, float]]:
+        """Squared error against the clean image where the adjoint reaches z, else the inner objective itself."""
+        assert isinstance(model, LatentRestorer)
+        seed = self.config.seed
+        clean = training_batch(self.images.train, self.config.data, seed=seed, step=step)
+        operator = self.draw(len(clean), "train", step)
+        y = operator.measure(clean, generator(seed, "noise", "train", step)).to(self.device)
+        clean = clean.to(self.device)
+        restored, solution = model.restore(y, operator, on_failure="ignore", **self.settings)
+
+        error = (restored - clean).square().flatten(1).sum(1)
+        penalty = self.penalty(model.problem(y, operator), solution, step)
+        figures = {
+            "error": float(error.detach().mean()),
+            "psnr": float(psnr(restored.detach(), clean).mean()),
+            "jacobian": float(penalty.detach()),
+            "converged": float(solution.converged.float().mean()),
+            "evaluations": float(solution.evaluations.cell),
+        }
+        # Where the adjoint does not reach z, what is trained is the inner objective itself.
+        outer = error if "z" in solution.differentiable else solution.value
+        return finite_mean(outer, solution) + self.config.model.jacobian * penalty, figures
+
+    def penalty(self, problem: jiio.Problem, solution: jiio.Solution, step: int) -> Tensor:
+        """The Jacobian penalty at the solution, a scalar."""
+        source = generator(self.config.seed, "probe", step)
+        return jacobian_penalty(problem.cell, detach(solution.z), detach(solution.x), generator=source).mean()
+
+    def evaluate(self, model: nn.Module) -> list[Row]:
+        """Ours beside the classical restorers on the test images; noiseless inpainting keeps the known pixels."""
+        assert isinstance(model, LatentRestorer)
+        case = self.case(self.images.test, "test")
+        with torch.no_grad():
+            rows = [
+                figures(name, case.finished(image), case.clean, case.operator)
+                for name, image in self.classical(case).items()
+            ]
+            return [*rows, self.joint(model, case)]
+
+    def joint(self, model: LatentRestorer, case: Case) -> Row:
+        """Our row, with what the solve took."""
+        begin = time.perf_counter()
+        settings = self.settings | {"adjoint": jiio.Detached(), "max_steps": max(200, self.config.joint.max_steps)}
+        y = case.y.to(self.device)
+        restored, solution = model.restore(y, case.operator, on_failure="ignore", **settings)
+        seconds = time.perf_counter() - begin
+        return figures("joint (jiio)", case.finished(restored.cpu()), case.clean, case.operator) | {
+            "evaluations": float(solution.evaluations.cell),
+            "VJPs": float(solution.evaluations.vjp),
+            "converged": float(solution.converged.float().mean()),
+            "seconds": seconds,
+        }
+
+    @classmethod
+    def trained(cls, checkpoint: Checkpoint) -> LatentRestorer:
+        """The decoder around its mean image, in evaluation mode; the mean comes with the weights."""
+        config = check_instance("checkpoint.config", checkpoint.config, RestoreConfig)
+        data = config.data
+        model = build_restorer(config, torch.zeros(data.channels, data.size, data.size))
+        checkpoint.restore_model(model)
+        return model.eval()
+
+    def case(self, clean: Tensor, purpose: str) -> Case:
+        """Images with their corruption."""
+        operator = self.draw(len(clean), purpose, 0)
+        return Case(clean, operator, operator.measure(clean, generator(self.config.seed, "noise", purpose, 0)))
+
+    def classical(self, case: Case) -> dict[str, Tensor]:
+        """The baselines by name, tuned on training images."""
+        start = case.operator.start(case.y)
+        named = {"start": start}
+        if len(self.images.train) > 0:
+            named["mean image"] = self.images.train.mean(0).expand_as(start)
+            tuning = [self.case(self.images.train[:10], "tune")]
+            for baseline in serving(case.operator):
+                named[baseline.name] = baseline(case.y, case.operator, best(baseline, tuning))
+        return named
+
+
+def build_restorer(config: RestoreConfig, mean: Tensor) -> LatentRestorer:
+    """A freshly initialised decoder around a mean image (C, H, W)."""
+    return LatentRestorer(build(config.model.plan(config.data)), mean, prior=config.model.prior)
+
+
+def finite_mean(value: Tensor, solution: jiio.Solution) -> Tensor:
+    """The mean of ``value`` (B,) over the samples whose solve did not break down: a training goes on without them."""
+    good = solution.status != jiio.Status.NONFINITE
+    return torch.where(good, value, torch.zeros_like(value)).sum() / good.sum().clamp_min(1)
+
+
+def figures(name: str, restored: Tensor, clean: Tensor, operator: LinearMap) -> Row:
+    """One row of the table: means over the images."""
+    row: Row = {"method": name, "PSNR": float(psnr(restored, clean).mean())}
+    if isinstance(operator, Inpaint):
+        row["PSNR in the hole"] = float(psnr(restored, clean, mask=1 - operator.mask).mean())
+    row["SSIM"] = float(ssim(restored, clean).mean())
+    return row

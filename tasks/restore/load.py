@@ -1,9 +1,12 @@
-"""The restorer in a checkpoint."""
+"""From the name of weights, a file or the folder of a training to the restorer in it."""
 
 from __future__ import annotations
 
 from jiio.checks import fail
+from jiio.tasks.frame.checkpoint import load
 from jiio.tasks.frame.files import InputError
+from jiio.tasks.frame.shipped import shipped
+from jiio.tasks.frame.task import overrides, task_of
 
 from .base import AbstractRestorer
 
@@ -15,10 +18,6 @@ def load_restorer(argument: str, word: str) -> AbstractRestorer:
 
     Errors: InputError where there is none, CheckpointError where it is damaged.
     """
-    from jiio.tasks.frame.checkpoint import load
-    from jiio.tasks.frame.shipped import shipped
-    from jiio.tasks.frame.task import overrides, task_of
-
     checkpoint = load(shipped(argument, word, "weights", ".safetensors"))
     task = task_of(checkpoint)
     if not overrides(task, "restorer"):

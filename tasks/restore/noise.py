@@ -45,18 +45,12 @@ def estimate_sigma(image: Tensor, known: Tensor | None = None) -> float:
 
 def _variance(channel: Tensor, usable: Tensor) -> float:
     """Of the noise in one channel (H, W)."""
-    height, width = channel.shape
-    stride = max(1, math.ceil(math.sqrt(height * width / MOST)))
-    values, known, unclipped = (_patches(t, stride) for t in (channel, usable, (channel != 0) & (channel != 1)))
-    whole = known.all(1)
-    if int(whole.sum()) < LEAST:
-        expected = f"a picture with at least {LEAST} whole patches of {SIDE} x {SIDE} pixels to estimate the noise from"
-        fail("sigma", expected, f"one with {int(whole.sum())}", "Say how strong the noise is.")
-    clear = whole & (unclipped.double().mean(1) >= 1.0 - CLIPPED)
-    values = values[clear if int(clear.sum()) >= LEAST else whole]  # (N, SIDE^2)
+    values = _measured(channel, usable)  # (N, SIDE^2)
     texture = _texture(values)
     limit = _limit()
     least = float(_spectrum(values)[0].clamp_min(0.0))
+
+    # The level says which patches are flat, and the flat patches say what the level is.
     for _ in range(20):
         flat = values[texture <= limit * least]
         if len(flat) < LEAST:
@@ -66,6 +60,19 @@ def _variance(channel: Tensor, usable: Tensor) -> float:
         if abs(least - before) <= 1e-4 * before:
             return float(spectrum[:LOWEST].mean().clamp_min(0.0))
     return least
+
+
+def _measured(channel: Tensor, usable: Tensor) -> Tensor:
+    """The patches (N, SIDE^2) that were measured everywhere, without the clipped ones as long as enough are left."""
+    height, width = channel.shape
+    stride = max(1, math.ceil(math.sqrt(height * width / MOST)))
+    values, known, unclipped = (_patches(t, stride) for t in (channel, usable, (channel != 0) & (channel != 1)))
+    whole = known.all(1)
+    if int(whole.sum()) < LEAST:
+        expected = f"a picture with at least {LEAST} whole patches of {SIDE} x {SIDE} pixels to estimate the noise from"
+        fail("sigma", expected, f"one with {int(whole.sum())}", "Say how strong the noise is.")
+    clear = whole & (unclipped.double().mean(1) >= 1.0 - CLIPPED)
+    return values[clear if int(clear.sum()) >= LEAST else whole]
 
 
 def _patches(x: Tensor, stride: int) -> Tensor:

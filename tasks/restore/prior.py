@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from jiio.checks import check_choice, check_number, fail
+from jiio.checks import check_choice, check_instance, check_number, fail
 from jiio.models.images.prior import ImagePrior, ImagePriorConfig
 from jiio.outputs.seeds import generator
 from jiio.tasks.frame.checkpoint import Checkpoint
@@ -169,15 +169,19 @@ class Prior(AbstractTask):
         return noisy - gradient, z, u
 
     def loss(self, model: nn.Module, step: int) -> tuple[Tensor, dict[str, float]]:
+        """The error of the denoised patches, weighted by their noise, and the residual after the unrolled steps."""
         assert isinstance(model, ImagePrior)
         clean, noisy, level = self.noisy_patches(step)
         unroll = self.config.unroll
         source = generator(self.config.seed, "unroll", step)
         steps = int(torch.randint(unroll.low, unroll.high + 1, (), generator=source))
+
+        # The residual is relative, |f(z) - z|^2 / |z|^2, and only its numerator is trained.
         with torch.autocast(self.device.type, self.low, enabled=self.low != torch.float32):
             denoised, z, u = self.denoise(model, noisy, level, steps)
             residual = (model.cell(z, u) - z).float().square().mean() / z.detach().float().square().mean()
         error = (denoised.float() - clean).square().flatten(1).mean(1)
+
         # An error of a noisy patch counts for less: between equal weight per patch and equal weight per decibel.
         loss = (error / (level.square() + 1e-4).sqrt()).mean()
         figures = {
@@ -188,18 +192,18 @@ class Prior(AbstractTask):
         }
         return loss + unroll.penalty * residual, figures
 
-    @staticmethod
-    def network(checkpoint: Checkpoint) -> ImagePrior:
-        """The trained network."""
-        assert isinstance(checkpoint.config, PriorConfig)
-        model = ImagePrior(checkpoint.config.model)
+    @classmethod
+    def trained(cls, checkpoint: Checkpoint) -> ImagePrior:
+        """The network of a checkpoint, in evaluation mode."""
+        config = check_instance("checkpoint.config", checkpoint.config, PriorConfig)
+        model = ImagePrior(config.model)
         checkpoint.restore_model(model)
-        return model
+        return model.eval()
 
     @classmethod
     def restorer(cls, checkpoint: Checkpoint) -> AbstractRestorer:
         """The restorer that these weights make."""
-        return ImageRestorer(cls.network(checkpoint))
+        return ImageRestorer(cls.trained(checkpoint))
 
     def evaluate(self, model: nn.Module) -> list[dict[str, str | float]]:
         """Restorers are measured on pictures of their own size, by :func:`.compare.benchmark.benchmark`."""
@@ -211,7 +215,7 @@ class Direct(Prior):
 
     @classmethod
     def restorer(cls, checkpoint: Checkpoint) -> AbstractRestorer:
-        return DirectRestorer(cls.network(checkpoint))
+        return DirectRestorer(cls.trained(checkpoint))
 
     def denoise(self, model: ImagePrior, noisy: Tensor, level: Tensor, steps: int) -> tuple[Tensor, Tensor, Tensor]:
         residual, z, u = model.unrolled(noisy.contiguous(memory_format=torch.channels_last), level, steps)

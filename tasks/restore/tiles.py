@@ -9,7 +9,7 @@ the same grid whatever the tiles.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -85,6 +85,16 @@ class Strip:
     last: int
     weight: Tensor
 
+    @property
+    def inside(self) -> slice:
+        """The part that counts, in pixels of the window."""
+        return slice(self.first, self.last)
+
+    @property
+    def place(self) -> slice:
+        """The part that counts, in pixels of the picture."""
+        return slice(self.start + self.first, self.start + self.last)
+
 
 def strips(size: int, tile: int, overlap: int) -> list[Strip]:
     """Windows that cover an axis of ``size`` pixels, evenly spaced, as few as will do and no longer than needed.
@@ -99,20 +109,27 @@ def strips(size: int, tile: int, overlap: int) -> list[Strip]:
     tile = math.ceil((size + (count - 1) * overlap) / count / STEP) * STEP
     starts = [(size - tile) * i // (count - 1) // STEP * STEP for i in range(count)]
     ends = [start + tile for start in starts[:-1]] + [size]
-    middles = [(start + end) / 2 for start, end in zip(starts[1:], ends[:-1], strict=True)]
+
+    # Neighbours hand over in the middle of what they share, half a ramp on either side of it.
     half = overlap // 8
+    middles = [(start + end) / 2 for start, end in zip(starts[1:], ends[:-1], strict=True)]
     found = []
-    for i, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        first = start if i == 0 else math.floor(middles[i - 1]) - half
-        last = end if i == count - 1 else math.ceil(middles[i]) + half
-        places = torch.arange(first, last) + 0.5
-        weight = torch.ones(last - first)
-        if i > 0:
-            weight *= ((places - middles[i - 1]) / (2 * half) + 0.5).clamp(0, 1)
-        if i < count - 1:
-            weight *= (0.5 - (places - middles[i]) / (2 * half)).clamp(0, 1)
+    for start, end, before, after in zip(starts, ends, [None, *middles], [*middles, None], strict=True):
+        first = start if before is None else math.floor(before) - half
+        last = end if after is None else math.ceil(after) + half
+        weight = _weight(torch.arange(first, last) + 0.5, before, after, 2 * half)
         found.append(Strip(start, end - start, first - start, last - start, weight))
     return found
+
+
+def _weight(places: Tensor, before: float | None, after: float | None, ramp: int) -> Tensor:
+    """How much pixels at ``places`` count: rising over ``ramp`` pixels around ``before``, falling around ``after``."""
+    weight = torch.ones(len(places))
+    if before is not None:
+        weight *= ((places - before) / ramp + 0.5).clamp(0, 1)
+    if after is not None:
+        weight *= (0.5 - (places - after) / ramp).clamp(0, 1)
+    return weight
 
 
 def grid(height: int, width: int, tile: int, overlap: int) -> list[tuple[Strip, Strip]]:
@@ -163,34 +180,48 @@ def restore_tiled(
     """
     check_tiles(tile, overlap)
     shape = operator.start(y).shape
-    image = y.new_zeros(shape)
-    tiles: list[Tile] = []
-    evaluations = vjps = 0
     places = grid(shape[2], shape[3], tile, overlap)
+    image, tiles, evaluations, vjps = y.new_zeros(shape), [], 0, 0
+
     for row, column in places:
         window = Window(row.start, column.start, row.length, column.length)
         part = operator if len(places) == 1 else operator.window(*window)
         measured = (y if len(places) == 1 else operator.window_of(y, *window)).to(device)
         weight = row.weight[:, None] * column.weight
-        top, left = row.start + row.first, column.start + column.first
-        done = []
+        records = []
         for i in range(len(y)):  # one by one: a batch would take that much more memory and no less time
-            with torch.no_grad():
-                restored = restorer.restore(measured[i : i + 1], part, on_failure="ignore", **settings)
-                done.append(account(window, restored))
-                usable = math.isfinite(done[-1].residual)
-                patch = (restored.image if usable else part.start(measured[i : i + 1]))[0]
-            patch = patch[:, row.first : row.last, column.first : column.last].to(image)
-            image[i, :, top : top + patch.shape[1], left : left + patch.shape[2]] += patch * weight
+            restored, patch = restore_window(restorer, measured[i : i + 1], part, settings)
+            patch = patch[:, row.inside, column.inside].to(image)
+            image[i, :, row.place, column.place] += patch * weight
+            records.append(account(window, restored))
             evaluations, vjps = evaluations + restored.evaluations, vjps + restored.vjps
-        tiles.append(Tile.worst(done))
+
+        tiles.append(Tile.worst(records))
         if progress is not None:
             progress(tiles[-1], len(places))
     return TiledRestoration(image, tuple(tiles), evaluations, vjps)
 
 
+@torch.no_grad()
+def restore_window(
+    restorer: AbstractRestorer, y: Tensor, operator: LinearMap, settings: Mapping[str, Any]
+) -> tuple[Restoration, Tensor]:
+    """The restoration of one window from its measurement y (1, ...), and the pixels (C, h, w) that are shown of it:
+    where the solve broke down, those that it started from.
+    """
+    restored = restorer.restore(y, operator, on_failure="ignore", **settings)
+    shown = restored.image if math.isfinite(residual_of(restored)) else operator.start(y)
+    return restored, shown[0]
+
+
+def residual_of(restored: Restoration) -> float:
+    """The largest of the batch; infinite where a pixel is not finite."""
+    whole = bool(torch.isfinite(restored.image).all())
+    return float(restored.residual.max()) if whole else math.inf
+
+
 def account(window: Window, restored: Restoration) -> Tile:
     """The record of one window."""
     whole = bool(torch.isfinite(restored.image).all())
-    residual = float(restored.residual.max()) if whole else math.inf
-    return Tile(window, whole and bool(restored.converged.all()), residual, int(restored.solution.steps.max()))
+    converged = whole and bool(restored.converged.all())
+    return Tile(window, converged, residual_of(restored), int(restored.solution.steps.max()))

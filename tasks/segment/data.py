@@ -1,4 +1,7 @@
-"""Images with a class for every pixel, and the batches of a training. A mask has 255 where a pixel has no class."""
+"""Images with a class for every pixel: which there are, how they are had, and the batches of a training.
+
+A mask has 255 where a pixel has no class.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +23,8 @@ from jiio.tasks.images.config import DataConfig
 from jiio.tasks.images.families import load_images
 from jiio.tasks.images.sources import OFFLINE
 
-from .folders import CITYSCAPES, IGNORED, cityscapes_pairs, folder_pairs, read_pairs
-from .scenes import SHAPES, digits_at, render
+from .folders import CITYSCAPES, IGNORED, Pair, cityscapes_pairs, folder_pairs, read_pairs
+from .scenes import OBJECTS, SHAPES, digits_at, render, shape_at
 
 NAMES = {
     "scenes": ("background", *SHAPES),
@@ -69,6 +72,15 @@ class SegmentDataConfig:
             whole("data.size", side, DIGIT if self.family == "mnist" else 8, 2048)
         if self.channels not in (1, 3):
             fail("data.channels", "1 (grey) or 3 (colour)", self.channels)
+        self._check_classes()
+        whole("data.batch_size", self.batch_size, 1, 65_536)
+        check_number("data.test_share", self.test_share, 0.0, 1.0)
+        for name in ("train_limit", "test_limit"):
+            if getattr(self, name) is not None:
+                check_integer(f"data.{name}", getattr(self, name), 1)
+
+    def _check_classes(self) -> None:
+        """A folder says how many classes it has, and a family of ours knows."""
         if self.folder and self.classes is None:
             remedy = "Say how many classes its masks have, for example --data.classes 21."
             fail("data.classes", "a number for a folder", "none", remedy, ConfigError)
@@ -79,11 +91,6 @@ class SegmentDataConfig:
         whole("data.ignore", self.ignore, 0, 255)
         if self.classes is not None and self.ignore < self.classes:
             fail("data.ignore", f"a number that is no class, from {self.classes}", f"{self.ignore}", error=ConfigError)
-        whole("data.batch_size", self.batch_size, 1, 65_536)
-        check_number("data.test_share", self.test_share, 0.0, 1.0)
-        for name in ("train_limit", "test_limit"):
-            if getattr(self, name) is not None:
-                check_integer(f"data.{name}", getattr(self, name), 1)
 
     @property
     def folder(self) -> bool:
@@ -122,14 +129,10 @@ def load_segmented(config: SegmentDataConfig, *, data_root: Path | None = None) 
         train, test, classes = cityscapes_pairs(data_root)
         ignored = None
     else:
-        pairs = folder_pairs(Path(config.family.removeprefix("folder:")))
-        kept = len(pairs) - math.ceil(config.test_share * len(pairs))
-        train, test, ignored = pairs[:kept], pairs[kept:], config.ignore
-        classes = {i: i for i in range(len(config.names))}
-        if not train or not test:
-            came = f"{len(train)} and {len(test)} of {len(pairs)}"
-            remedy = "Change data.test_share, or add pictures."
-            fail("data.family", "pictures for training and for testing", came, remedy, InputError)
+        train, test = _divided(folder_pairs(Path(config.family.removeprefix("folder:"))), config.test_share)
+        classes, ignored = {i: i for i in range(len(config.names))}, config.ignore
+
+    # Decoding is what takes long: only what is used is read.
     parts = train[: config.train_limit], test[: config.test_limit]
     read = [read_pairs(part, config.shape, classes, ignored=ignored) for part in parts]
     for kind, (_, masks) in zip(("training", "test"), read, strict=True):
@@ -139,24 +142,41 @@ def load_segmented(config: SegmentDataConfig, *, data_root: Path | None = None) 
     return Segmented(*read[0], *read[1])
 
 
+def _divided(pairs: list[Pair], test_share: float) -> tuple[list[Pair], list[Pair]]:
+    """The pairs for training, and the last ones, at least that share of them, for testing."""
+    kept = len(pairs) - math.ceil(test_share * len(pairs))
+    if not 0 < kept < len(pairs):
+        came = f"{kept} and {len(pairs) - kept} of {len(pairs)}"
+        remedy = "Change data.test_share, or add pictures."
+        fail("data.family", "pictures for training and for testing", came, remedy, InputError)
+    return pairs[:kept], pairs[kept:]
+
+
 def _rendered(config: SegmentDataConfig, data_root: Path | None) -> Segmented:
+    """Scenes of shapes, or of digits, which are larger, so that there are at most two of them."""
+    if config.family == "scenes":
+        drawers, objects = [shape_at, shape_at], OBJECTS
+    else:
+        drawers, objects = [digits_at(*images) for images in _digits(data_root)], 2
+
     limits = config.train_limit, config.test_limit
     counts = [n if limit is None else min(n, limit) for n, limit in zip(RENDERED, limits, strict=True)]
-    purposes = ("train", "test")
-    if config.family == "scenes":
-        made = [render(n, config.shape, purpose) for n, purpose in zip(counts, purposes, strict=True)]
-        return Segmented(*made[0], *made[1])
+    # Training and test scenes have random numbers of their own, named by the purpose.
+    train, test = (
+        render(n, config.shape, purpose, draw=draw, objects=objects)
+        for n, purpose, draw in zip(counts, ("train", "test"), drawers, strict=True)
+    )
+    return Segmented(*train, *test)
+
+
+def _digits(data_root: Path | None) -> list[tuple[Tensor, Tensor]]:
+    """Images (N, 1, 28, 28) and labels (N,) of MNIST, for training and testing."""
     try:
         digits = load_images(DataConfig("mnist", DIGIT, 1), data_root=data_root)
     except InputError as error:
         raise InputError(str(error).replace(OFFLINE, "or use the scenes, which are rendered.")) from error
     assert digits.train_labels is not None and digits.test_labels is not None
-    sets = ((digits.train, digits.train_labels), (digits.test, digits.test_labels))
-    made = [
-        render(n, config.shape, purpose, draw=digits_at(*images), objects=2)
-        for n, purpose, images in zip(counts, purposes, sets, strict=True)
-    ]
-    return Segmented(*made[0], *made[1])
+    return [(digits.train, digits.train_labels), (digits.test, digits.test_labels)]
 
 
 def image_labels(masks: Tensor, classes: int) -> Tensor:

@@ -59,22 +59,33 @@ def cityscapes_pairs(data_root: Path | None) -> tuple[list[Pair], list[Pair], di
     except ImportError:
         remedy = "Install it: pip install torchvision; or use the scenes, which are rendered."
         fail("data.family", "torchvision for Cityscapes", "no such package", remedy, InputError)
+
+    root = _cityscapes_root(data_root)
+    train, test = (_cityscapes_split(torchvision, root, split) for split in ("train", "val"))
+    # What the benchmark leaves out of its evaluation has -1 or 255 as its training class.
+    classes = {c.id: c.train_id for c in torchvision.Cityscapes.classes if 0 <= c.train_id < len(CITYSCAPES)}
+    return train, test, classes
+
+
+def _cityscapes_root(data_root: Path | None) -> Path:
+    """The folder of the data set, with its pictures and masks unpacked."""
     named = data_root or (Path(os.environ["JIIO_DATA"]) if os.environ.get("JIIO_DATA") else None)
     root = None if named is None else named / "cityscapes"
     if root is None or not all((root / part).is_dir() for part in ("leftImg8bit", "gtFine")):
         came = "no --data-root and no JIIO_DATA" if root is None else f"no such folders in {root}"
         remedy = "Fetch both from cityscapes-dataset.com, or use the scenes, which are rendered."
         fail("data.family", "cityscapes/leftImg8bit and cityscapes/gtFine", came, remedy, InputError)
-    parts = []
-    for split in ("train", "val"):
-        try:
-            found = torchvision.Cityscapes(str(root), split=split, mode="fine", target_type="semantic")
-        except (RuntimeError, OSError) as error:
-            words = " ".join(str(error).split())[:160]
-            raise InputError(f"data.family: torchvision cannot use {root} ({words}).") from error
-        parts.append([(Path(image), Path(mask[0])) for image, mask in zip(found.images, found.targets, strict=True)])
-    classes = {c.id: c.train_id for c in torchvision.Cityscapes.classes if 0 <= c.train_id < len(CITYSCAPES)}
-    return parts[0], parts[1], classes
+    return root
+
+
+def _cityscapes_split(torchvision: Any, root: Path, split: str) -> list[Pair]:
+    """The pairs of one of its sets."""
+    try:
+        found = torchvision.Cityscapes(str(root), split=split, mode="fine", target_type="semantic")
+    except (RuntimeError, OSError) as error:
+        words = " ".join(str(error).split())[:160]
+        raise InputError(f"data.family: torchvision cannot use {root} ({words}).") from error
+    return [(Path(image), Path(mask[0])) for image, mask in zip(found.images, found.targets, strict=True)]
 
 
 def read_pairs(
@@ -93,16 +104,23 @@ def read_pairs(
     for picture, mask in tqdm(pairs, desc="reading", disable=None if len(pairs) > 50 else True):
         x = torch.from_numpy(read_image("data.family", picture, channels=shape[0])).permute(2, 0, 1)
         y = torch.from_numpy(read_mask(mask, classes, ignored))
-        if x.shape[1:] != y.shape:
-            came = f"{mask} with {y.shape[1]} x {y.shape[0]}"
-            size = f"{x.shape[2]} x {x.shape[1]}"
-            fail("data.family", f"a mask of the size of its picture, {size}", came, error=InputError)
+        _check_sizes(mask, x, y)
+
+        # First cut, then resized, so that nothing is stretched. No pixel of a mask may get a class between two others.
         x, y = (middle(part, shape[1:]) for part in (x, y))
         x = F.interpolate(x[None], size=shape[1:], mode="bicubic", antialias=True).clamp(0.0, 1.0)
         y = F.interpolate(y[None, None], size=shape[1:], mode="nearest-exact")
         pictures.append((x * 255).round().to(torch.uint8))
         masks.append(y[0])
     return torch.cat(pictures), torch.cat(masks)
+
+
+def _check_sizes(mask: Path, x: Tensor, y: Tensor) -> None:
+    """A mask (H, W) has a class for every pixel of its picture (C, H, W)."""
+    if x.shape[1:] != y.shape:
+        came = f"{mask} with {y.shape[1]} x {y.shape[0]}"
+        size = f"{x.shape[2]} x {x.shape[1]}"
+        fail("data.family", f"a mask of the size of its picture, {size}", came, error=InputError)
 
 
 def read_mask(path: Path, classes: Mapping[int, int], ignored: int | None) -> np.ndarray:
@@ -116,6 +134,8 @@ def read_mask(path: Path, classes: Mapping[int, int], ignored: int | None) -> np
             came, remedy = f"{path} with the colours {image.mode}", "Save class numbers, not colours."
             fail("data.family", "a mask of whole numbers, one per pixel (grey or palette)", came, remedy, InputError)
         numbers = np.asarray(image).astype(np.uint8)
+
+    # number in the file -> class, for all 256 numbers
     table = np.full(256, IGNORED, np.uint8)
     table[list(classes)] = list(classes.values())
     found = set(np.unique(numbers).tolist())

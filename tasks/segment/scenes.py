@@ -24,10 +24,13 @@ Drawer = Callable[[int, int, int, torch.Generator], tuple[Tensor, Tensor]]
 
 
 def uniform(source: torch.Generator, low: float, high: float, *shape: int) -> Tensor:
+    """Numbers between ``low`` and ``high``, of the given shape."""
     return low + (high - low) * torch.rand(shape, generator=source)
 
 
-def texture(batch: int, channels: int, height: int, width: int, low: float, high: float, source: torch.Generator):
+def texture(
+    batch: int, channels: int, height: int, width: int, low: float, high: float, source: torch.Generator
+) -> Tensor:
     """(B, C, H, W): two random colours between ``low`` and ``high``, mixed by a grating and by smooth noise."""
     first, second = (uniform(source, low, high, batch, channels, 1, 1) for _ in range(2))
     frequency, angle, phase = (uniform(source, *b, batch, 1, 1) for b in ((0.1, 1.2), (0, math.pi), (0, 2 * math.pi)))
@@ -42,8 +45,12 @@ def shape_at(height: int, width: int, batch: int, source: torch.Generator) -> tu
     """One shape per scene: where it is (B, H, W) in {0, 1}, and which (B,) from 1; turned, scaled, anywhere."""
     kind = torch.randint(len(SHAPES), (batch,), generator=source)
     side = min(height, width)
+
+    # Of every scene (B, 1, 1): size, turn and place of its shape.
     radius, angle = uniform(source, 0.17, 0.32, batch, 1, 1) * side, uniform(source, 0, 2 * math.pi, batch, 1, 1)
     top, left = uniform(source, 0.1, 0.9, batch, 1, 1) * height, uniform(source, 0.1, 0.9, batch, 1, 1) * width
+
+    # Pixels in the coordinates (u, v) of the shape, in which its radius is 1.
     y, x = torch.arange(height)[:, None] - top, torch.arange(width) - left
     u, v = (x * angle.cos() + y * angle.sin()) / radius, (y * angle.cos() - x * angle.sin()) / radius
     far, reach = (u * u + v * v).sqrt(), torch.maximum(u.abs(), v.abs())

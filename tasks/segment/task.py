@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 import jiio
 from jiio import attacks
-from jiio.checks import check_number
+from jiio.checks import check_instance, check_number
 from jiio.models import EquilibriumModel, SceneScores
-from jiio.tasks.frame import drawings as figures
+from jiio.tasks.frame import drawings
+from jiio.tasks.frame.checkpoint import Checkpoint
 from jiio.tasks.frame.config import RunConfig
 from jiio.tasks.frame.task import AbstractTask, Figure
 
@@ -102,11 +103,17 @@ class Segment(AbstractTask):
         x, masks, labels = (part.to(self.device) for part in batch)
         seen = see(model, x.to(next(model.parameters()).dtype))
         pixels, image = cross_entropy(seen.scores.pixels, masks), cross_entropy(seen.scores.image, labels)
-        counts = confusion(seen.scores.pixels.argmax(1), masks, self.classes).sum(0)
-        told: dict[str, Figure] = {
+        told = {
             "epoch": step * len(x) / len(self.data.train),
             "pixel_cross_entropy": float(pixels.detach()),
             "image_cross_entropy": float(image.detach()),
+        }
+        return pixels + self.config.weight * image, told | self.figures(seen, masks, labels)
+
+    def figures(self, seen: Seen, masks: Tensor, labels: Tensor) -> dict[str, Figure]:
+        """For the log: shares that are right, of pixels (B, H, W) and of images (B,), and what the solve took."""
+        counts = confusion(seen.scores.pixels.argmax(1), masks, self.classes).sum(0)
+        told: dict[str, Figure] = {
             "pixel_accuracy": float(pixel_accuracy(counts)),
             "mean_iou": float(mean_iou(counts)),
             "accuracy": float((seen.scores.image.argmax(1) == labels).float().mean()),
@@ -115,7 +122,7 @@ class Segment(AbstractTask):
         if seen.solution is not None:
             made = seen.solution.evaluations
             told |= {"evaluations": float(made.cell), "vjps": lambda: float(made.adjoint_vjp)}
-        return pixels + self.config.weight * image, told
+        return told
 
     def evaluate(self, model: nn.Module) -> list[Row]:
         """The network, what is found without one, and the network class by class, on the test images."""
@@ -125,15 +132,22 @@ class Segment(AbstractTask):
         ours = self.row("test", pixels, image, masks, labels)
         if isinstance(model, EquilibriumModel):
             ours |= {"converged": float(converged.mean()), "evaluations": float(steps.mean())}
-        rows = [ours | {"seconds": time.perf_counter() - begin}]
+        ours |= {"seconds": time.perf_counter() - begin}
+
+        each = intersection_over_union(confusion(pixels, masks, self.classes).sum(0)).tolist()
+        by_class: list[Row] = [{"images": name, "IoU": v} for name, v in zip(self.config.data.names, each, strict=True)]
+        return [ours, *self.simple(masks, labels), *by_class]
+
+    def simple(self, masks: Tensor, labels: Tensor) -> list[Row]:
+        """What is found without a network: always the most frequent class, and the class that a colour has most."""
         colours = ColourTable(self.data.train, self.data.train_masks, self.classes)
         common = image_labels(self.data.train_masks, self.classes).mode().values
         always = torch.full_like(masks, colours.majority)
-        rows.append(self.row("most frequent class", always, common.expand_as(labels), masks, labels))
         coloured = colours.predict(self.data.test)
-        rows.append(self.row("colour alone", coloured, image_labels(coloured, self.classes), masks, labels))
-        each = intersection_over_union(confusion(pixels, masks, self.classes).sum(0)).tolist()
-        return rows + [{"images": name, "IoU": v} for name, v in zip(self.config.data.names, each, strict=True)]
+        return [
+            self.row("most frequent class", always, common.expand_as(labels), masks, labels),
+            self.row("colour alone", coloured, image_labels(coloured, self.classes), masks, labels),
+        ]
 
     def row(self, name: str, pixels: Tensor, image: Tensor, masks: Tensor, labels: Tensor) -> Row:
         """Figures of predicted masks (N, H, W) and classes (N,), with their 95 % intervals over the images."""
@@ -150,6 +164,14 @@ class Segment(AbstractTask):
             "accuracy": right / int(known.sum()),
             "accuracy, 95 %": f"{bounds[0]:.3f} to {bounds[1]:.3f}",
         }
+
+    @classmethod
+    def trained(cls, checkpoint: Checkpoint) -> nn.Module:
+        """The network of a checkpoint, x (B, C, H, W) -> :class:`SceneScores`, in evaluation mode."""
+        config = check_instance("checkpoint.config", checkpoint.config, SegmentConfig)
+        model = config.model.build(config.data)
+        checkpoint.restore_model(model)
+        return model.eval()
 
     @torch.no_grad()
     def predict(self, model: nn.Module, count: int | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -174,7 +196,7 @@ class Segment(AbstractTask):
             "predicted": painted(predicted, self.classes),
             "wrong": wrong.expand(-1, 3, -1, -1),
         }
-        return {"segments.png": figures.sheet(rows, scale=max(1, 96 // max(self.config.data.size)))}
+        return {"segments.png": drawings.sheet(rows, scale=max(1, 96 // max(self.config.data.size)))}
 
 
 def painted(masks: Tensor, classes: int) -> Tensor:
