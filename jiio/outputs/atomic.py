@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import os
 import re
 import secrets
@@ -49,9 +50,14 @@ def flush_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def remove_parts(folder: Path) -> None:
-    """Remove what killed writers of jiio left in a folder, and no other file; for who holds the lock of the folder."""
+def remove_parts(folder: Path, *names: str) -> None:
+    """Remove what killed writers of jiio left in a folder, and no other file; for who holds the lock of the folder.
+
+    names: of the files that only the holder writes, with wildcards (default: all). Others may still be at work on
+    theirs, an evaluation on its figures in the folder of a training, for example.
+    """
     for part in folder.glob(".*.jiio-part"):
-        if PART.fullmatch(part.name):
+        match = PART.fullmatch(part.name)
+        if match is not None and any(fnmatch.fnmatchcase(match["name"], name) for name in names or ("*",)):
             with contextlib.suppress(OSError):
                 part.unlink()
