@@ -205,9 +205,7 @@ class Classify(AbstractTask):
     def trained(cls, checkpoint: Checkpoint) -> nn.Module:
         """The network of a checkpoint as it is used in the end, in evaluation mode; no data are needed."""
         config = check_instance("checkpoint.config", checkpoint.config, ClassifyConfig)
-        model = config.build()
-        checkpoint.restore_model(model)
-        return config.deployed(model).eval()
+        return config.deployed(checkpoint.network(config.build)).eval()
 
 
 def images_of(at: Sequence[tuple[AbstractDefence, Batch]]) -> list[Clean | Attacked]:

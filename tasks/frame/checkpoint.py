@@ -1,34 +1,36 @@
 """Checkpoints: one safetensors file with weights, optimiser state, step, configuration and versions.
 
-Tensors are named ``model.<name>`` and ``optimiser.<parameter>.<entry>``; the rest is JSON in the file's metadata.
-No pickle is ever read. A file appears whole or not at all, so a run that dies at any moment leaves its last two steps.
+Tensors are named ``model.<name>`` and ``optimiser.<parameter>:<entry>``; the rest is JSON in the file's metadata.
+A file appears whole or not at all, so a run that dies at any moment leaves its last two steps; and it carries a
+checksum, so that what a disk has spoilt since is not believed.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from jiio.checks import CheckpointError, JiioError, fail
-from jiio.models.files import looks_like_pickle
-from jiio.outputs.atomic import remove_parts, write_whole
 
+from . import sealed
+from .bounds import bounded, check_usable, check_weights
 from .config import RunConfig
-from .files import check_file, reason
+from .files import InputError, reason
 from .load import build, flatten
 from .machine import versions
 from .paths import only
+from .place import CHECKPOINTS
 from .registry import config_class
 
-MAX_BYTES = 64 << 30
-WEIGHTS = "weights.safetensors"
+Network = TypeVar("Network", bound=nn.Module)
+STEP = re.compile(r"step-(\d{8,})\.safetensors")
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,9 +48,24 @@ class Checkpoint:
     versions: dict[str, Any]
     handed: str | None = None
 
+    def network(self, make: Callable[[], Network]) -> Network:
+        """What ``make`` builds from this configuration, with these weights.
+
+        The file may be a stranger's: what it asks for is bounded by what it brings while ``make`` runs.
+        Errors: CheckpointError.
+        """
+        with bounded(self.path, self._named("model.").values()):
+            model = make()
+        self.restore_model(model)
+        return model
+
     def restore_model(self, model: nn.Module) -> None:
-        """Load the weights, in place."""
-        weights = {name.removeprefix("model."): t for name, t in self.tensors.items() if name.startswith("model.")}
+        """Load the weights, in place.
+
+        Errors: CheckpointError where they do not fit, or are not finite floating-point numbers.
+        """
+        weights = self._named("model.")
+        check_weights(self.path, model, weights)
         try:
             model.load_state_dict(weights)
         except RuntimeError as error:
@@ -56,14 +73,24 @@ class Checkpoint:
                 f"checkpoint: the weights in {self.path} do not fit the model of its configuration ({reason(error)})."
             ) from error
 
+    def _named(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors whose names begin so, without it."""
+        return {key.removeprefix(prefix): t for key, t in self.tensors.items() if key.startswith(prefix)}
+
     def restore_optimiser(self, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
-        """Load the state of the optimiser of ``model.parameters()``, in place."""
+        """Load the state of the optimiser of ``model.parameters()``, in place. Errors: CheckpointError."""
         state: dict[int, dict[str, Tensor]] = {}
-        for index, (name, _) in enumerate(model.named_parameters()):
-            prefix = f"optimiser.{name}:"
-            entries = {key.removeprefix(prefix): t for key, t in self.tensors.items() if key.startswith(prefix)}
+        for index, (name, parameter) in enumerate(model.named_parameters()):
+            entries = self._named(f"optimiser.{name}:")
+            for key, tensor in entries.items():
+                check_usable(self.path, f"optimiser.{name}:{key}", tensor, finite=False)
+                # A count of steps, or something for each weight (Adam's moments).
+                if tensor.ndim and tensor.shape != parameter.shape:
+                    expected, came = f"a state of shape {tuple(parameter.shape)} for {name!r}", tuple(tensor.shape)
+                    fail("checkpoint", expected, f"{came} in {self.path}", error=CheckpointError)
             if entries:
                 state[index] = {key: t.clone() for key, t in entries.items()}
+
         optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
 
 
@@ -77,8 +104,6 @@ def save(
     handed: str | None = None,
 ) -> Checkpoint:
     """Write a checkpoint, or the bare weights where there is no optimiser, and return it."""
-    from safetensors.torch import save as to_bytes
-
     tensors = {f"model.{name}": t for name, t in model.state_dict().items()}
     if optimiser is not None:
         for name, parameter in model.named_parameters():
@@ -89,7 +114,7 @@ def save(
     about = {"step": step, "config": dataclasses.asdict(config), "versions": versions()}
     if handed is not None:
         about["handed"] = handed
-    write_whole(path, to_bytes(tensors, metadata={"jiio": json.dumps(about)}))
+    sealed.write(path, tensors, about)
     return Checkpoint(path, step, config, tensors, about["versions"], handed)
 
 
@@ -98,38 +123,29 @@ def load(path: Path, *, allow: Iterable[str] = ()) -> Checkpoint:
 
     allow: import paths, modules or packages of one's own that the file may name; others are not followed.
 
-    Errors: CheckpointError where the file is missing, truncated, of another kind, or of an unknown configuration.
+    Errors: CheckpointError where the file is missing, damaged, of another kind, or of an unknown configuration.
     """
-    from safetensors import SafetensorError, safe_open
-
     if path.is_dir():
         found = checkpoints(path)
         if not found:
             fail("checkpoint", "a folder with checkpoints", f"{path} without any", error=CheckpointError)
         path = found[-1]
-    check_file("checkpoint", path, "a checkpoint of jiio (safetensors)", MAX_BYTES)
-    with path.open("rb") as file:
-        head = file.read(9)
-    if looks_like_pickle(head):
-        remedy = "A pickle can run any code when it is opened, so jiio reads safetensors only."
-        fail("checkpoint", "a checkpoint of jiio (safetensors)", f"{path}, a pickle", remedy, CheckpointError)
+    tensors, about = sealed.read(path)
+
     try:
-        with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {})["jiio"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         with only(allow):
             config = build(config_class(about["config"]), about["config"])
-        step = int(about["step"])
-    except (SafetensorError, OSError) as error:
-        words = f"checkpoint: {path} is damaged or not a checkpoint ({reason(error)})."
-        raise CheckpointError(f"{words} Use the checkpoint before it, or train again.") from error
     except JiioError as error:
         raise CheckpointError(f"checkpoint: the configuration in {path} cannot be used; {error}") from error
-    except (KeyError, ValueError, TypeError) as error:
-        raise CheckpointError(
-            f"checkpoint: {path} is a safetensors file, but not one written by jiio train."
-        ) from error
-    return Checkpoint(path, step, config, tensors, about.get("versions", {}), about.get("handed"))
+    except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise sealed.foreign(path) from error
+
+    step, wrote, handed = about.get("step"), about.get("versions", {}), about.get("handed")
+    if type(step) is not int or not 0 <= step <= config.steps:
+        raise sealed.foreign(path)
+    if not isinstance(wrote, dict) or not isinstance(handed, str | None):
+        raise sealed.foreign(path)
+    return Checkpoint(path, step, config, tensors, wrote, handed)
 
 
 def name_of(folder: Path, step: int) -> Path:
@@ -139,20 +155,21 @@ def name_of(folder: Path, step: int) -> Path:
 
 def checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in a folder, oldest first; bare weights are not among them."""
-    return sorted(folder.glob("step-????????.safetensors"))
+    numbered = [(STEP.fullmatch(path.name), path) for path in folder.glob(CHECKPOINTS)]
+    return [path for _, path in sorted((int(match[1]), path) for match, path in numbered if match is not None)]
 
 
 def load_newest(folder: Path, report: Any, *, allow: Iterable[str] = ()) -> Checkpoint | None:
     """The newest checkpoint in a folder that can be read, None where there is none.
 
-    A damaged file, which only a failing disk can leave, is reported and passed over; where all are damaged, it is an
-    error, because to begin again silently would throw the training away.
+    A damaged or empty file, which only a failing disk can leave, is reported and passed over; where all are damaged, it
+    is an error, because to begin again silently would throw the training away.
     """
-    problem: CheckpointError | None = None
+    problem: JiioError | None = None
     for path in reversed(checkpoints(folder)):
         try:
             return load(path, allow=allow)
-        except CheckpointError as error:
+        except (CheckpointError, InputError) as error:
             report(str(error))
             problem = problem or error
     if problem is not None:
@@ -160,11 +177,15 @@ def load_newest(folder: Path, report: Any, *, allow: Iterable[str] = ()) -> Chec
     return None
 
 
-def prune(folder: Path, keep: int) -> None:
-    """Remove all but the newest ``keep`` checkpoints, and what killed writers left."""
-    for path in checkpoints(folder)[:-keep]:
+def prune(folder: Path, keep: int, newest: Path) -> None:
+    """Remove all but the last ``keep`` checkpoints up to the newest.
+
+    Beyond it there are only damaged ones, which were passed over when the training was resumed.
+    """
+    found = checkpoints(folder)
+    last = found.index(newest) + 1
+    for path in (*found[: max(0, last - keep)], *found[last:]):
         path.unlink(missing_ok=True)
-    remove_parts(folder)
 
 
 def differing(config: RunConfig, other: RunConfig, free: Iterable[str]) -> str:

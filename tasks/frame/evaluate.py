@@ -43,8 +43,7 @@ def evaluate(
             fail("--pictures", "a task that makes pictures", f"{config.task}, which makes none", error=InputError)
     with cpu_threads(config.threads), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(derive(config.seed, "evaluate"))
-        model = task.model()
-        checkpoint.restore_model(model)
+        model = checkpoint.network(task.model)
         rows = task.evaluate(model.to(device).eval())
         if pictures is not None:
             for name, picture in task.pictures(model).items():

@@ -14,6 +14,8 @@ from typing import Any
 from jiio.checks import JiioError
 from jiio.outputs.atomic import write_whole
 
+from .place import LOG
+
 
 class AbstractLogger(ABC):
     """What the training loop asks of a logger."""
@@ -39,7 +41,7 @@ class JsonLinesLogger(AbstractLogger):
     """``log.jsonl``: one line per step, each step once, however often the run was killed and resumed."""
 
     def start(self, folder: Path, step: int) -> None:
-        path = folder / "log.jsonl"
+        path = folder / LOG
         kept = []
         if path.exists():
             for line in path.read_bytes().split(b"\n"):

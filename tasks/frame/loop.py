@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from jiio.checks import CheckpointError, JiioError, check_instance, fail
-from jiio.outputs.atomic import remove_parts, write_whole
+from jiio.outputs.lock import locked
 from jiio.outputs.seeds import derive
 
 from . import checkpoint as files
@@ -28,6 +28,7 @@ from .files import check_output_folder
 from .interrupt import Interruption, TrainingInterrupted
 from .logs import AbstractLogger, JsonLinesLogger
 from .machine import check_device, cpu_threads, versions
+from .place import WEIGHTS, enter
 from .task import AbstractTask, build_task, name_of
 
 
@@ -51,7 +52,8 @@ def train(
     resume: continue from the newest checkpoint in the folder, or begin where there is none. task: instead of the one
     the configuration names. report: takes lines of news (default: standard error). resume_hint: said after Ctrl-C.
 
-    Errors: JiioError, one sentence; nothing is written before everything was checked. TrainingInterrupted after Ctrl-C.
+    Errors: JiioError, one sentence; nothing is written before everything was checked, and nothing into a folder that
+    another training holds. TrainingInterrupted after Ctrl-C.
     """
     report = report or _to_stderr
     folder = check_output_folder("output", Path(config.output))
@@ -59,36 +61,58 @@ def train(
     handed = None if task is None else check_handed(task, config)
     task = task or build_task(config, data_root=data_root)
     loggers = [JsonLinesLogger(), *(choice.make("logger", f"loggers[{i}]") for i, choice in enumerate(config.loggers))]
-    start = find_start(config, folder, resume, report, handed)
 
-    with cpu_threads(config.threads), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(derive(config.seed, "model"))
-        model = task.model().to(device).train()
-        optimiser = build_optimiser(model, config.optimiser)
-        if start is not None:
-            start.restore_model(model)
-            start.restore_optimiser(model, optimiser)
-        elif config.start is not None:
-            begin_with(config.start, model, paths_of(config))
-        done = 0 if start is None else start.step
-        remove_parts(folder)
+    # What is in the folder is looked at under the lock, so that it is still true when the first file is written.
+    with locked(folder, "output"):
+        start = find_start(config, folder, resume, report, handed)
+        place = enter(folder, task.PICTURES, begun=start is not None)
+        with cpu_threads(config.threads), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            model, optimiser = begin(config, task, start, device)
+            place.clean(task.PICTURES)
+            record = Record(config, folder, loggers, 0 if start is None else start.step, handed)
+            last = go_on(record, task, model, optimiser, resume_hint) or start
 
-        last = start
-        if done < config.steps:
-            with Interruption() as interruption, Record(config, folder, loggers, done, handed) as record:
-                for step in range(done, config.steps):
-                    figures = training_step(config, task, model, optimiser, step)
-                    record.log(step, figures)
-                    done = step + 1
-                    if interruption.code or done % config.checkpoint_every == 0 or done == config.steps:
-                        last = record.save(done, model, optimiser)
-                    if interruption.code and done < config.steps:
-                        message = f"Interrupted after step {done} of {config.steps}, saved in {folder}. {resume_hint}"
-                        raise TrainingInterrupted(message, interruption.code)
-        files.save(folder / files.WEIGHTS, done, config, model, handed=handed)
-        for name, picture in task.pictures(model.eval()).items():
-            write_whole(folder / name, picture)
+            # Pictures last: where weights are missing, the next run knows that no picture is its own.
+            files.save(folder / WEIGHTS, config.steps, config, model, handed=handed)
+            for name, picture in task.pictures(model.eval()).items():
+                place.write(name, picture)
     assert last is not None  # config.steps is at least 1
+    return last
+
+
+def begin(
+    config: RunConfig, task: AbstractTask, start: Checkpoint | None, device: torch.device
+) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """The model and its optimiser as they are before the next step."""
+    torch.manual_seed(derive(config.seed, "model"))
+    model = task.model().to(device).train()
+    optimiser = build_optimiser(model, config.optimiser)
+    if start is not None:
+        start.restore_model(model)
+        start.restore_optimiser(model, optimiser)
+    elif config.start is not None:
+        begin_with(config.start, model, paths_of(config))
+    return model, optimiser
+
+
+def go_on(
+    record: Record, task: AbstractTask, model: nn.Module, optimiser: torch.optim.Optimizer, resume_hint: str
+) -> Checkpoint | None:
+    """The steps that are left; the last checkpoint, None where no step was left."""
+    config, last = record.config, None
+    if record.done >= config.steps:
+        return None
+
+    with Interruption() as interruption, record:
+        for step in range(record.done, config.steps):
+            record.log(step, training_step(config, task, model, optimiser, step))
+            done = step + 1
+            if interruption.code or done % config.checkpoint_every == 0 or done == config.steps:
+                last = record.save(done, model, optimiser)
+            # After a checkpoint, and not where this was the last step: then the training simply ends.
+            if interruption.code and done < config.steps:
+                message = f"Interrupted after step {done} of {config.steps}, saved in {record.folder}. {resume_hint}"
+                raise TrainingInterrupted(message, interruption.code)
     return last
 
 
@@ -105,12 +129,16 @@ def find_start(
 ) -> Checkpoint | None:
     """The checkpoint to go on from, None to begin; refuses to write over a training, or to go on with another one."""
     if not resume:
-        if files.checkpoints(folder) or (folder / files.WEIGHTS).exists():
+        if files.checkpoints(folder) or (folder / WEIGHTS).exists():
             came = f"{folder}, which holds one"
             fail("output", "a folder without a training", came, "Pass --resume to continue it, or another --output.")
         return None
+
     start = files.load_newest(folder, report, allow=paths_of(config))
     if start is None:
+        if (folder / WEIGHTS).exists():  # the end of a training whose checkpoints have gone: worth as much
+            came = f"{folder}, which has {WEIGHTS} alone"
+            fail("output", "a folder with checkpoints to resume from", came, "Train into another --output.")
         report(f"{folder}: no checkpoint to resume from, so the training begins at step 0.")
     else:
         if start.handed != handed:
@@ -170,7 +198,7 @@ class Record:
         for logger in self.loggers:
             logger.flush()
         saved = files.save(files.name_of(self.folder, done), done, self.config, model, optimiser, handed=self.handed)
-        files.prune(self.folder, self.config.keep)
+        files.prune(self.folder, self.config.keep, saved.path)
         return saved
 
 

@@ -33,6 +33,7 @@ class AbstractTask(ABC):
     """
 
     Config: ClassVar[type[RunConfig]] = RunConfig
+    PICTURES: ClassVar[tuple[str, ...]] = ()  # the names of its pictures, which a training then never writes over
     config: Any  # of the class Config
 
     def __init__(self, config: Any, *, data_root: Path | None = None) -> None:

@@ -119,13 +119,15 @@ def load_generator(checkpoint: Checkpoint, argument: str = "--checkpoint") -> La
         came = f"{checkpoint.path}, a training of the task {config.task!r}"
         fail(argument, "a generator", came, "Train one by `jiio train generate-faces`.", InputError)
     data = config.data
-    model = build_generator(config, torch.zeros(data.channels, data.size, data.size))
-    checkpoint.restore_model(model)
+    shape = (data.channels, data.size, data.size)
+    model = checkpoint.network(lambda: build_generator(config, torch.zeros(shape)))
     return model.eval().requires_grad_(False)
 
 
 class Generate(AbstractTask):
     """The task ``generate`` of a training configuration."""
+
+    PICTURES = ("samples.png", "reconstructions.png", "interpolations.png")
 
     def __init__(self, config: GenerateConfig, *, data_root: Path | None = None) -> None:
         self.config, self.device = config, torch.device(config.device)

@@ -70,12 +70,11 @@ class LanguageModel(nn.Module):
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> LanguageModel:
         """The trained model of a checkpoint, in evaluation mode."""
-        if not isinstance(checkpoint.config, LanguageConfig) or "model.words" not in checkpoint.tensors:
-            came = f"one of the task {checkpoint.config.task!r}"
+        config, words = checkpoint.config, checkpoint.tensors.get("model.words")
+        if not isinstance(config, LanguageConfig) or words is None:
+            came = f"one of the task {config.task!r}"
             fail("CHECKPOINT", "a language model", came, "Train one: jiio train language-default.", InputError)
-        model = cls(checkpoint.config, Vocabulary.unpacked(checkpoint.tensors["model.words"]))
-        checkpoint.restore_model(model)
-        return model.eval()
+        return checkpoint.network(lambda: cls(config, Vocabulary.unpacked(words))).eval()
 
 
 @dataclass(frozen=True)

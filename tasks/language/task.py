@@ -29,6 +29,8 @@ SAMPLE = 200  # tokens that are written at the end of a training
 class Language(AbstractTask):
     """The task ``language`` of a training configuration."""
 
+    PICTURES = ("sample.txt",)
+
     def __init__(self, config: LanguageConfig, *, data_root: Path | None = None) -> None:
         self.config, self.device = config, torch.device(config.device)
         self.adversaries = config.adversaries()

@@ -93,6 +93,8 @@ class MetaConfig(RunConfig):
 class Meta(AbstractTask):
     """The task ``meta`` of a training configuration."""
 
+    PICTURES = ("episode.png",)
+
     def __init__(self, config: MetaConfig, *, data_root: Path | None = None) -> None:
         self.config, self.device = config, torch.device(config.device)
         self.adaptation: AbstractAdaptation = config.adaptation.make("adaptation", "adaptation")

@@ -196,9 +196,7 @@ class Prior(AbstractTask):
     def trained(cls, checkpoint: Checkpoint) -> ImagePrior:
         """The network of a checkpoint, in evaluation mode."""
         config = check_instance("checkpoint.config", checkpoint.config, PriorConfig)
-        model = ImagePrior(config.model)
-        checkpoint.restore_model(model)
-        return model.eval()
+        return checkpoint.network(lambda: ImagePrior(config.model)).eval()
 
     @classmethod
     def restorer(cls, checkpoint: Checkpoint) -> AbstractRestorer:

@@ -89,6 +89,8 @@ def cross_entropy(scores: Tensor, true: Tensor) -> Tensor:
 class Segment(AbstractTask):
     """The task ``segment`` of a training configuration."""
 
+    PICTURES = ("segments.png",)
+
     def __init__(self, config: SegmentConfig, *, data_root: Path | None = None) -> None:
         self.config, self.device = config, torch.device(config.device)
         self.data = load_segmented(config.data, data_root=data_root)
