@@ -1,9 +1,9 @@
 """Adversarial evaluation of equilibrium networks; imports jiio, and is imported by tasks."""
 
 from .base import AbstractAttack, AttackResult
-from .evaluation.audit import Audit, Finding
 from .evaluation.certificates import Certificate, certify
 from .evaluation.evaluate import evaluate
+from .evaluation.evidence import Audit, Finding
 from .evaluation.report import Report, Share
 from .methods.equilibrium import AdjointEnsemble, IntermediateAttack, SimultaneousAttack
 from .methods.gradient import APGD, PGD

@@ -17,13 +17,15 @@ from jiio.outputs import seeds
 from jiio.outputs.digest import fingerprint, of_model
 
 from ..base import AbstractAttack, AttackResult, rows
-from ..saved import State
 from ..target import Prediction, Target
 from ..threat import ThreatModel
-from .audit import Audit, Evidence
 from .certificates import certify
+from .evidence import Audit, Case, Evidence
+from .findings import audited
 from .gallery import Gallery
-from .report import BROKEN, ROBUST, UNCONVERGED, WRONG, Report, assemble
+from .records import BROKEN, ROBUST, UNCONVERGED, WRONG, Entry
+from .report import Report, assemble
+from .saved import State
 
 
 @dataclass(frozen=True)
@@ -81,10 +83,10 @@ def evaluate(
         record = state.load(f"batch-{number:05d}", data)
         if record is None:
             record = _attack(plan, x, y, number)
-            state.save(f"batch-{number:05d}", data, *record)
+            state.save(f"batch-{number:05d}", data, record)
         if audit is not None:
-            evidence.collect(audit, x, y, record[0], threat)
-        gallery.collect(x, record[0])
+            evidence.collect(audit, x, y, record, threat)
+        gallery.collect(x, record.tensors)
         records.append(record)
         if progress is not None:
             robust = sum(int((r[0]["status"] == ROBUST).sum()) for r in records)
@@ -95,14 +97,15 @@ def evaluate(
     if audit is not None:
         found = state.load("audit", evidence.fingerprint())
         if found is None:
-            findings = [f.plain() for f in audit(target, threat, plan.attacks, evidence, records, plan.seed)]
-            state.save("audit", evidence.fingerprint(), {}, {"findings": findings})
+            case = Case(audit, target, plan.attacks, evidence, records, plan.seed)
+            findings = [finding.plain() for finding in audited(case)]
+            state.save("audit", evidence.fingerprint(), Entry({}, {"findings": findings}))
         else:
-            findings = found[1]["findings"]
+            findings = found.words["findings"]
     return assemble(target, threat, ordered, factors, plan.seed, records, findings, gallery)
 
 
-def _attack(plan: _Plan, x: Tensor, y: Tensor, number: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _attack(plan: _Plan, x: Tensor, y: Tensor, number: int) -> Entry:
     """All attacks at all radii on one batch; what is kept of it."""
     target, threat = plan.target, plan.threat
     with target.held():
@@ -159,7 +162,7 @@ def _attack(plan: _Plan, x: Tensor, y: Tensor, number: int) -> tuple[dict[str, T
     }  # fmt: skip
     if certificate is not None:
         tensors |= {"certified_radius": certificate.radius, "certified": certificate.certified}
-    return {name: value.detach().cpu() for name, value in tensors.items()}, {"tally": tally}
+    return Entry({name: value.detach().cpu() for name, value in tensors.items()}, {"tally": tally})
 
 
 def _count(line: dict[str, Any], result: AttackResult) -> None:

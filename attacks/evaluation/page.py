@@ -4,16 +4,32 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
-import torch
+from . import drawings
+from .gallery import Gallery
 
-from jiio.checks import ArgumentError, fail
+Row = dict[str, str]
 
-if TYPE_CHECKING:
-    from .report import Report
+
+@dataclass(frozen=True)
+class Content:
+    """What the page shows, in plain rows and in the order of its fields. figures: each a number in words, what it is
+    of, and what is to be said about it. curve: None where there is one radius alone.
+    """
+
+    title: str
+    lead: str
+    figures: list[tuple[str, str, str]]
+    findings: list[dict[str, Any]]
+    attacks: list[Row]
+    curve: drawings.Decline | None
+    solver: list[Row]
+    pictures: Gallery
+    footer: str
+
 
 SHEET = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1d2126; max-width: 58rem; margin: 2rem auto; padding: 0 1rem; }
@@ -31,47 +47,39 @@ p.small, footer { color: #626c77; font-size: .87rem }
 """
 
 
-def render(report: Report) -> str:
+def render(content: Content) -> str:
     """The page as text."""
-    plot = _pyplot()
-    threat = report.threat
-    told = f"{threat['norm']} radius {threat['radius']}"
-    if isinstance(threat["radius"], list) and "sizes" not in threat:
-        told = f"{threat['norm']}, one radius per sample"
     parts = [
-        f"<h1>{_safe(report.model['name'])} under attack</h1>",
-        f"<p>{_safe(told)}, {report.total} samples, {report.model['parameters']:,} parameters.</p>",
+        f"<h1>{_safe(content.title)}</h1>",
+        f"<p>{_safe(content.lead)}</p>",
         '<div class="figures">',
-        _figure("clean accuracy", report.clean),
-        _figure("robust accuracy", report.robust),
+        *(_figure(*figure) for figure in content.figures),
+        "</div>",
+        "<p class='small'>In brackets: the 95 % interval of Clopper and Pearson.</p>",
+        "<h2>The audit</h2>",
     ]
-    if report.certified is not None:
-        parts.append(_figure("certified", report.certified))
-    if report.unconverged:
-        parts.append(f'<div class="figure"><b>{report.unconverged}</b><span>without equilibrium</span></div>')
-    parts += ["</div>", "<p class='small'>In brackets: the 95 % interval of Clopper and Pearson.</p>"]
-    parts.append("<h2>The audit</h2>")
-    if not report.findings:
+    if not content.findings:
         parts.append('<div class="finding good">Nothing speaks against these figures.</div>')
-    for finding in report.findings:
+    for finding in content.findings:
         parts.append(
             f'<div class="finding {_safe(finding["severity"])}"><b>{_safe(finding["severity"])}</b>: '
             f"{_safe(finding['sentence'])} <code>{_safe(finding['name'])}</code></div>"
         )
-    parts += ["<h2>Attacks</h2>", _table(report.attack_rows())]
+    parts += ["<h2>Attacks</h2>", _table(content.attacks)]
     parts.append(
         "<p class='small'>Each attack saw what the ones above it left standing. Calls count whole batches.</p>"
     )
-    if len(report.curve) > 1:
-        parts += ["<h2>Robust accuracy by radius</h2>", _image(_curve(plot, report), "Robust accuracy by radius")]
-    if report.solver:
-        parts += ["<h2>The solver</h2>", _table(report.solver_rows())]
-    if report.pictures.clean:
-        parts += ["<h2>Broken samples</h2>", _image(_pictures(plot, report), "Image, attacked image, perturbation")]
+    if content.curve is not None:
+        words = "Robust accuracy by radius"
+        parts += [f"<h2>{words}</h2>", _image(drawings.decline(content.curve), words)]
+    if content.solver:
+        parts += ["<h2>The solver</h2>", _table(content.solver)]
+    if content.pictures.clean:
+        picture = _image(drawings.broken(content.pictures), "Image, attacked image, perturbation")
+        parts += ["<h2>Broken samples</h2>", picture]
         parts.append("<p class='small'>The perturbation is scaled to full contrast: red adds, blue takes away.</p>")
-    settings = ", ".join(f"{name} {value}" for name, value in report.model["settings"].items())
-    parts.append(f"<footer><p>Seed {report.seed}. {_safe(settings)}.</p></footer>")
-    head = f'<meta charset="utf-8"><title>{_safe(report.model["name"])} under attack</title><style>{SHEET}</style>'
+    parts.append(f"<footer><p>{_safe(content.footer)}</p></footer>")
+    head = f'<meta charset="utf-8"><title>{_safe(content.title)}</title><style>{SHEET}</style>'
     return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n' + "\n".join(parts) + "\n</body></html>\n"
 
 
@@ -79,9 +87,9 @@ def _safe(text: Any) -> str:
     return html.escape(str(text))
 
 
-def _figure(name: str, share: Any) -> str:
-    within = f"[{share.low:.1%}, {share.high:.1%}]"
-    return f'<div class="figure"><b>{share.share:.1%}</b><span>{_safe(name)}<br>{within}</span></div>'
+def _figure(number: str, name: str, within: str) -> str:
+    told = f"{_safe(name)}<br>{within}" if within else _safe(name)
+    return f'<div class="figure"><b>{number}</b><span>{told}</span></div>'
 
 
 def _table(rows: Sequence[dict[str, str]]) -> str:
@@ -92,58 +100,3 @@ def _table(rows: Sequence[dict[str, str]]) -> str:
 
 def _image(data: bytes, words: str) -> str:
     return f'<img alt="{_safe(words)}" src="data:image/png;base64,{base64.b64encode(data).decode()}">'
-
-
-def _pyplot() -> Any:
-    try:
-        from matplotlib import figure
-    except ImportError:
-        fail("Report.to_html", "the package matplotlib", "no such package", "pip install matplotlib.", ArgumentError)
-    return figure
-
-
-def _png(drawing: Any) -> bytes:
-    buffer = io.BytesIO()
-    # No version or date in the file: the same report gives the same page.
-    drawing.savefig(buffer, format="png", dpi=110, bbox_inches="tight", metadata={"Software": None})
-    return buffer.getvalue()
-
-
-def _curve(plot: Any, report: Report) -> bytes:
-    drawing = plot.Figure(figsize=(6.4, 3.6))
-    axes = drawing.add_subplot()
-    radius = report.threat["radius"]
-    unit = radius if isinstance(radius, float) else 1.0
-    at = [0.0, *(p["factor"] * unit for p in report.curve)]
-    shares = [{"share": report.clean.share, "low": report.clean.low, "high": report.clean.high}]
-    shares += [p["robust"] for p in report.curve]
-    low, high = ([100 * s[name] for s in shares] for name in ("low", "high"))
-    axes.fill_between(at, low, high, alpha=0.2, linewidth=0)
-    axes.plot(at, [100 * s["share"] for s in shares], marker="o")
-    axes.axvline(unit, color="0.6", linestyle=":")
-    axes.set(ylim=(0, 101), xlim=(0, None), ylabel="robust accuracy, %")
-    axes.set_xlabel(f"radius, {report.threat['norm']}" if isinstance(radius, float) else "multiple of the radius")
-    axes.grid(alpha=0.3)
-    return _png(drawing)
-
-
-def _pictures(plot: Any, report: Report) -> bytes:
-    gallery = report.pictures
-    count = len(gallery.clean)
-    drawing = plot.Figure(figsize=(1.5 * count, 4.8))
-    axes = drawing.subplots(3, count, squeeze=False)
-    for j in range(count):
-        clean, attacked = gallery.clean[j].double(), gallery.attacked[j].double()
-        low, high = float(torch.minimum(clean, attacked).min()), float(torch.maximum(clean, attacked).max())
-        change = (attacked - clean).mean(0)
-        largest = float(change.abs().max()) or 1.0
-        for i, image in enumerate((clean, attacked)):
-            shown = ((image - low) / max(high - low, 1e-12)).permute(1, 2, 0).numpy()
-            axes[i, j].imshow(shown[:, :, 0] if shown.shape[2] == 1 else shown, cmap="gray", vmin=0, vmax=1)
-        axes[2, j].imshow(change.numpy(), cmap="RdBu_r", vmin=-largest, vmax=largest)
-        axes[0, j].set_title(gallery.words[j], fontsize=9)
-        for i in range(3):
-            axes[i, j].set(xticks=[], yticks=[])
-    for i, name in enumerate(("image", "attacked", "perturbation")):
-        axes[i, 0].set_ylabel(name, fontsize=9)
-    return _png(drawing)

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+import jiio
 from jiio.layout import Spec
 
 from ..base import rows
@@ -68,3 +69,14 @@ def whole_range(threat: ThreatModel, x: Tensor) -> ThreatModel:
     terms = {"linf": 1.0, "l2": math.sqrt(x[0].numel()), "l1": float(x[0].numel())}[threat.norm]
     smallest = float(min(torch.as_tensor(radius).min() for _, radius in threat.parts(x[0].numel())))
     return threat.scaled(span * terms / smallest if math.isfinite(span) else 30.0)
+
+
+def converged(target: Target, dtype: torch.dtype) -> Target:
+    """The same model with a solver that has time, and the implicit adjoint."""
+    options = target.options
+    small = 100 * torch.finfo(dtype).eps
+    steps = max(200, 4 * options["max_steps"])
+    # A sum of n roundings stands in the way of any tighter residual in single precision.
+    tolerance = jiio.Tolerance(small, small)
+    exact = jiio.Implicit(tolerance=jiio.Tolerance(small, small), max_steps=steps)
+    return target.variant(tolerance=tolerance, max_steps=steps, adjoint=exact)

@@ -17,11 +17,10 @@ from ..base import AbstractAttack
 from ..statistics import interval
 from ..target import Target
 from ..threat import ThreatModel
+from .drawings import Decline
 from .gallery import Gallery
-
-ROBUST, BROKEN, WRONG, UNCONVERGED = range(4)
-WORDS = ("robust", "broken", "wrong", "unconverged")
-Record = tuple[dict[str, Tensor], dict[str, Any]]
+from .page import Content, render
+from .records import ROBUST, UNCONVERGED, WORDS, WRONG, Entry
 
 
 @dataclass(frozen=True)
@@ -38,8 +37,13 @@ class Share:
         low, high = interval(count, total)
         return cls(count, count / total, low, high)
 
+    @property
+    def within(self) -> str:
+        """The interval in words."""
+        return f"[{self.low:.1%}, {self.high:.1%}]"
+
     def __str__(self) -> str:
-        return f"{self.share:.1%} [{self.low:.1%}, {self.high:.1%}]"
+        return f"{self.share:.1%} {self.within}"
 
 
 @dataclass(frozen=True)
@@ -81,9 +85,44 @@ class Report:
 
     def to_html(self) -> str:
         """A self-contained page with curves and pictures; needs matplotlib."""
-        from .page import render
+        shares = [("clean accuracy", self.clean), ("robust accuracy", self.robust), ("certified", self.certified)]
+        figures = [(f"{share.share:.1%}", name, share.within) for name, share in shares if share is not None]
+        if self.unconverged:
+            figures.append((f"{self.unconverged}", "without equilibrium", ""))
+        settings = ", ".join(f"{name} {value}" for name, value in self.model["settings"].items())
 
-        return render(self)
+        return render(
+            Content(
+                title=f"{self.model['name']} under attack",
+                lead=f"{self._radius()}, {self.total} samples, {self.model['parameters']:,} parameters.",
+                figures=figures,
+                findings=self.findings,
+                attacks=self.attack_rows(),
+                curve=self._decline() if len(self.curve) > 1 else None,
+                solver=self.solver_rows(),
+                pictures=self.pictures,
+                footer=f"Seed {self.seed}. {settings}.",
+            )
+        )
+
+    def _radius(self) -> str:
+        """The threat in words."""
+        norm, radius = self.threat["norm"], self.threat["radius"]
+        if isinstance(radius, list) and "sizes" not in self.threat:
+            return f"{norm}, one radius per sample"
+        return f"{norm} radius {radius}"
+
+    def _decline(self) -> Decline:
+        """The curve with the clean accuracy at radius 0, over radii where there is one for all samples."""
+        radius = self.threat["radius"]
+        plain = isinstance(radius, float)
+        unit = radius if plain else 1.0
+        return Decline(
+            at=[0.0, *(point["factor"] * unit for point in self.curve)],
+            shares=[asdict(self.clean), *(point["robust"] for point in self.curve)],
+            unit=unit,
+            axis=f"radius, {self.threat['norm']}" if plain else "multiple of the radius",
+        )
 
     def save(self, path: str | Path) -> None:
         """Write ``path`` as a page (.html) or as JSON (any other name); it appears whole or not at all."""
@@ -157,7 +196,7 @@ def assemble(
     attacks: tuple[AbstractAttack, ...],
     factors: tuple[float, ...],
     seed: int,
-    records: list[Record],
+    records: list[Entry],
     findings: list[dict[str, Any]],
     gallery: Gallery,
 ) -> Report:

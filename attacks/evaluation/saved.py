@@ -10,13 +10,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from jiio.checks import CheckpointError, fail
 from jiio.outputs.atomic import remove_parts, write_whole
 
+from .records import Entry
+
 FORMAT = "jiio-evaluation-1"
-Record = tuple[dict[str, Tensor], dict[str, Any]]
 
 
 class State:
@@ -44,7 +43,7 @@ class State:
                 raise
             fail("state_path", "a folder to write to", f"{folder} ({error})", error=CheckpointError)
 
-    def load(self, name: str, data: str) -> Record | None:
+    def load(self, name: str, data: str) -> Entry | None:
         """What was saved under ``name`` for the data with this fingerprint, or None."""
         path = self._path(name)
         if path is None or not path.exists():
@@ -60,18 +59,18 @@ class State:
         if words.pop("data") != data:
             remedy = "Pass the same batches in the same order, without shuffling, or name a new folder."
             fail("batches", f"the data that {path.name} was made from", "other data", remedy, CheckpointError)
-        return tensors, words
+        return Entry(tensors, words)
 
-    def save(self, name: str, data: str, tensors: dict[str, Tensor], words: dict[str, Any]) -> None:
+    def save(self, name: str, data: str, entry: Entry) -> None:
         """Keep a record; it appears whole or not at all."""
         path = self._path(name)
         if path is None:
             return
         from safetensors.torch import save as to_bytes
 
-        flat = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+        flat = {key: value.detach().cpu().contiguous() for key, value in entry.tensors.items()}
         try:
-            write_whole(path, to_bytes(flat, {"json": json.dumps({"data": data, **words})}))
+            write_whole(path, to_bytes(flat, {"json": json.dumps({"data": data, **entry.words})}))
         except OSError as error:
             fail("state_path", "a folder to write to", f"{path} ({error.strerror})", error=CheckpointError)
 

@@ -1,0 +1,104 @@
+"""Checks of the audit on gradients: they are there, they are right, and they do not depend on how they are taken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..objectives import CrossEntropy, Margin
+from .evidence import Case, Finding
+from .probes import converged, cosine, finite_difference, gradient_in_train_mode
+
+
+def zero_gradients(case: Case) -> Iterator[Finding]:
+    """Samples without a gradient of the margin, or else with a cross-entropy that is flat."""
+    without, flat = _without(case, Margin()), _without(case, CrossEntropy())
+
+    if without > case.audit.share:
+        trained = gradient_in_train_mode(case.target, case.x, case.y)
+        yield _missing(without, trained)
+
+    # Without any gradient nothing is to be learnt from a flat cross-entropy.
+    elif flat > 10 * case.audit.share:
+        yield Finding(
+            "saturated",
+            "warning",
+            f"The cross-entropy of {flat:.0%} of the samples is flat to the last bit, so that attacks on it start "
+            "blind; use Margin() or DLR().",
+            {"share": flat},
+        )
+
+
+def _without(case: Case, objective: Margin | CrossEntropy) -> float:
+    """Share of the samples whose gradient of the objective is zero."""
+    slope = case.target.slope(case.x, lambda logits: objective(logits, case.y))
+    return (slope.gradient.flatten(1).abs().amax(1) == 0).float().mean().item()
+
+
+def _missing(without: float, trained: float) -> Finding:
+    hint = " Look for rounding, arg max, detach() or no_grad() on the way from input to scores."
+    if trained > 1.0 - without:
+        hint = " In train mode there is one: the model hides its gradient in eval mode."
+    return Finding(
+        "zero-gradient",
+        "error",
+        f"{without:.0%} of the samples have no gradient at all, so gradient attacks on them do nothing.{hint}",
+        {"share": without, "share_with_gradient_in_train_mode": trained},
+    )
+
+
+def wrong_gradients(case: Case) -> Iterator[Finding]:
+    """A margin that changes by another amount than its gradient says."""
+    claimed, measured = finite_difference(case.target, case.x, case.y, case.threat)
+    here = claimed > 0
+    if not bool(here.any()):
+        return
+
+    # The median forgives a few samples at a kink, where no difference quotient can be right.
+    apart = ((measured - claimed).abs() / claimed)[here].median().item()
+    if apart > 0.25:
+        yield Finding(
+            "wrong-gradient",
+            "error",
+            f"Along its own gradient the margin changes by another amount than the gradient says (off by {apart:.0%} "
+            "for the median sample), so gradient attacks are misled.",
+            {"relative_error": apart, "samples": float(here.sum())},
+        )
+
+
+def adjoint(case: Case) -> Iterator[Finding]:
+    """A gradient that another adjoint does not confirm, or one whose linear system is not solved."""
+    if not case.target.implicit:
+        return
+    tight = converged(case.target, case.x.dtype)
+    own, exact = case.target.slope(case.x, case.gap), tight.slope(case.x, case.gap)
+
+    similar = cosine(own.gradient, exact.gradient)
+    low = (similar < case.audit.cosine).float().mean().item()
+    if low > 10 * case.audit.share:
+        yield _elsewhere(low, similar.median().item())
+
+    # Of the implicit gradient itself: was the solve behind it finished?
+    left = tight.counts.solves[-1].adjoint_residual
+    if left is not None and float(left.median()) > 1e-2:
+        yield _unsolved(float(left.median()))
+
+
+def _elsewhere(low: float, median: float) -> Finding:
+    return Finding(
+        "adjoint",
+        "error",
+        f"The gradient depends on how it is taken: for {low:.0%} of the samples that of the model's own adjoint "
+        f"points elsewhere than the converged implicit one (median cosine {median:.2f}). Attack "
+        "with adjoint=jiio.Implicit() and enough solver steps.",
+        {"share": low, "cosine": median},
+    )
+
+
+def _unsolved(residual: float) -> Finding:
+    return Finding(
+        "adjoint-solve",
+        "error",
+        f"The linear system behind the implicit gradient is not solved (relative residual {residual:.0e}"
+        " for the median sample); the gradient is not that of the equilibrium.",
+        {"residual": residual},
+    )
