@@ -1,4 +1,4 @@
-"""What the audit looks at and what it says: thresholds, findings, the samples behind them, and what a check gets to see."""
+"""What the audit looks at and what it says: thresholds, samples, findings, and what every check gets to see."""
 
 from __future__ import annotations
 
