@@ -18,10 +18,11 @@ from ..target import Target
 from ..threat import ThreatModel
 from .batch import attacked
 from .evidence import Audit, Case, Evidence
+from .figures import Books, report
 from .findings import audited
 from .gallery import Gallery
 from .records import ROBUST, Entry
-from .report import Report, assemble
+from .report import Report
 from .saved import State
 from .terms import Terms, check_attacks, check_factors
 
@@ -108,9 +109,7 @@ class _Evaluation:
         """What all batches together say."""
         if not self.entries:
             fail("batches", "at least one batch", "none", "Is the loader empty, or an iterator that was used up?")
-        t = self.terms
-        findings = self._findings()
-        return assemble(t.target, t.threat, t.attacks, t.factors, t.seed, self.entries, findings, self.gallery)
+        return report(Books(self.terms, self.entries, self._findings(), self.gallery))
 
     def _findings(self) -> list[dict[str, Any]]:
         """Those of the audit, as plain data."""

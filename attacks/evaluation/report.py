@@ -8,19 +8,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from jiio.outputs.atomic import write_whole
 
-from ..base import AbstractAttack
 from ..statistics import interval
-from ..target import Target
-from ..threat import ThreatModel
 from .drawings import Decline
 from .gallery import Gallery
 from .page import Content, render
-from .records import ROBUST, UNCONVERGED, WORDS, WRONG, Entry
 
 
 @dataclass(frozen=True)
@@ -188,84 +181,3 @@ def table(rows: Sequence[dict[str, str]]) -> list[str]:
         return "  " + "  ".join(cells[h].ljust(width[h]) if h == first else cells[h].rjust(width[h]) for h in heads)
 
     return [line({h: h for h in heads}), *(line(row) for row in rows)]
-
-
-def assemble(
-    target: Target,
-    threat: ThreatModel,
-    attacks: tuple[AbstractAttack, ...],
-    factors: tuple[float, ...],
-    seed: int,
-    records: list[Entry],
-    findings: list[dict[str, Any]],
-    gallery: Gallery,
-) -> Report:
-    """The report of all batches; a function of the records alone, so that a resumed evaluation gives the same one."""
-    whole = {name: torch.cat([tensors[name] for tensors, _ in records]) for name in records[0][0] if name != "worst"}
-    status, fell = whole["status"], whole["fell"]
-    total = len(status)
-    # What did not converge is not robust at any radius.
-    standing = status != UNCONVERGED
-    curve = [
-        {"factor": factor, "robust": asdict(Share.of(int(((fell > level) & standing).sum()), total))}
-        for level, factor in enumerate(factors)
-    ]
-    lines = []
-    for attack in attacks:
-        tallies = [words["tally"][attack.name] for _, words in records]
-        cost: dict[str, int] = {}
-        for tally in tallies:
-            cost = {name: cost.get(name, 0) + tally["cost"].get(name, 0) for name in {*cost, *tally["cost"]}}
-        lines.append(
-            {
-                "name": attack.name,
-                "tried": sum(t["tried"] for t in tallies),
-                "broken": sum(t["broken"] for t in tallies),
-                "cost": dict(sorted(cost.items())),
-            }
-        )
-    solver = {}
-    if target.implicit:
-        for where, prefix in (("clean", "clean_"), ("attacked", "")):
-            steps, residual = whole[f"{prefix}steps"].double(), whole[f"{prefix}residual"].double()
-            solver[where] = {
-                "converged": whole[f"{prefix}converged"].double().mean().item(),
-                "mean steps": steps.mean().item(),
-                "most steps": steps.max().item(),
-                "median residual": residual.median().item(),
-                "worst residual": residual.max().item(),
-            }
-    certified = Share.of(int(whole["certified"].sum()), total) if "certified" in whole else None
-    samples = {
-        "status": [WORDS[s] for s in status.tolist()],
-        "broken_by": [attacks[i].name if i >= 0 else None for i in whole["by"].tolist()],
-        **{name: _plain(whole[name]) for name in ("y", "clean_label", "label", "margin", "distance")},
-        **({"certified_radius": _plain(whole["certified_radius"])} if certified is not None else {}),
-    }
-    return Report(
-        model={
-            "name": type(target.model).__name__,
-            "parameters": sum(p.numel() for p in target.model.parameters()),
-            "settings": {name: repr(value) for name, value in target.options.items()},
-        },
-        threat=threat.describe(),
-        seed=seed,
-        total=total,
-        clean=Share.of(total - int((status == WRONG).sum()), total),
-        robust=Share.of(int((status == ROBUST).sum()), total),
-        unconverged=int((status == UNCONVERGED).sum()),
-        attacks=lines,
-        curve=curve,
-        solver=solver,
-        certified=certified,
-        findings=findings,
-        samples=samples,
-        pictures=gallery,
-    )
-
-
-def _plain(values: Tensor) -> list[Any]:
-    """Numbers as JSON knows them: what is not finite becomes None."""
-    if not values.is_floating_point():
-        return values.tolist()
-    return [float(f"{v:.6g}") if abs(v) < float("inf") else None for v in values.tolist()]
