@@ -37,7 +37,7 @@ def decline(curve: Decline) -> bytes:
 
     # The band is the interval of every point by itself, not of the curve as a whole.
     axes.fill_between(curve.at, low, high, alpha=0.2, linewidth=0)
-    axes.plot(curve.at, middle, marker="o")
+    axes.plot(curve.at, middle, marker="o", clip_on=False, zorder=3)
     axes.axvline(curve.unit, color="0.6", linestyle=":")
 
     axes.set(ylim=(0, 101), xlim=(0, None), ylabel="robust accuracy, %", xlabel=curve.axis)

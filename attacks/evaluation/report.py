@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from jiio.outputs.atomic import write_whole
+from jiio.outputs.tables import table
 
 from ..statistics import interval
 from .drawings import Decline
 from .gallery import Gallery
-from .page import Content, render
+from .page import Content, Row, render
 
 
 @dataclass(frozen=True)
@@ -73,22 +73,18 @@ class Report:
 
     def to_json(self) -> str:
         """All but the pictures; the same text for the same evaluation, however often it was interrupted."""
-        content = {name: value for name, value in asdict_shallow(self).items() if name != "pictures"}
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "pictures"}
+        content = {name: asdict(value) if isinstance(value, Share) else value for name, value in values.items()}
         return json.dumps(content, indent=1, sort_keys=True)
 
     def to_html(self) -> str:
         """A self-contained page with curves and pictures; needs matplotlib."""
-        shares = [("clean accuracy", self.clean), ("robust accuracy", self.robust), ("certified", self.certified)]
-        figures = [(f"{share.share:.1%}", name, share.within) for name, share in shares if share is not None]
-        if self.unconverged:
-            figures.append((f"{self.unconverged}", "without equilibrium", ""))
         settings = ", ".join(f"{name} {value}" for name, value in self.model["settings"].items())
-
         return render(
             Content(
                 title=f"{self.model['name']} under attack",
                 lead=f"{self._radius()}, {self.total} samples, {self.model['parameters']:,} parameters.",
-                figures=figures,
+                figures=self._figures(),
                 findings=self.findings,
                 attacks=self.attack_rows(),
                 curve=self._decline() if len(self.curve) > 1 else None,
@@ -101,9 +97,19 @@ class Report:
     def _radius(self) -> str:
         """The threat in words."""
         norm, radius = self.threat["norm"], self.threat["radius"]
-        if isinstance(radius, list) and "sizes" not in self.threat:
-            return f"{norm}, one radius per sample"
-        return f"{norm} radius {radius}"
+        if isinstance(radius, float):
+            return f"{norm} radius {radius:g}"
+        if "sizes" in self.threat:
+            return f"{norm}, radii {', '.join(f'{r:g}' for r in radius)}, one per view"
+        return f"{norm}, one radius per sample"
+
+    def _figures(self) -> list[tuple[str, str, str]]:
+        """The figures that matter: a number, what it is of, its interval."""
+        shares = [("clean accuracy", self.clean), ("robust accuracy", self.robust), ("certified", self.certified)]
+        figures = [(f"{share.share:.1%}", name, share.within) for name, share in shares if share is not None]
+        if self.unconverged:
+            figures.append((f"{self.unconverged}", "without equilibrium", "not counted as robust"))
+        return figures
 
     def _decline(self) -> Decline:
         """The curve with the clean accuracy at radius 0, over radii where there is one for all samples."""
@@ -123,6 +129,18 @@ class Report:
         write_whole(target, (self.to_html() if target.suffix == ".html" else self.to_json()).encode())
 
     def __str__(self) -> str:
+        blocks = [self._head(), table(self.attack_rows(), indent="  ")]
+        if len(self.curve) > 1:
+            blocks.append(table(self.curve_rows(), indent="  "))
+        if self.solver:
+            blocks.append(table(self.solver_rows(), indent="  "))
+        if self.findings:
+            told = [f"  {f['severity']}: {f['sentence']} ({f['name']})" for f in self.findings]
+            blocks.append("\n".join(["The audit:", *told]))
+        return "\n\n".join(blocks)
+
+    def _head(self) -> str:
+        """Model, threat and the shares, as lines of text."""
         radius = self.threat["radius"]
         many = "one per view" if "sizes" in self.threat else "one per sample"
         told = f"{radius:g}" if isinstance(radius, float) else many
@@ -131,53 +149,31 @@ class Report:
             f"  clean accuracy   {self.clean}",
             f"  robust accuracy  {self.robust}" + ("" if self.trusted else "   NOT TO BE TRUSTED, see below"),
         ]
+
+        # What only some evaluations have.
         if self.certified is not None:
             lines.append(f"  certified        {self.certified}")
         if self.unconverged:
             lines.append(f"  no equilibrium   {self.unconverged} samples, counted apart and not as robust")
-        lines.append("")
-        lines += table(self.attack_rows())
-        if len(self.curve) > 1:
-            lines += ["", *table(self.curve_rows())]
-        if self.solver:
-            lines += ["", *table(self.solver_rows())]
-        if self.findings:
-            lines += ["", "The audit:"]
-            lines += [f"  {f['severity']}: {f['sentence']} ({f['name']})" for f in self.findings]
         return "\n".join(lines)
 
     # -- rows of the tables, for terminal and page
 
-    def attack_rows(self) -> list[dict[str, str]]:
-        rows = []
+    def attack_rows(self) -> list[Row]:
+        """Per attack: what it saw, broke and called."""
+        rows: list[Row] = []
         for line in self.attacks:
             calls = {name: f"{line['cost'].get(name, 0):,}" for name in ("forward", "backward", "evaluations", "vjps")}
             rows.append({"attack": line["name"], "saw": str(line["tried"]), "broke": str(line["broken"]), **calls})
         return rows
 
-    def curve_rows(self) -> list[dict[str, str]]:
+    def curve_rows(self) -> list[Row]:
+        """Per multiple of the radius: the robust share."""
         return [{"x radius": f"{p['factor']:g}", "robust": str(Share(**p["robust"]))} for p in self.curve]
 
-    def solver_rows(self) -> list[dict[str, str]]:
+    def solver_rows(self) -> list[Row]:
+        """At clean and attacked points: what the solver did."""
         return [
             {"solver": where, **{name: f"{value:.3g}" for name, value in line.items()}}
             for where, line in self.solver.items()
         ]
-
-
-def asdict_shallow(report: Report) -> dict[str, Any]:
-    """The fields of a report with shares as dictionaries; pictures left as they are."""
-    values = {name: getattr(report, name) for name in report.__dataclass_fields__}
-    return {name: asdict(value) if isinstance(value, Share) else value for name, value in values.items()}
-
-
-def table(rows: Sequence[dict[str, str]]) -> list[str]:
-    """Rows with the same keys as lines of text."""
-    heads = list(rows[0])
-    width = {h: max(len(h), *(len(row[h]) for row in rows)) for h in heads}
-    first = heads[0]
-
-    def line(cells: dict[str, str]) -> str:
-        return "  " + "  ".join(cells[h].ljust(width[h]) if h == first else cells[h].rjust(width[h]) for h in heads)
-
-    return [line({h: h for h in heads}), *(line(row) for row in rows)]

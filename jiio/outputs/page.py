@@ -5,21 +5,35 @@ from __future__ import annotations
 import base64
 import html
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --soft: #3b434b; --faint: #6a737d; --line: #e4e7ea; --paper: #fff;
-        --shade: #f4f5f6; --ours: #f1f7f2; }
+        --shade: #f4f5f6; --ours: #f1f7f2; --error: #c62f2f; --warning: #b97f00; --good: #2d8a4e; }
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e6e9ec; --soft: #c3cad1; --faint: #98a2ab; --line: #30363d; --paper: #15181c; --shade: #23282e;
-          --ours: #1d2b21; }
+          --ours: #1d2b21; --error: #f07171; --warning: #e0ae4a; --good: #5cbf80; }
+  img.paper { filter: brightness(.84); border-radius: 4px; }
 }
 body { font: 16px/1.55 system-ui, -apple-system, "Segoe UI", sans-serif; color: var(--ink); background: var(--paper);
        max-width: 60rem; margin: 2.5rem auto; padding: 0 1.2rem; }
 h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 .4rem; overflow-wrap: anywhere; }
 h2 { font-size: 1.15rem; margin: 2.4rem 0 .5rem; }
 p.lead { font-size: 1.05rem; color: var(--soft); }
+p.small { color: var(--faint); font-size: .88rem; }
+.boxes { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.6rem, max-content)); gap: .8rem;
+         margin: 1.2rem 0 .6rem; }
+.box { border: 1px solid var(--line); border-radius: 8px; padding: .7rem 1.1rem; }
+.box b { display: block; font-size: 1.7rem; line-height: 1.25; font-variant-numeric: tabular-nums; }
+.box span { display: block; color: var(--faint); font-size: .87rem; line-height: 1.4; }
+.notice { border-left: 4px solid; border-radius: 3px; padding: .45rem .9rem; margin: .6rem 0; background: var(--shade);
+          overflow-wrap: anywhere; }
+.notice.error { border-color: var(--error); } .notice.error b { color: var(--error); }
+.notice.warning { border-color: var(--warning); } .notice.warning b { color: var(--warning); }
+.notice.good { border-color: var(--good); }
+.notice code { background: none; color: var(--faint); padding: 0; }
 figure { margin: 1rem 0; }
 img { max-width: 100%; height: auto; }
 img.pixels { image-rendering: pixelated; }
@@ -40,6 +54,7 @@ th, td { padding: .32rem .85rem .32rem 0; text-align: right; border-bottom: 1px 
          white-space: nowrap; }
 th { font-weight: 600; color: var(--soft); }
 th:first-child, td:first-child { text-align: left; }
+.scroll th:first-child, .scroll td:first-child { white-space: normal; }
 .facts th, .facts td { text-align: left; white-space: normal; font-weight: 400; vertical-align: top; }
 tr.ours td { font-weight: 650; background: var(--ours); }
 code { background: var(--shade); padding: .08rem .3rem; border-radius: 3px; font-size: .9em; }
@@ -66,13 +81,38 @@ class Page:
     def paragraph(self, text: str) -> None:
         self.parts.append(f"<p>{html.escape(text)}</p>")
 
-    def picture(self, data: bytes, caption: str, *, kind: str = "png", pixels: bool = False) -> None:
-        """An embedded picture with a caption, which is its alternative text as well."""
-        self.parts.append(_figure(data, caption, kind=kind, pixels=pixels))
+    def note(self, text: str) -> None:
+        """A paragraph in small print."""
+        self.parts.append(f'<p class="small">{html.escape(text)}</p>')
+
+    def boxes(self, figures: Sequence[tuple[str, str, str]]) -> None:
+        """The figures that matter, large, side by side where there is room: each a number, what it is of, a remark."""
+        lines = []
+        for number, name, remark in figures:
+            told = "".join(f"<span>{html.escape(text)}</span>" for text in (name, remark) if text)
+            lines.append(f'<div class="box"><b>{html.escape(number)}</b>{told}</div>')
+        self.parts.append(f'<div class="boxes">{"".join(lines)}</div>')
+
+    def notice(self, kind: str, text: str, *, code: str = "") -> None:
+        """A sentence that must be seen. kind: "error", "warning" or "good", which gives the colour; of the first two it
+        is the first word as well. code: the name under which to look it up.
+        """
+        word = "" if kind == "good" else f"<b>{html.escape(kind)}</b>: "
+        named = f" <code>{html.escape(code)}</code>" if code else ""
+        self.parts.append(f'<div class="notice {html.escape(kind)}">{word}{html.escape(text)}{named}</div>')
+
+    def picture(
+        self, data: bytes, caption: str, *, kind: str = "png", pixels: bool = False, paper: bool = False
+    ) -> None:
+        """An embedded picture with a caption, which is its alternative text as well. pixels: enlarge without smoothing.
+        paper: a drawing on white, which a dark page makes a little darker.
+        """
+        self.parts.append(_figure(data, caption, kind=kind, css="pixels" if pixels else "paper" if paper else ""))
 
     def row(self, pictures: Sequence[tuple[bytes, str]], *, width: int, pixels: bool = True) -> None:
         """Small PNG pictures with captions, side by side where there is room; each ``width`` CSS pixels wide."""
-        figures = (_figure(data, caption, pixels=pixels, width=width) for data, caption in pictures)
+        look = "pixels" if pixels else ""
+        figures = (_figure(data, caption, css=look, width=width) for data, caption in pictures)
         css = "row pair" if len(pictures) == 2 else "row"
         self.parts.append(f'<div class="{css}">{"".join(figures)}</div>')
 
@@ -83,17 +123,20 @@ class Page:
         words = html.escape(caption)
         self.parts.append(f'<figure><div class="compare">{pair}</div><figcaption>{words}</figcaption></figure>')
 
-    def table(self, rows: Sequence[dict[str, str | float]], *, ours: str = "") -> None:
+    def table(self, rows: Sequence[Mapping[str, str | float]], *, ours: str = "") -> None:
         """Rows with the same keys; the one whose first cell is ``ours`` stands out; NaN and gaps stay empty."""
         heads = list(dict.fromkeys(key for row in rows for key in row))
         top = "".join(f"<th>{html.escape(head)}</th>" for head in heads)
         lines = []
         for row in rows:
             css = ' class="ours"' if ours and str(row.get(heads[0])) == ours else ""
-            lines.append(f"<tr{css}>" + "".join(f"<td>{_cell(row.get(head))}</td>" for head in heads) + "</tr>")
-        self.parts.append(
-            f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
-        )
+            first, *others = (_cell(row.get(head)) for head in heads)
+            # The name of a row may be a long call, PGD(steps=50, ...): it breaks where it is opened, not in a word.
+            cells = [re.sub(r"\((?!\))", "(<wbr>", first), *others]
+            lines.append(f"<tr{css}>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+
+        whole = f"<table><thead><tr>{top}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+        self.parts.append(f'<div class="scroll">{whole}</div>')
 
     def facts(self, rows: dict[str, str]) -> None:
         """Names and values, one pair a line; long values wrap."""
@@ -116,23 +159,19 @@ def _inline(data: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def _figure(data: bytes, caption: str, *, kind: str = "png", pixels: bool = False, width: int | None = None) -> str:
-    css = ' class="pixels"' if pixels else ""
-    size, css = ("", css) if width is None else (f' style="width: {width}px"', f'{css} style="width: 100%"')
+def _figure(data: bytes, caption: str, *, kind: str = "png", css: str = "", width: int | None = None) -> str:
+    look = f' class="{css}"' if css else ""
+    size, look = ("", look) if width is None else (f' style="width: {width}px"', f'{look} style="width: 100%"')
     words = html.escape(caption)
-    image = f'<img{css} src="{_inline(data, kind)}" alt="{words}">'
+    image = f'<img{look} src="{_inline(data, kind)}" alt="{words}">'
     return f"<figure{size}>{image}<figcaption>{words}</figcaption></figure>"
 
 
 def _cell(value: str | float | None) -> str:
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return ""
-    if isinstance(value, float):
-        return (
-            f"{value:.0f}"
-            if value == int(value) and abs(value) >= 10
-            else f"{value:.3g}"
-            if abs(value) < 10
-            else f"{value:.2f}"
-        )
-    return html.escape(str(value))
+    if not isinstance(value, float):
+        return html.escape(str(value))
+    if abs(value) < 10:
+        return f"{value:.3g}"
+    return f"{value:.0f}" if value == int(value) else f"{value:.2f}"
