@@ -23,7 +23,7 @@ from .findings import audited
 from .gallery import Gallery
 from .records import ROBUST, Entry
 from .report import Report
-from .saved import State
+from .saved import Saved, saved
 from .terms import Terms, check_attacks, check_factors
 
 
@@ -52,7 +52,8 @@ def evaluate(
 
     A sample whose equilibrium was not reached, clean or attacked, is counted apart and never as robust. Raises
     ArgumentError or ArgumentTypeError for unusable arguments, CellError where the model breaks its contract,
-    CheckpointError where ``state_path`` belongs to another evaluation.
+    CheckpointError where ``state_path`` belongs to another evaluation or holds a damaged file, and
+    ``jiio.outputs.lock.InUseError`` where an evaluation is at work in it.
     """
     target = Target.of(model)
     check_instance("threat", threat, ThreatModel)
@@ -63,13 +64,13 @@ def evaluate(
         check_instance("audit", audit, Audit)
     terms = Terms(target, threat, ordered, check_factors(curve), generator.initial_seed())
 
-    state = State(None if state_path is None else Path(state_path), terms.plain())
-    going = _Evaluation(terms, state, audit, Gallery(pictures))
-    for x, y in _pairs(batches):
-        going.take(x, y)
-        if progress is not None:
-            progress(going.so_far())
-    return going.report()
+    with saved(None if state_path is None else Path(state_path), terms.plain()) as kept:
+        going = _Evaluation(terms, kept, audit, Gallery(pictures))
+        for x, y in _pairs(batches):
+            going.take(x, y)
+            if progress is not None:
+                progress(going.so_far())
+        return going.report()
 
 
 @dataclass
@@ -77,7 +78,7 @@ class _Evaluation:
     """One evaluation at work, batch by batch."""
 
     terms: Terms
-    state: State
+    kept: Saved
     audit: Audit | None
     gallery: Gallery
     evidence: Evidence = field(default_factory=Evidence)
@@ -90,10 +91,10 @@ class _Evaluation:
 
         # The fingerprint of the data: other images under the same number would make a figure of two evaluations.
         name = f"batch-{number:05d}"
-        entry = self.state.load(name, data)
+        entry = self.kept.load(name, data)
         if entry is None:
             entry = attacked(self.terms, x, y, number)
-            self.state.save(name, data, entry)
+            self.kept.save(name, data, entry)
 
         if self.audit is not None:
             self.evidence.collect(self.audit, x, y, entry, self.terms.threat)
@@ -116,12 +117,12 @@ class _Evaluation:
         if self.audit is None:
             return []
         data, terms = self.evidence.fingerprint(), self.terms
-        entry = self.state.load("audit", data)
+        entry = self.kept.load("audit", data)
 
         if entry is None:
             case = Case(self.audit, terms.target, terms.attacks, self.evidence, self.entries, terms.seed)
             entry = Entry({}, {"findings": [finding.plain() for finding in audited(case)]})
-            self.state.save("audit", data, entry)
+            self.kept.save("audit", data, entry)
         return entry.words["findings"]
 
 

@@ -1,76 +1,79 @@
-"""What an evaluation has done so far, on disk: one file per batch, each whole or not there.
+"""What an evaluation has done so far, in a folder: one file per batch, each whole or not there.
 
-A killed evaluation goes on at the first batch without a file. What was evaluated (weights, threat, attacks, seed) is
-written beside them, and a folder that belongs to another evaluation is refused.
+A killed evaluation goes on at the first batch without a file. The terms of the evaluation (weights, threat, attacks,
+seed) are written beside them; a folder that belongs to another one is refused and left as it was, and so is one in
+which another evaluation is at work.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from jiio.checks import CheckpointError, fail
-from jiio.outputs.atomic import remove_parts, write_whole
+from jiio.outputs import lock
+from jiio.outputs.atomic import PART, remove_parts, write_whole
+from jiio.outputs.digest import fingerprint
 
 from .records import Entry
 
 FORMAT = "jiio-evaluation-1"
+TERMS = "settings.json"
 
 
-class State:
-    """The folder of one evaluation; does nothing where ``folder`` is None."""
+@contextlib.contextmanager
+def saved(folder: Path | None, terms: Mapping[str, Any]) -> Iterator[Saved]:
+    """The entries of the evaluation with these terms, its folder held against others meanwhile; None keeps nothing.
 
-    def __init__(self, folder: Path | None, settings: dict[str, Any]) -> None:
+    Errors: CheckpointError where the folder is another's or cannot be used; those of :func:`jiio.outputs.lock.locked`.
+    """
+    if folder is None:
+        yield Saved(None)
+        return
+    text = json.dumps({"format": FORMAT, **terms}, sort_keys=True, indent=1)
+
+    _check(folder, text)  # before the lock, which is a file: what is refused stays untouched
+    with lock.locked(folder, "state_path"):
+        _check(folder, text)  # and under it: somebody may have begun in the meantime
+        _begin(folder, text)
+        yield Saved(folder)
+
+
+class Saved:
+    """The entries of one evaluation, by name; keeps nothing where ``folder`` is None."""
+
+    def __init__(self, folder: Path | None) -> None:
         self.folder = folder
-        if folder is None:
-            return
-        settings = {"format": FORMAT, **settings}
-        text = json.dumps(settings, sort_keys=True, indent=1)
-        named = folder / "settings.json"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            remove_parts(folder)  # what a killed evaluation was writing, the settings included
-            if named.exists():
-                _same(folder, json.loads(named.read_text(encoding="utf-8")), json.loads(text))
-            else:
-                if any(folder.iterdir()):
-                    remedy = "Name a new folder."
-                    fail("state_path", "an empty folder or one of an evaluation", f"{folder}", remedy, CheckpointError)
-                write_whole(named, text.encode())
-        except (OSError, ValueError) as error:
-            if isinstance(error, CheckpointError):
-                raise
-            fail("state_path", "a folder to write to", f"{folder} ({error})", error=CheckpointError)
 
     def load(self, name: str, data: str) -> Entry | None:
-        """What was saved under ``name`` for the data with this fingerprint, or None."""
+        """What was saved under ``name`` for the data with this fingerprint, or None. Errors: CheckpointError."""
         path = self._path(name)
         if path is None or not path.exists():
             return None
-        from safetensors import SafetensorError, safe_open
+        entry = _read(path)
 
-        try:
-            with safe_open(str(path), framework="pt", device="cpu") as file:
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-                words = json.loads((file.metadata() or {})["json"])
-        except (SafetensorError, OSError, ValueError, KeyError) as error:
-            fail("state_path", "complete files", f"{path} ({error})", "Remove it to run it anew.", CheckpointError)
-        if words.pop("data") != data:
+        if entry.words.pop("data", None) != data:
             remedy = "Pass the same batches in the same order, without shuffling, or name a new folder."
             fail("batches", f"the data that {path.name} was made from", "other data", remedy, CheckpointError)
-        return Entry(tensors, words)
+        return entry
 
     def save(self, name: str, data: str, entry: Entry) -> None:
-        """Keep a record; it appears whole or not at all."""
+        """Keep an entry; it appears whole or not at all. Errors: CheckpointError."""
         path = self._path(name)
         if path is None:
             return
         from safetensors.torch import save as to_bytes
 
         flat = {key: value.detach().cpu().contiguous() for key, value in entry.tensors.items()}
+        words = json.dumps({"data": data, **entry.words})
         try:
-            write_whole(path, to_bytes(flat, {"json": json.dumps({"data": data, **entry.words})}))
+            write_whole(path, to_bytes(flat, {"json": words, "sum": _sum(flat, words)}))
         except OSError as error:
             fail("state_path", "a folder to write to", f"{path} ({error.strerror})", error=CheckpointError)
 
@@ -78,9 +81,61 @@ class State:
         return None if self.folder is None else self.folder / f"{name}.safetensors"
 
 
-def _same(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+def _read(path: Path) -> Entry:
+    """An entry as it was written, or CheckpointError."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="pt", device="cpu") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            told = file.metadata() or {}
+
+        # A flipped bit leaves a file that opens. (Files of earlier versions have no sum.)
+        found = _sum(tensors, told["json"])
+        if told.get("sum", found) != found:
+            raise ValueError("its checksum is another")
+        return Entry(tensors, dict(json.loads(told["json"])))
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
+        fail("state_path", "complete files", f"{path} ({error})", "Remove it to run it anew.", CheckpointError)
+
+
+def _sum(tensors: dict[str, Tensor], words: str) -> str:
+    """A hash of everything in a file."""
+    told = [f"{name} {fingerprint(tensors[name])}" for name in sorted(tensors)]
+    return hashlib.sha256("\n".join([*told, words]).encode()).hexdigest()[:16]
+
+
+def _check(folder: Path, text: str) -> None:
+    """Raise CheckpointError unless the folder is missing, free, or that of the evaluation with these terms."""
+    try:
+        if not folder.exists():
+            return
+        names = [path.name for path in folder.iterdir()]
+        if TERMS in names:
+            _same(folder, json.loads((folder / TERMS).read_text(encoding="utf-8")), json.loads(text))
+
+        # What a killed evaluation was writing as its very first file does not make the folder somebody's.
+        elif any(name != lock.NAME and not PART.fullmatch(name) for name in names):
+            remedy = "Name a new folder."
+            fail("state_path", "an empty folder or one of an evaluation", f"{folder}", remedy, CheckpointError)
+    except (OSError, ValueError, RecursionError) as error:
+        fail("state_path", "a folder to write to", f"{folder} ({error})", error=CheckpointError)
+
+
+def _same(folder: Path, old: Any, new: dict[str, Any]) -> None:
     for key in new:
-        if old.get(key) != new[key]:
-            came = f"{key} {old.get(key)!r} in {folder}, but {new[key]!r} here"
+        if not isinstance(old, dict) or old.get(key) != new[key]:
+            was = old.get(key) if isinstance(old, dict) else old
             remedy = "Name a new folder, or repeat the evaluation it belongs to."
+            came = f"{key} {was!r} in {folder}, but {new[key]!r} here"
             fail("state_path", "the folder of this very evaluation", came, remedy, CheckpointError)
+
+
+def _begin(folder: Path, text: str) -> None:
+    """Clear away what killed evaluations were writing, and write the terms where they are not there yet."""
+    remove_parts(folder)
+    try:
+        if not (folder / TERMS).exists():
+            write_whole(folder / TERMS, text.encode())
+    except OSError as error:
+        fail("state_path", "a folder to write to", f"{folder} ({error.strerror})", error=CheckpointError)

@@ -15,7 +15,6 @@ import scipy.stats
 import torch
 from torch import Tensor
 
-import jiio
 from attack_models import blobs, convolutional, equilibrium, hasty, linear, monotone
 from jiio.attacks import (
     PGD,
@@ -175,7 +174,7 @@ SCRIPT = """
 import sys, time
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-import test_attacks_evaluate as t
+import test_evaluate as t
 class Slow(t.PGD):
     def run(self, *args):
         time.sleep(0.05)
@@ -203,45 +202,6 @@ def test_kill_minus_nine(tmp_path: Path) -> None:
             process.wait()
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(here).parent)
     assert done.stdout == whole
-
-
-def test_what_a_killed_writer_left_is_cleared_away(tmp_path: Path) -> None:
-    """Killed while the very first file was being written: the folder is neither empty nor that of an evaluation."""
-    left = tmp_path / ".settings.json.123-0123abcd.jiio-part"
-    left.write_bytes(b"{")
-    assert run(state_path=tmp_path).to_json() == run().to_json()
-    assert not left.exists() and (tmp_path / "settings.json").exists()
-
-
-@pytest.mark.parametrize("change", ["threat", "attacks", "seed", "model", "data", "curve"])
-def test_a_folder_of_another_evaluation_is_refused(change: str, tmp_path: Path) -> None:
-    attacks: list[AbstractAttack] = [PGD(steps=2)]
-    run(attacks=attacks, state_path=tmp_path)
-    other = {
-        "threat": {"threat": ThreatModel("linf", 0.07)},
-        "attacks": {"attacks": [PGD(steps=3)]},
-        "seed": {"generator": seeded(2)},
-        "model": {"model": equilibrium()},
-        "data": {"batches": [(X[:16].flip(0), Y[:16].flip(0))]},
-        "curve": {"curve": (0.5,)},
-    }[change]
-    with pytest.raises(jiio.CheckpointError, match=r"^(state_path|batches): expected"):
-        run(**({"attacks": attacks, "state_path": tmp_path} | other))
-
-
-def test_damaged_and_foreign_folders_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "notes.txt").write_text("keep")
-    with pytest.raises(jiio.CheckpointError, match="an empty folder"):
-        run(state_path=tmp_path / "mine")
-    run(state_path=tmp_path / "state")
-    record = tmp_path / "state" / "batch-00000.safetensors"
-    record.write_bytes(record.read_bytes()[:50])
-    with pytest.raises(jiio.CheckpointError, match="complete files"):
-        run(state_path=tmp_path / "state")
-    (tmp_path / "file").write_text("x")
-    with pytest.raises(jiio.CheckpointError, match="a folder to write to"):
-        run(state_path=tmp_path / "file")
 
 
 # -- the report
