@@ -1,8 +1,8 @@
-"""Other people's attacks on our models, and lists of attacks that make an evaluation.
+"""The faces of other packages: torchattacks and the original AutoAttack as attacks of this one.
 
-torchattacks and the original AutoAttack (package ``pyautoattack``) expect images in [0, 1], models whose parameters
-tell their device, and the global random state. Here they get a face of the model that shows them just that, whatever
-the bounds, the normalisation and the mode; what they return is verified as every result is (:mod:`jiio.attacks.base`).
+torchattacks and AutoAttack (package ``pyautoattack``) expect images in [0, 1], models whose parameters tell their
+device, and the global random state. Here they get a face of the model that shows them just that, whatever the bounds,
+the normalisation and the mode; what they return is verified as every result is (:mod:`jiio.attacks.base`).
 Both come with the extra ``attacks``: pip install "jiio[attacks]".
 """
 
@@ -24,19 +24,14 @@ from ..base import AbstractAttack
 from ..target import Target
 from ..threat import ThreatModel
 
-NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
-
+NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}  # ours -> theirs
 
 # torchattacks' attacks for a fixed norm; those with an argument ``norm`` take Linf and L2.
 LINF = (
     "FGSM", "BIM", "RFGSM", "PGD", "EOTPGD", "FFGSM", "TPGD", "MIFGSM", "UPGD", "DIFGSM", "TIFGSM", "Jitter", "NIFGSM",
     "PGDRS", "SINIFGSM", "VMIFGSM", "VNIFGSM", "SPSA",
 )  # fmt: skip
-
-
 L2 = ("CW", "PGDL2", "DeepFool", "PGDRSL2")
-
-
 BOTH = ("APGD", "APGDT", "FAB", "Square", "AutoAttack")
 
 
@@ -121,21 +116,27 @@ class AutoAttack(AbstractAttack):
         face, radius = _face("AutoAttack", model, x, threat)
         classes = model.predict(x[:1]).logits.shape[1]
         seed = _seed(self.seed, generator)
+
         options = {"norm": NORMS[threat.norm], "eps": radius, "seed": seed, "device": x.device, "version": self.version}
         if classes < 4 and self.version == "standard":
             few = ["apgd-ce", *(["apgd-dlr"] if classes == 3 else []), "fab", "square"]
             options |= {"version": "custom", "attacks": few}
-        tool = package.AutoAttack(face, **options)
-        targets = min(classes - 1, tool.apgd_targeted.n_target_classes)
-        tool.apgd_targeted.n_target_classes = tool.fab.n_target_classes = targets
-        tool.square.n_queries = self.queries
-        tool.verbose = False
+        tool = self._set(package.AutoAttack(face, **options), classes)
+
         trace = sys.gettrace()  # one of its checks takes away whatever debugger or coverage tool is at work
         try:
             found, _ = tool.run_standard_evaluation(face.to_unit(x), y, batch_size=len(x))
         finally:
             sys.settrace(trace)
         return face.from_unit(found)
+
+    def _set(self, tool: Any, classes: int) -> Any:
+        """What its constructor does not take: there cannot be more targets than wrong classes."""
+        targets = min(classes - 1, tool.apgd_targeted.n_target_classes)
+        tool.apgd_targeted.n_target_classes = tool.fab.n_target_classes = targets
+        tool.square.n_queries = self.queries
+        tool.verbose = False
+        return tool
 
 
 @dataclass(frozen=True)
@@ -173,12 +174,14 @@ class TorchAttack(AbstractAttack):
         strange = sorted(set(self.options) - set(known))
         if strange:
             fail("TorchAttack.options", f"options of {self.attack} ({', '.join(known)})", ", ".join(strange))
+
+        # Of what the threat and the model decide, each class takes only a part.
         face, radius = _face(self.attack, model, x, threat)
         mine = {"eps": radius, "norm": NORMS[threat.norm], "n_classes": model.predict(x[:1]).logits.shape[1]}
-        seed = _seed(self.seed, generator)
-        mine["seed"] = seed
+        mine["seed"] = seed = _seed(self.seed, generator)
         tool = kind(face, **({name: value for name, value in mine.items() if name in known} | dict(self.options)))
         tool.set_device(x.device)
+
         torch.manual_seed(seed)  # the global state is put back by the caller
         with torch.enable_grad():
             return face.from_unit(tool(face.to_unit(x), y).detach())

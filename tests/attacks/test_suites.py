@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +13,7 @@ from torch import Tensor, nn
 
 import jiio
 from attack_models import blobs, convolutional, equilibrium
+from jiio import attacks
 from jiio.attacks import PGD, SUITES, AbstractAttack, AutoAttack, Target, ThreatModel, TorchAttack
 
 X, Y = blobs(12, seed=7)
@@ -135,6 +139,24 @@ def test_the_suites() -> None:
         names = [attack.name for attack in make()]
         assert names and len(set(names)) == len(names)
     assert any(attack.gradient_free for attack in SUITES["standard"]())
+
+
+def test_every_attack_and_suite_has_a_name_for_configurations() -> None:
+    """ATTACKS is all of them and nothing else; the names stand where they say."""
+    public = {name: getattr(attacks, name) for name in attacks.__all__}
+    kinds = {n: c for n, c in public.items() if isinstance(c, type) and issubclass(c, AbstractAttack)}
+    assert set(attacks.ATTACKS) == set(kinds) - {"AbstractAttack"}
+    for kind, members in attacks.CHOICES.items():
+        for name, path in members.items():
+            module, _, word = path.partition(":")
+            found = getattr(importlib.import_module(module, "jiio.attacks"), word)
+            assert found is (kinds[name] if kind == "attack" else SUITES[name])
+    assert set(attacks.CHOICES["suite"]) == set(SUITES)
+
+
+def test_the_names_of_attacks_cost_no_torch() -> None:
+    script = "import sys; from jiio import attacks; assert attacks.ATTACKS['PGD'] and 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[2])
 
 
 @pytest.mark.parametrize("package", ["torchattacks", "pyautoattack"])

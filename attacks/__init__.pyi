@@ -1,0 +1,47 @@
+"""The public names, read by type checkers and editors, and by ``__init__`` to load each when it is first used.
+
+Every name from ``.methods`` is an attack.
+"""
+
+from .base import AbstractAttack as AbstractAttack
+from .base import AttackResult as AttackResult
+from .evaluation.certificates import Certificate as Certificate
+from .evaluation.certificates import certify as certify
+from .evaluation.evaluate import evaluate as evaluate
+from .evaluation.evidence import Audit as Audit
+from .evaluation.evidence import Finding as Finding
+from .evaluation.report import Report as Report
+from .evaluation.report import Share as Share
+from .methods.equilibrium import AdjointEnsemble as AdjointEnsemble
+from .methods.equilibrium import IntermediateAttack as IntermediateAttack
+from .methods.equilibrium import SimultaneousAttack as SimultaneousAttack
+from .methods.gradient import APGD as APGD
+from .methods.gradient import PGD as PGD
+from .methods.joint import JointAttack as JointAttack
+from .methods.multiview import SingleViewAttack as SingleViewAttack
+from .methods.multiview import TwoStageAttack as TwoStageAttack
+from .methods.search import Square as Square
+from .methods.surrogate import SurrogateAttack as SurrogateAttack
+from .methods.tools import AutoAttack as AutoAttack
+from .methods.tools import TorchAttack as TorchAttack
+from .objectives import DLR as DLR
+from .objectives import AbstractObjective as AbstractObjective
+from .objectives import CrossEntropy as CrossEntropy
+from .objectives import Margin as Margin
+from .objectives import TargetedCrossEntropy as TargetedCrossEntropy
+from .objectives import TargetedDLR as TargetedDLR
+from .objectives import TargetedMargin as TargetedMargin
+from .objectives import margin as margin
+from .statistics import interval as interval
+from .suites import SUITES as SUITES
+from .target import Counts as Counts
+from .target import Prediction as Prediction
+from .target import Target as Target
+from .threat import ThreatModel as ThreatModel
+from .views import MultiViewInjection as MultiViewInjection
+from .views import MultiViewThreat as MultiViewThreat
+from .views import multi_view_classifier as multi_view_classifier
+
+ATTACKS: dict[str, str]
+KINDS: dict[str, str]
+CHOICES: dict[str, dict[str, str]]
