@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, final
 
 import torch
@@ -103,28 +103,69 @@ class AbstractAttack(ABC):
         arguments, CellError where the model breaks its contract.
         """
         target = Target.of(model)
-        if generator is None:
-            generator = torch.Generator().manual_seed(0)
+        generator = torch.Generator().manual_seed(0) if generator is None else generator
         check_instance("generator", generator, torch.Generator)
         target.check(x, y, threat)
-        x = x.detach()
-        before = target.counts.plain()
+        trial = _Trial(x.detach(), y, threat, target.counts.plain())
+
         with target.held():
-            clean = target.predict(x) if clean is None else clean
-            target.check_labels(clean.logits, y)
-            found = self.run(target, x, y, threat, generator)
-            if not isinstance(found, Tensor) or found.shape != x.shape:
-                fail(f"{type(self).__name__}.run", f"candidates of shape {tuple(x.shape)}", found, error=CellError)
-            candidate, broken = _usable(found.detach(), x, threat)
-            after = target.predict(candidate)
-        return _judge(x, y, threat, clean, candidate, after, broken, _spent(before, target.counts.plain()))
+            trial.clean = target.predict(trial.x) if clean is None else clean
+            target.check_labels(trial.clean.logits, y)
+            trial.take(self.run(target, trial.x, y, threat, generator), type(self).__name__)
+            trial.after = target.predict(trial.candidate)
+        return trial.result(target.counts.plain())
 
 
-def _usable(found: Tensor, x: Tensor, threat: ThreatModel) -> tuple[Tensor, Tensor]:
-    """Finite, and inside ball and box to rounding; what is not finite becomes the image itself."""
-    found = found.to(x)
-    broken = ~torch.isfinite(found).flatten(1).all(1)
-    found = torch.where(rows(broken, x), x, found)
+@dataclass
+class _Trial:
+    """One attack on one batch x (B, ...), y (B,), in the order of the fields; every prediction from a fresh start.
+
+    before: calls up to now. candidate: (B, ...) what the attack found, made usable. broken: (B,) where it was not
+    finite.
+    """
+
+    x: Tensor
+    y: Tensor
+    threat: ThreatModel
+    before: dict[str, int]
+    clean: Prediction = field(init=False)
+    candidate: Tensor = field(init=False)
+    broken: Tensor = field(init=False)
+    after: Prediction = field(init=False)
+
+    def take(self, found: Any, name: str) -> None:
+        """What ``run`` of the attack with this name returned, inside ball and box to rounding."""
+        if not isinstance(found, Tensor) or found.shape != self.x.shape:
+            fail(f"{name}.run", f"candidates of shape {tuple(self.x.shape)}", found, error=CellError)
+        found = found.detach().to(self.x)
+        self.broken = ~torch.isfinite(found).flatten(1).all(1)
+        self.candidate = _allowed(torch.where(rows(self.broken, self.x), self.x, found), self.x, self.threat)
+
+    def result(self, counts: dict[str, int]) -> AttackResult:
+        """The better of start and candidate for every sample. counts: calls up to now."""
+        start, end = margin(self.clean.logits, self.y), margin(self.after.logits, self.y)
+        # What is wrong untouched stays untouched: an attack has nothing to gain there.
+        better = (self.clean.label == self.y) & ((self.after.label != self.y) | (end > start))
+        x = torch.where(rows(better, self.x), self.candidate, self.x)
+        pairs = zip(self.after, self.clean, strict=True)
+        prediction = Prediction(*(_pick(better, new, old) for new, old in pairs))
+
+        return AttackResult(
+            x=x,
+            success=prediction.label != self.y,
+            prediction=prediction,
+            margin=torch.where(better, end, start),
+            clean=self.clean,
+            clean_margin=start,
+            distance=self.threat.distance(x, self.x),
+            broken=self.broken,
+            settled=self.clean.converged & self.after.converged,
+            cost=_spent(self.before, counts),
+        )
+
+
+def _allowed(found: Tensor, x: Tensor, threat: ThreatModel) -> Tensor:
+    """``found`` (B, ...) inside ball and box to rounding."""
     found = threat.restored(found, x)
     outside = threat.violation(found, x) > threat.slack(x)
     if bool(outside.any()):  # a projection moves what is inside by rounding as well: leave that alone
@@ -132,36 +173,7 @@ def _usable(found: Tensor, x: Tensor, threat: ThreatModel) -> tuple[Tensor, Tens
     excess = threat.violation(found, x) - threat.slack(x)
     if bool((excess > 0).any()):
         fail("threat.project", "points inside ball and bounds to rounding", f"an excess of {float(excess.max()):.1e}")
-    return found, broken
-
-
-def _judge(
-    x: Tensor,
-    y: Tensor,
-    threat: ThreatModel,
-    clean: Prediction,
-    candidate: Tensor,
-    after: Prediction,
-    broken: Tensor,
-    cost: dict[str, int],
-) -> AttackResult:
-    start, end = margin(clean.logits, y), margin(after.logits, y)
-    wrong = clean.label != y
-    better = ~wrong & ((after.label != y) | (end > start))
-    kept = torch.where(rows(better, x), candidate, x)
-    prediction = Prediction(*(_pick(better, new, old) for new, old in zip(after, clean, strict=True)))
-    return AttackResult(
-        x=kept,
-        success=prediction.label != y,
-        prediction=prediction,
-        margin=torch.where(better, end, start),
-        clean=clean,
-        clean_margin=start,
-        distance=threat.distance(kept, x),
-        broken=broken,
-        settled=clean.converged & after.converged,
-        cost=cost,
-    )
+    return found
 
 
 def rows(mask: Tensor, like: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -24,13 +25,20 @@ class Best:
 
     @classmethod
     def empty(cls, x: Tensor) -> Best:
+        """Nothing seen yet: whatever is offered first is kept."""
         return cls(x.clone(), torch.full((len(x),), float("-inf"), dtype=x.dtype, device=x.device))
 
     def offer(self, x: Tensor, logits: Tensor, y: Tensor) -> None:
+        """Keep of the points x (B, ...), with these scores, those that are stronger."""
         gap = margin(logits, y)
         better = gap > self.margin
         self.x = torch.where(rows(better, x), x, self.x)
         self.margin = torch.where(better, gap, self.margin)
+
+    def enter(self, x: Tensor, gap: Tensor, at: Tensor) -> None:
+        """Offer points with these margins for the samples with the indices ``at`` alone."""
+        better = gap > self.margin[at]
+        self.x[at[better]], self.margin[at[better]] = x[better], gap[better]
 
 
 class Restarted(Protocol):
@@ -48,13 +56,13 @@ class Restarted(Protocol):
 
 @dataclass(frozen=True)
 class Run:
-    """One run: on which samples, towards which classes (B,), from where."""
+    """One run: on which samples, from where. aimed: (B,) the classes to reach, for a targeted objective."""
 
     model: Target
     x: Tensor
     y: Tensor
     threat: ThreatModel
-    target: Tensor | None = None
+    aimed: Tensor | None = None
     point: Tensor | None = None
 
     @property
@@ -64,30 +72,35 @@ class Run:
 
     def part(self, index: Tensor) -> Run:
         """The same run on some of the samples."""
-        target = None if self.target is None else self.target[index]
-        return replace(self, x=self.x[index], y=self.y[index], threat=self.threat.select(index), target=target)
+        aimed = None if self.aimed is None else self.aimed[index]
+        return replace(self, x=self.x[index], y=self.y[index], threat=self.threat.select(index), aimed=aimed)
 
 
 def restarted(attack: Restarted, once: Callable[[Run], Tensor], whole: Run, generator: torch.Generator) -> Tensor:
-    """Candidates (B, ...) from all runs of ``attack``: ``restarts`` of them, for each target where it has targets."""
-    targets: list[Tensor | None] = [None]
-    if attack.objective.targeted:
-        logits = whole.model.predict(whole.x).logits
-        targets = [*likeliest_targets(logits, whole.y, attack.targets)]
+    """Candidates (B, ...) from all runs of ``attack``: ``restarts`` of them, for each aim where it has aims."""
+    aims = _aims(attack, whole)
+    single = len(aims) * attack.restarts == 1
     best, left = Best.empty(whole.x), torch.arange(len(whole.x), device=whole.x.device)
-    single = len(targets) * attack.restarts == 1
-    for target in targets:
-        for number in range(attack.restarts):
-            run = replace(whole, target=target).part(left)
-            if attack.random_start or number:
-                run = replace(run, point=run.threat.random_start(run.x, generator))
-            found = once(run)
-            if single:
-                return found  # there is nothing to compare it with
-            gap = margin(whole.model.predict(found).logits, run.y)
-            better = gap > best.margin[left]
-            best.x[left[better]], best.margin[left[better]] = found[better], gap[better]
-            left = torch.nonzero(best.margin <= 0)[:, 0]
-            if not len(left):
-                return best.x
+
+    for aimed, number in itertools.product(aims, range(attack.restarts)):
+        run = replace(whole, aimed=aimed).part(left)
+        if attack.random_start or number:
+            run = replace(run, point=run.threat.random_start(run.x, generator))
+        found = once(run)
+        if single:
+            return found  # there is nothing to compare it with
+
+        # What is broken is left out of the runs to come.
+        best.enter(found, margin(whole.model.predict(found).logits, run.y), left)
+        left = torch.nonzero(best.margin <= 0)[:, 0]
+        if not len(left):
+            break
     return best.x
+
+
+def _aims(attack: Restarted, whole: Run) -> list[Tensor | None]:
+    """The classes to reach, (B,) each, the likeliest first; None alone for an objective without a target."""
+    if not attack.objective.targeted:
+        return [None]
+    logits = whole.model.predict(whole.x).logits
+    return [*likeliest_targets(logits, whole.y, attack.targets)]

@@ -90,14 +90,7 @@ class Target:
         max_steps: int | None = None,
     ) -> None:
         self.model = check_instance("model", model, nn.Module, "Wrap a function in a torch.nn.Module.")
-        kinds = {"adjoint": jiio.AbstractAdjoint, "solver": jiio.AbstractSolver, "tolerance": jiio.Tolerance}
-        given = {"adjoint": adjoint, "solver": solver, "tolerance": tolerance, "max_steps": max_steps}
-        self.settings = {name: value for name, value in given.items() if value is not None}
-        for name, value in self.settings.items():
-            if name in kinds:
-                check_instance(name, value, kinds[name])
-            else:
-                check_integer(name, value, 2)
+        self.settings = _given(adjoint=adjoint, solver=solver, tolerance=tolerance, max_steps=max_steps)
         if self.settings and not self.implicit:
             remedy = "A plain network has no solver to set."
             fail(", ".join(self.settings), "an EquilibriumModel to set it for", type(model).__name__, remedy)
@@ -219,18 +212,16 @@ class Target:
         check_finite("x", x)
         for moment in (self.mean, self.std):
             _channels(moment, x)
-        if not isinstance(y, Tensor) or y.dtype != torch.int64:
-            fail("y", "labels (B,) of dtype int64", y, "Convert them with .long().", ArgumentTypeError)
-        if y.shape != x.shape[:1]:
-            fail("y", f"one label per sample, shape ({len(x)},)", y)
-        if y.device != x.device:
-            fail("y", f"labels on {x.device}, like x", y, "Move them with .to(x.device).")
+        _check_truth(x, y)
+        self._check_place(x)
+        if threat is not None:
+            check_instance("threat", threat, ThreatModel).check(x)
+
+    def _check_place(self, x: Tensor) -> None:
         weight = next(iter(self.model.parameters()), None)
         if weight is not None and weight.device != x.device:
             remedy = f"Move the model or the images, for example x.to({str(weight.device)!r})."
             fail("x", f"images on {weight.device}, where the model is", x, remedy)
-        if threat is not None:
-            check_instance("threat", threat, ThreatModel).check(x)
 
     @staticmethod
     def check_labels(logits: Tensor, y: Tensor) -> None:
@@ -253,6 +244,16 @@ class _Shifted:
         return self.cell.initial_state(self.target.normalised(x))
 
 
+def _check_truth(x: Tensor, y: Any) -> None:
+    """Raise unless y are labels (B,) for x (B, ...), of the right kind and in the right place."""
+    if not isinstance(y, Tensor) or y.dtype != torch.int64:
+        fail("y", "labels (B,) of dtype int64", y, "Convert them with .long().", ArgumentTypeError)
+    if y.shape != x.shape[:1]:
+        fail("y", f"one label per sample, shape ({len(x)},)", y)
+    if y.device != x.device:
+        fail("y", f"labels on {x.device}, like x", y, "Move them with .to(x.device).")
+
+
 def _check_logits(logits: Any, x: Tensor) -> Tensor:
     if not isinstance(logits, Tensor):
         remedy = "Wrap the model so that it returns the scores alone."
@@ -260,6 +261,18 @@ def _check_logits(logits: Any, x: Tensor) -> Tensor:
     if logits.dim() != 2 or len(logits) != len(x) or logits.shape[1] < 2 or not logits.is_floating_point():
         fail("model(x)", f"scores of shape ({len(x)}, classes) with at least 2 classes", logits, error=CellError)
     return logits
+
+
+def _given(**settings: Any) -> dict[str, Any]:
+    """Those of the settings of a solve that are not None, each of the kind that it must be."""
+    kinds = {"adjoint": jiio.AbstractAdjoint, "solver": jiio.AbstractSolver, "tolerance": jiio.Tolerance}
+    given = {name: value for name, value in settings.items() if value is not None}
+    for name, value in given.items():
+        if name in kinds:
+            check_instance(name, value, kinds[name])
+        else:
+            check_integer(name, value, 2)
+    return given
 
 
 def _moment(name: str, value: float | Tensor | None, default: float) -> Tensor:

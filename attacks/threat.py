@@ -136,16 +136,7 @@ class ThreatModel:
         flat = gradient.flatten(1)
         out = torch.empty_like(flat)
         for part, _ in self.parts(flat.shape[1]):
-            g = flat[:, part]
-            if self.norm == "linf":
-                out[:, part] = g.sign()
-            elif self.norm == "l2":
-                out[:, part] = g / g.norm(dim=1, keepdim=True).clamp_min(torch.finfo(g.dtype).tiny)
-            else:
-                count = max(1, math.ceil(sparsity * g.shape[1]))
-                least = g.abs().topk(count, dim=1).values[:, -1:]
-                kept = g * (g.abs() >= least)
-                out[:, part] = kept / kept.abs().sum(1, keepdim=True).clamp_min(torch.finfo(g.dtype).tiny)
+            out[:, part] = _steepest(self.norm, flat[:, part], sparsity)
         return out.view_as(gradient)
 
     def steps(self, x: Tensor, fraction: float | Tensor) -> Tensor:
@@ -195,10 +186,14 @@ class ThreatModel:
         for part, radius in self.parts(flat.shape[1]):
             r = _column(radius, x)
             draw = torch.empty(flat[:, part].shape, dtype=x.dtype, device=generator.device)
+
+            # torchattacks draws from [-radius, radius] where there is one radius, which rounds otherwise than a scaled
+            # draw from [-1, 1].
             if self.norm == "linf":
                 reach, rest = (1.0, r) if isinstance(radius, Tensor) else (float(radius), 1.0)
                 delta[:, part] = draw.uniform_(-reach, reach, generator=generator).to(x.device) * rest
                 continue
+
             drawn = draw.normal_(generator=generator).to(x.device)
             size = torch.linalg.vector_norm(drawn, 2 if self.norm == "l2" else 1, dim=1, keepdim=True)
             share = torch.zeros(len(x), 1, dtype=x.dtype, device=generator.device).uniform_(0, 1, generator=generator)
@@ -211,6 +206,17 @@ class ThreatModel:
         bounds = [b.tolist() if isinstance(b, Tensor) else float(b) for b in self.bounds]
         radius = list(radius) if isinstance(radius, (tuple, list)) else float(radius)
         return {"norm": self.norm, "radius": radius, "bounds": bounds}
+
+
+def _steepest(norm: str, g: Tensor, sparsity: float) -> Tensor:
+    """The direction of norm 1 for packed gradients g (B, n); see :meth:`ThreatModel.steepest`."""
+    if norm == "linf":
+        return g.sign()
+    if norm == "l1":
+        count = max(1, math.ceil(sparsity * g.shape[1]))
+        g = g * (g.abs() >= g.abs().topk(count, dim=1).values[:, -1:])
+    size = g.norm(dim=1, keepdim=True) if norm == "l2" else g.abs().sum(1, keepdim=True)
+    return g / size.clamp_min(torch.finfo(g.dtype).tiny)
 
 
 def _column(value: float | Tensor, x: Tensor) -> Tensor:
@@ -237,8 +243,9 @@ def _check_bounds(bounds: Any) -> None:
             fail("ThreatModel.bounds", "numbers or tensors", bound, error=ArgumentTypeError)
         if bool(torch.isnan(torch.as_tensor(bound, dtype=torch.float64)).any()):
             fail("ThreatModel.bounds", "numbers that are not NaN", bound)
+
     low, high = (torch.as_tensor(bound, dtype=torch.float64) for bound in bounds)
-    try:
+    try:  # a bound per channel and one per pixel cannot be compared
         above = bool((low >= high).any())
     except RuntimeError:
         fail("ThreatModel.bounds", "low and high of one shape", bounds)

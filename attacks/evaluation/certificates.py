@@ -57,20 +57,31 @@ def certify(model: nn.Module | Target, x: Tensor, y: Tensor, threat: ThreatModel
         logits, solution = target.forward(x)
         off = _state_error(target, x, solution, contraction)
     slope *= float((1.0 / target.std).max())
-    weight = layer.weight.detach().double()
-    gaps = logits.double().gather(1, y[:, None]) - logits.double()  # (B, classes)
-    pairs = (weight[y][:, None, :] - weight[None]).norm(dim=2)  # (B, classes)
-    scale = logits.double().abs().amax(1, keepdim=True)
-    rounding = 64 * torch.finfo(x.dtype).eps * math.sqrt(weight.shape[1])  # in norms, scores and gaps
-    gaps = gaps - pairs * off[:, None] - rounding * scale
-    own = torch.arange(weight.shape[0], device=x.device)[None] == y[:, None]
-    reach = torch.where(own, torch.inf, gaps / (pairs * slope * (1.0 + rounding)).clamp_min(1e-300))
-    radius = reach.amin(1).clamp_min(0.0)
-    radius = torch.where(torch.isfinite(radius), radius, torch.zeros_like(radius))
-    if threat.norm == "linf":
+
+    radius = _reach(layer, logits, y, off, slope)
+    if threat.norm == "linf":  # |x' - x|_2 <= sqrt(n) |x' - x|_inf
         radius = radius / math.sqrt(x[0].numel())
     asked = threat.steps(x, 1.0).flatten(1).amax(1).double()
     return Certificate(radius, radius >= asked + threat.slack(x), slope)
+
+
+def _reach(layer: nn.Linear, logits: Tensor, y: Tensor, off: Tensor, slope: float) -> Tensor:
+    """(B,) how far in L2 the input may go before another class can have the better score; 0 where one has it already.
+
+    off: (B,) a bound on |z - z*|. slope: of the state in the input.
+    """
+    weight, scores = layer.weight.detach().double(), logits.double()
+    gaps = scores.gather(1, y[:, None]) - scores  # (B, classes)
+    pairs = (weight[y][:, None, :] - weight[None]).norm(dim=2)  # (B, classes)
+
+    # What the solver left undone, and what rounding may have added in norms, scores and gaps, is taken off.
+    rounding = 64 * torch.finfo(logits.dtype).eps * math.sqrt(weight.shape[1])
+    gaps = gaps - pairs * off[:, None] - rounding * scores.abs().amax(1, keepdim=True)
+
+    own = torch.arange(weight.shape[0], device=y.device)[None] == y[:, None]
+    reach = torch.where(own, torch.inf, gaps / (pairs * slope * (1.0 + rounding)).clamp_min(1e-300))
+    radius = reach.amin(1).clamp_min(0.0)
+    return torch.where(torch.isfinite(radius), radius, torch.zeros_like(radius))
 
 
 def _linear(model: nn.Module) -> tuple[nn.Linear, float, float] | None:

@@ -74,12 +74,10 @@ class IntermediateAttack(AbstractAttack):
             fail("IntermediateAttack.objective", "an objective without a target", type(self.objective).__name__)
 
     def run(self, model: Target, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator) -> Tensor:
-        _ = model.equilibrium
+        _ = model.equilibrium  # raises for other models
         best = Best.empty(x)
-        grid: list[tuple[tuple[int, ...], int]] = [((i,), k) for i in self.states for k in self.unrolled]
-        if self.ensemble and len(self.states) > 1:
-            grid.append((tuple(self.states), min(self.unrolled)))
-        for states, k in grid:
+
+        for states, k in self._grid():
             left = torch.nonzero(best.margin <= 0)[:, 0]
             if not len(left):
                 break
@@ -89,45 +87,56 @@ class IntermediateAttack(AbstractAttack):
             def slope(point: Tensor, ys: Tensor = ys, states: tuple[int, ...] = states, k: int = k) -> Tensor:
                 return sum(_unit(self.gradient(model, point, ys, i, k)) for i in states)  # type: ignore[return-value]
 
+            # Whatever state the gradients were taken at, the model's own prediction decides.
             point = _Walk(self.steps, part)(slope, start, xs)[-1]
-            gap = margin(model.predict(point).logits, ys)
-            better = gap > best.margin[left]
-            best.x[left[better]], best.margin[left[better]] = point[better], gap[better]
+            best.enter(point, margin(model.predict(point).logits, ys), left)
         return best.x
+
+    def _grid(self) -> list[tuple[tuple[int, ...], int]]:
+        """(states whose gradients are added up, unrolled steps) of every run."""
+        grid: list[tuple[tuple[int, ...], int]] = [((i,), k) for i in self.states for k in self.unrolled]
+        if self.ensemble and len(self.states) > 1:
+            grid.append((tuple(self.states), min(self.unrolled)))
+        return grid
 
     def gradient(self, model: Target, x: Tensor, y: Tensor, state: int, unrolled: int) -> Tensor:
         """The gradient of the objective at the state after ``state`` solver and ``unrolled`` taped steps, like x."""
         problem = model.problem(lambda logits: self.objective(logits, y), jiio.Identity())
-        z = problem.cell.initial_state(x)  # type: ignore[attr-defined]
-        if state >= 2:
-            with torch.no_grad():
-                solution = jiio.equilibrium(
-                    problem.cell,
-                    x,
-                    z,
-                    solver=model.options["solver"],
-                    adjoint=jiio.Detached(),
-                    tolerance=model.options["tolerance"],
-                    max_steps=state,
-                    on_failure="ignore",
-                )
-            model.counts.solves.append(solution.evaluations)
-            z = detach(solution.z)
-        elif state == 1:
-            with torch.no_grad():
-                z = problem.cell(z, x)
+        z = _state_after(model, problem.cell, x, state)
         spec = Spec.of(z)
+
         with torch.enable_grad():
             leaf = x.detach().clone().requires_grad_()
             packed = spec.pack(z)
-            for _ in range(unrolled):
+            for _ in range(unrolled):  # z <- (1 - damping) z + damping f(z, x)
                 packed = torch.lerp(packed, spec.pack(problem.cell(spec.unpack(packed), leaf)), self.damping)
             value = problem.objective(spec.unpack(packed), leaf)
             (found,) = torch.autograd.grad(value.sum(), leaf, allow_unused=True)
-        counts = jiio.Evaluations(cell=unrolled + (state == 1), vjp=unrolled)
-        model.counts.solves.append(counts)
+
+        model.counts.solves.append(jiio.Evaluations(cell=unrolled + (state == 1), vjp=unrolled))
         model.counts.backward += 1
         return torch.zeros_like(x) if found is None else found
+
+
+@torch.no_grad()
+def _state_after(model: Target, cell: Any, x: Tensor, steps: int) -> Any:
+    """The state after so many steps of the model's solver from its start; one step is one call of the cell."""
+    z = cell.initial_state(x)
+    if steps < 2:
+        return cell(z, x) if steps else z
+    solution = jiio.equilibrium(
+        cell,
+        x,
+        z,
+        solver=model.options["solver"],
+        adjoint=jiio.Detached(),
+        tolerance=model.options["tolerance"],
+        max_steps=steps,
+        on_failure="ignore",  # it is meant to stop on the way
+    )
+
+    model.counts.solves.append(solution.evaluations)
+    return detach(solution.z)
 
 
 @dataclass(frozen=True)
@@ -156,34 +165,59 @@ class SimultaneousAttack(AbstractAttack):
     def run(self, model: Target, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator) -> Tensor:
         _ = model.equilibrium
         problem = model.problem(lambda logits: self.objective(logits, y), jiio.Identity())
-        spec = Spec.of(problem.cell.initial_state(x))  # type: ignore[attr-defined]
-        memory = {"z": spec.pack(detach(model.predict(x).state))}
-        memory["mu"] = torch.zeros_like(memory["z"])
+        carried = _Carried.from_state(model, problem, self.inner, model.predict(x).state)
         best = Best.empty(x)
 
-        def slope(point: Tensor) -> Tensor:
-            gradient = torch.zeros_like(x)
-            for _ in range(self.inner):
-                with torch.enable_grad():
-                    z, leaf = memory["z"].clone().requires_grad_(), point.detach().clone().requires_grad_()
-                    image = spec.pack(problem.cell(spec.unpack(z), leaf))
-                    value = problem.objective(spec.unpack(z), leaf)
-                    total = value.sum() + (image * memory["mu"]).sum()
-                    found = torch.autograd.grad(total, [z, leaf], allow_unused=True)
-                sane = [
-                    torch.nan_to_num(torch.zeros_like(t) if g is None else g)
-                    for g, t in zip(found, (z, leaf), strict=True)
-                ]
-                memory["z"], memory["mu"], gradient = torch.nan_to_num(image.detach()), sane[0], sane[1]
-            model.counts.solves.append(jiio.Evaluations(cell=self.inner, vjp=self.inner))
-            model.counts.backward += 1
-            return gradient
-
+        # Halfway and at the end: what the carried state says in between may lag behind the equilibrium.
         start = threat.random_start(x, generator) if self.random_start else x
-        points = _Walk(self.steps, threat)(slope, start, x)
+        points = _Walk(self.steps, threat)(carried.slope, start, x)
         for point in (points[len(points) // 2], points[-1]):
             best.offer(point, model.predict(point).logits, y)
         return best.x
+
+
+@dataclass
+class _Carried:
+    """State and multiplier (B, D), packed, that go on from one gradient to the next."""
+
+    model: Target
+    problem: jiio.Problem
+    inner: int
+    spec: Spec
+    z: Tensor
+    mu: Tensor
+
+    @classmethod
+    def from_state(cls, model: Target, problem: jiio.Problem, inner: int, state: Any) -> _Carried:
+        """From this state (of the cell's own shape), and a multiplier of zero."""
+        spec = Spec.of(state)
+        z = spec.pack(detach(state))
+        return cls(model, problem, inner, spec, z, torch.zeros_like(z))
+
+    def slope(self, point: Tensor) -> Tensor:
+        """J_x^T mu + l_x at ``point`` after ``inner`` more joint steps, like it."""
+        gradient = torch.zeros_like(point)
+        for _ in range(self.inner):
+            gradient = self._step(point)
+        self.model.counts.solves.append(jiio.Evaluations(cell=self.inner, vjp=self.inner))
+        self.model.counts.backward += 1
+        return gradient
+
+    def _step(self, point: Tensor) -> Tensor:
+        """z <- f(z, x), mu <- J_z^T mu + l_z; the gradient in x with the multiplier from before."""
+        with torch.enable_grad():
+            z, leaf = self.z.clone().requires_grad_(), point.detach().clone().requires_grad_()
+            image = self.spec.pack(self.problem.cell(self.spec.unpack(z), leaf))
+            value = self.problem.objective(self.spec.unpack(z), leaf)
+
+            # The gradient of l + mu^T f in z and x is both right-hand sides at once.
+            total = value.sum() + (image * self.mu).sum()
+            found = torch.autograd.grad(total, [z, leaf], allow_unused=True)
+
+        # A cell may ignore one of the two, and a state on its way may overflow.
+        mu, gradient = (torch.zeros_like(t) if g is None else g for g, t in zip(found, (z, leaf), strict=True))
+        self.z, self.mu = torch.nan_to_num(image.detach()), torch.nan_to_num(mu)
+        return torch.nan_to_num(gradient)
 
 
 @dataclass(frozen=True)

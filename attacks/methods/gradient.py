@@ -20,18 +20,18 @@ from ..threat import ThreatModel
 
 @dataclass
 class Ascent:
-    """The objective of one run, to be asked point by point: which labels, which target, which start of the solver."""
+    """The objective of one run, to be asked point by point. aimed: (B,) the classes to reach, where it has a target."""
 
     model: Target
     objective: AbstractObjective
     y: Tensor
-    target: Tensor | None
+    aimed: Tensor | None
     warm: bool
     state: Any = None
 
     def slope(self, point: Tensor) -> Slope:
         """Objective, gradient and scores at ``point`` (B, ...)."""
-        found = self.model.slope(point, lambda logits: self.objective(logits, self.y, self.target), self._start())
+        found = self.model.slope(point, lambda logits: self.objective(logits, self.y, self.aimed), self._start())
         self.state = found.state
         return found
 
@@ -84,7 +84,7 @@ class AbstractGradientAttack(AbstractAttack):
         return restarted(self, self._once, Run(model, x, y, threat), generator)
 
     def _once(self, run: Run) -> Tensor:
-        ascent = Ascent(run.model, self.objective, run.y, run.target, self.warm)
+        ascent = Ascent(run.model, self.objective, run.y, run.aimed, self.warm)
         return self.climb(ascent, run.start, run.x, run.y, run.threat)
 
 
@@ -112,18 +112,24 @@ class PGD(AbstractGradientAttack):
         stride = threat.steps(x, 2.5 / self.steps if self.step is None else self.step)
         move = threat.project if self.exact else threat.retract
         point, best, pull = move(start, x), Best.empty(x), torch.zeros_like(x)
+
         for _ in range(self.steps):
             slope = ascent.slope(point)
             best.offer(point, slope.logits, y)
-            if self.momentum:
-                size = slope.gradient.flatten(1).abs().mean(1).clamp_min(torch.finfo(x.dtype).tiny)
-                pull = self.momentum * pull + slope.gradient / rows(size, x)
-            else:
-                pull = slope.gradient
+            pull = self._pulled(pull, slope.gradient)
             point = move(point + stride * threat.steepest(pull, point), x)
+
+        # The last point has been taken a step away from and not been looked at.
         if self.best:
             best.offer(point, ascent.look(point), y)
         return best.x if self.best else point
+
+    def _pulled(self, pull: Tensor, gradient: Tensor) -> Tensor:
+        """The direction of the next step: the gradient, or with momentum the sum of the normalised ones."""
+        if not self.momentum:
+            return gradient
+        size = gradient.flatten(1).abs().mean(1).clamp_min(torch.finfo(gradient.dtype).tiny)
+        return self.momentum * pull + gradient / rows(size, gradient)
 
 
 @dataclass(frozen=True)
@@ -155,39 +161,89 @@ class APGD(AbstractGradientAttack):
         return sorted(set(found))
 
     def climb(self, ascent: Ascent, start: Tensor, x: Tensor, y: Tensor, threat: ThreatModel) -> Tensor:
-        point = threat.project(start, x)
+        point = before = threat.project(start, x)
         slope, best = ascent.slope(point), Best.empty(x)
         best.offer(point, slope.logits, y)
-        top, top_x, top_gradient = slope.value, point, slope.gradient
-        fraction = torch.full_like(top, 1.0 if threat.norm == "l1" else 2.0)
-        before, last, value = point, 0, slope.value
-        rises, judged_top, judged_fraction = torch.zeros_like(top), top, fraction
-        checkpoints = set(self.checkpoints())
-        for k in range(1, self.steps + 1):
-            move = threat.project(point + threat.steps(x, fraction) * threat.steepest(slope.gradient, point), x)
-            if k > 1:
-                mixed = point + (1 - self.momentum) * (move - point) + self.momentum * (point - before)
-                move = threat.project(mixed, x)
-            before, point = point, move
-            if k == self.steps:
-                best.offer(point, ascent.look(point), y)
-                break
-            slope = ascent.slope(point)
+        summit = _Summit(slope.value, point, slope.gradient)
+        pace, marks = _Pace.first(1.0 if threat.norm == "l1" else 2.0, slope.value), set(self.checkpoints())
+
+        for k in range(1, self.steps):
+            before, point = point, self._next(point, before if k > 1 else None, slope, pace.fraction, x, threat)
+            value, slope = slope.value, ascent.slope(point)
             best.offer(point, slope.logits, y)
-            rises = rises + (slope.value > value)
-            value = slope.value
-            higher = slope.value > top
-            top = torch.where(higher, slope.value, top)
-            top_x = torch.where(rows(higher, x), point, top_x)
-            top_gradient = torch.where(rows(higher, x), slope.gradient, top_gradient)
-            if k in checkpoints:
-                stuck = (judged_top >= top) & (judged_fraction == fraction)
-                halve = (rises < self.rho * (k - last)) | stuck
-                judged_top, judged_fraction, last = top, fraction, k
-                fraction = torch.where(halve, fraction / 2, fraction)
-                point = torch.where(rows(halve, x), top_x, point)
-                before = torch.where(rows(halve, x), top_x, before)
-                gradient = torch.where(rows(halve, x), top_gradient, slope.gradient)
-                slope, value = slope._replace(gradient=gradient), torch.where(halve, top, value)
-                rises = torch.zeros_like(rises)
+            pace.rises = pace.rises + (slope.value > value)
+            summit.offer(point, slope)
+
+            # Where the steps were too long: back to the summit, with half of them.
+            if k in marks:
+                halved = pace.judge(k, summit.value, self.rho)
+                point, before, slope = summit.back(halved, point, before, slope)
+
+        # Nothing follows the last point, so it needs no gradient.
+        last = self._next(point, before if self.steps > 1 else None, slope, pace.fraction, x, threat)
+        best.offer(last, ascent.look(last), y)
         return best.x
+
+    def _next(
+        self, point: Tensor, before: Tensor | None, slope: Slope, fraction: Tensor, x: Tensor, threat: ThreatModel
+    ) -> Tensor:
+        """A step of ``fraction`` (B,) of the radius along the gradient, mixed with the last one where there was one."""
+        move = threat.project(point + threat.steps(x, fraction) * threat.steepest(slope.gradient, point), x)
+        if before is None:
+            return move
+        mixed = point + (1 - self.momentum) * (move - point) + self.momentum * (point - before)
+        return threat.project(mixed, x)
+
+
+@dataclass
+class _Summit:
+    """The highest point of a climb so far, per sample: its objective (B,), itself and its gradient (B, ...)."""
+
+    value: Tensor
+    x: Tensor
+    gradient: Tensor
+
+    def offer(self, point: Tensor, slope: Slope) -> None:
+        """Keep what is higher."""
+        higher = slope.value > self.value
+        self.value = torch.where(higher, slope.value, self.value)
+        self.x = torch.where(rows(higher, point), point, self.x)
+        self.gradient = torch.where(rows(higher, point), slope.gradient, self.gradient)
+
+    def back(self, mask: Tensor, point: Tensor, before: Tensor, slope: Slope) -> tuple[Tensor, Tensor, Slope]:
+        """Point, the one before and slope, with those of the summit where the mask (B,) says so."""
+        wide = rows(mask, point)
+        value = torch.where(mask, self.value, slope.value)
+        gradient = torch.where(wide, self.gradient, slope.gradient)
+        slope = slope._replace(value=value, gradient=gradient)
+        return torch.where(wide, self.x, point), torch.where(wide, self.x, before), slope
+
+
+@dataclass
+class _Pace:
+    """How long the steps of each sample are, and what decides that; all (B,), but for the step of the last checkpoint.
+
+    fraction: length, in radii. rises: how often the objective rose since the last checkpoint. top, was: the best
+    objective and the fraction at the last checkpoint.
+    """
+
+    fraction: Tensor
+    rises: Tensor
+    top: Tensor
+    was: Tensor
+    last: int = 0
+
+    @classmethod
+    def first(cls, fraction: float, value: Tensor) -> _Pace:
+        """At the start of a climb, where the objective is ``value`` (B,)."""
+        whole = torch.full_like(value, fraction)
+        return cls(whole, torch.zeros_like(value), value, whole)
+
+    def judge(self, k: int, top: Tensor, rho: float) -> Tensor:
+        """Which steps are halved at this checkpoint (B,); they are. top: the best objective up to now, (B,)."""
+        stuck = (self.top >= top) & (self.was == self.fraction)
+        halved = (self.rises < rho * (k - self.last)) | stuck
+        self.top, self.was, self.last = top, self.fraction, k
+        self.fraction = torch.where(halved, self.fraction / 2, self.fraction)
+        self.rises = torch.zeros_like(self.rises)
+        return halved

@@ -63,9 +63,9 @@ class JointAttack(AbstractAttack):
         return restarted(self, self._once, Run(model, x, y, threat), generator)
 
     def _once(self, run: Run) -> Tensor:
-        model, x, y, target = run.model, run.x, run.y, run.target
+        model, x, y, aimed = run.model, run.x, run.y, run.aimed
         seen = _Watch(x, y, self.settle)
-        objective = seen.scores(lambda logits: -self.objective(logits, y, target))
+        objective = seen.scores(lambda logits: -self.objective(logits, y, aimed))
         solution = jiio.solve(
             model.problem(objective, run.threat.prox(x)),
             run.start,

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from jiio.checks import check_integer, check_number, fail
 
-from ..base import AbstractAttack, rows
+from ..base import AbstractAttack
 from ..objectives import margin
+from ..runs import Best
 from ..target import Target
 from ..threat import ThreatModel
 
@@ -43,28 +44,26 @@ class Square(AbstractAttack):
 
     def run(self, model: Target, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator) -> Tensor:
         if threat.norm == "l1" or len(threat.parts(x[0].numel())) > 1:
-            fail(
-                "Square", "a threat with one Linf or L2 ball", threat.norm, "Use PGD, APGD or JointAttack for this one."
-            )
-        shape = x.shape[1:] if x.dim() == 4 else (1, 1, x[0].numel())
-        draw = _Draw(generator, x.device, x.dtype)
-        propose = self._linf if threat.norm == "linf" else self._l2
-        best = x.clone()
-        gap = torch.full((len(x),), float("-inf"), dtype=x.dtype, device=x.device)
+            remedy = "Use PGD, APGD or JointAttack for this one."
+            fail("Square", "a threat with one Linf or L2 ball", threat.norm, remedy)
+        draw, best = _Draw(generator, x.device, x.dtype), Best.empty(x)
+
         for query in range(self.queries):
-            left = torch.nonzero(gap <= 0)[:, 0]
+            left = torch.nonzero(best.margin <= 0)[:, 0]
             if not len(left):
                 break
-            images, part = x[left].view(-1, *shape), threat.select(left)
-            side = self._side(query, shape)
-            radius = part.steps(x[left], 1.0).view(-1, *shape)
-            moved = propose(query, images, best[left].view(-1, *shape), radius, side, draw)
-            moved = part.retract(moved.view_as(x[left]), x[left])
-            found = margin(model.predict(moved).logits, y[left])
-            better = found > gap[left]
-            best[left] = torch.where(rows(better, x), moved, best[left])
-            gap[left] = torch.where(better, found, gap[left])
-        return best
+            # The same square for all that are left, kept by those for which it makes things worse.
+            moved = self._moved(query, x[left], best.x[left], threat.select(left), draw)
+            best.enter(moved, margin(model.predict(moved).logits, y[left]), left)
+        return best.x
+
+    def _moved(self, query: int, x: Tensor, best: Tensor, threat: ThreatModel, draw: _Draw) -> Tensor:
+        """The next proposal for each of the samples x (B, ...), from the best points so far."""
+        shape = x.shape[1:] if x.dim() == 4 else (1, 1, x[0].numel())
+        images, points, radius = (t.view(-1, *shape) for t in (x, best, threat.steps(x, 1.0)))
+        propose = self._linf if threat.norm == "linf" else self._l2
+        moved = propose(query, images, points, radius, self._side(query, shape), draw)
+        return threat.retract(moved.view_as(x), x)
 
     def _side(self, query: int, shape: tuple[int, ...]) -> tuple[int, int]:
         """Height and width of the square at this query; a strip where the image is lower than that."""
@@ -89,23 +88,20 @@ class Square(AbstractAttack):
         """A tiling of bumps at first; then the budget of one window, and what is unused, moves to another as a bump."""
         radius = radius.flatten(1)[:, :1].view(-1, 1, 1, 1)
         if query == 0:
-            step = (max(1, x.shape[2] // 5), max(1, x.shape[3] // 5))
-            delta = torch.zeros_like(x)
-            for i in range(0, x.shape[2] - step[0] + 1, step[0]):
-                for j in range(0, x.shape[3] - step[1] + 1, step[1]):
-                    bump = draw.bump(step) * draw.signs(x.shape[1], 1, 1)
-                    delta[:, :, i : i + step[0], j : j + step[1]] = bump
+            delta = draw.tiles(x)
             return x + radius * delta / _norm(delta)
         delta = best - x
+
+        # Two windows: one gives its share of the radius away, the other gets it.
         top, left = draw.corner(x, side)
         there = (..., slice(top, top + side[0]), slice(left, left + side[1]))
         top, left = draw.corner(x, side)
         taken = (..., slice(top, top + side[0]), slice(left, left + side[1]))
         inside = torch.zeros_like(delta[:1])
         inside[there], inside[taken] = 1.0, 1.0
-        budget = (radius.square() - _norm(delta).square()).clamp_min(0.0) + (delta * inside).square().sum(
-            (1, 2, 3), keepdim=True
-        )
+        unused = (radius.square() - _norm(delta).square()).clamp_min(0.0)
+        budget = unused + (delta * inside).square().sum((1, 2, 3), keepdim=True)
+
         bump = draw.bump(side) * draw.signs(x.shape[1], 1, 1) + delta[there] / _norm(delta[there])
         bump = bump / _norm(bump) * budget.sqrt()
         delta = delta.clone()
@@ -128,6 +124,15 @@ class _Draw:
         spare = [x.shape[2] - side[0] + 1, x.shape[3] - side[1] + 1]
         place = torch.rand(2, generator=self.generator, device=self.generator.device, dtype=torch.float64).tolist()
         return int(place[0] * spare[0]), int(place[1] * spare[1])
+
+    def tiles(self, x: Tensor) -> Tensor:
+        """Bumps all over images like x (B, C, H, W), five each way, of random signs."""
+        step = (max(1, x.shape[2] // 5), max(1, x.shape[3] // 5))
+        delta = torch.zeros_like(x)
+        for i in range(0, x.shape[2] - step[0] + 1, step[0]):
+            for j in range(0, x.shape[3] - step[1] + 1, step[1]):
+                delta[:, :, i : i + step[0], j : j + step[1]] = self.bump(step) * self.signs(x.shape[1], 1, 1)
+        return delta
 
     def bump(self, side: tuple[int, int]) -> Tensor:
         """Two bumps of opposite sign side by side, of norm 1: what the paper found to suit convolutional networks."""
