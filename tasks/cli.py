@@ -1,4 +1,4 @@
-"""The command line: ``jiio restore | demo | train | evaluate | attack | doctor``.
+"""The command line: ``jiio restore | demo | train | evaluate | compare | attack | doctor``.
 
 Every mistake of the user is one sentence on standard error and exit code 2, with nothing written. The heavy imports
 wait until a command runs, so that ``jiio --help`` answers at once.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import os
 import re
 import sys
 from collections.abc import Sequence
@@ -16,42 +15,67 @@ from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
+from jiio.tasks.frame.load import nearest
 from jiio.tasks.frame.machine import package_version
 from jiio.tasks.frame.registry import COMMANDS
+from jiio.tasks.frame.terminal import abandon, sentence, streams
+
+BROKEN_PIPE = 141  # what a shell says of a program that SIGPIPE ended
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return the exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    try:
-        name = next((word for word in argv if not word.startswith("-")), None)
-        parser = build_parser(name, argv)
+    with streams():
         try:
-            arguments = parser.parse_args(argv, defaults=False)
-        except ArgumentError as error:
-            return complain(argument_sentence(error, parser, name, argv))
-        return COMMANDS[arguments.command].run(as_mapping(arguments[arguments.command]), argv)
-    except SystemExit as stop:  # --help and --version end this way
-        return stop.code if isinstance(stop.code, int) else 2
-    except KeyboardInterrupt as stop:
-        print(f"jiio: {str(stop) or 'Interrupted.'}", file=sys.stderr)
-        return getattr(stop, "code", 130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes
-        return 141
-    except Exception as error:
-        from jiio.checks import JiioError
-
-        if isinstance(error, JiioError):
-            return complain(str(error))
-        if isinstance(error, OSError):
-            return complain(f"{error.filename or 'output'}: {error.strerror or error}.")
-        raise
+            code = answer(argv)
+            sys.stdout.flush()  # here, and not when Python ends, a full disk can still become a sentence
+            return code
+        except SystemExit as stop:  # --help and --version end this way
+            return stop.code if isinstance(stop.code, int) else 2
+        except KeyboardInterrupt as stop:
+            print(f"jiio: {sentence(str(stop)) or 'Interrupted.'}", file=sys.stderr)
+            return getattr(stop, "code", 130)
+        except BrokenPipeError:
+            abandon(sys.stdout)
+            return BROKEN_PIPE
+        except Exception as error:
+            return excuse(error)
 
 
-def complain(sentence: str) -> int:
+def answer(argv: Sequence[str]) -> int:
+    """Read the command line and do what it says."""
+    name = next((word for word in argv if not word.startswith("-")), None)
+    parser = build_parser(name, argv)
+    if not argv:
+        parser.print_help()
+        return 0
+    if argv[0] == name and name not in COMMANDS:
+        return complain(f"{name!r}: no such command. {nearest(name, COMMANDS)}")
+
+    try:
+        arguments = parser.parse_args(argv, defaults=False)
+    except ArgumentError as error:
+        return complain(argument_sentence(error, parser, name, argv))
+    return COMMANDS[arguments.command].run(as_mapping(arguments[arguments.command]), argv)
+
+
+def excuse(error: Exception) -> int:
+    """The sentence for what went wrong; raised again where nobody foresaw it."""
+    from jiio.checks import JiioError
+
+    if isinstance(error, JiioError):
+        return complain(str(error))
+    if isinstance(error, OSError):
+        if error.filename is None:
+            abandon(sys.stdout)  # it may be the one that is full
+        return complain(f"{error.filename or 'output'}: {error.strerror or error}.")
+    raise error
+
+
+def complain(words: str) -> int:
     """One line on standard error; the exit code of a mistake."""
-    print(f"jiio: {' '.join(sentence.split())}", file=sys.stderr)
+    print(f"jiio: {sentence(words)}", file=sys.stderr)
     return 2
 
 
@@ -62,6 +86,7 @@ def build_parser(selected: str | None, argv: Sequence[str]) -> ArgumentParser:
     parser = ArgumentParser(prog="jiio", description="Joint inference and input optimisation.", **options)
     parser.add_argument("--version", action="version", version=f"jiio {package_version('jiio')}")
     commands = parser.add_subcommands(dest="command")
+
     for name, command in COMMANDS.items():
         sub = ArgumentParser(description=command.help, **options)
         if name == selected:
@@ -73,21 +98,37 @@ def build_parser(selected: str | None, argv: Sequence[str]) -> ArgumentParser:
 def argument_sentence(error: ArgumentError, parser: ArgumentParser, command: str | None, argv: Sequence[str]) -> str:
     """The parser's complaint as one sentence that names the option, what was expected and what came."""
     text = " ".join(str(error).split()).rstrip(".")
-    text = re.sub(rf'^Parser key "(?:{command}\.)?([^"]+)":\s*', r"--\1: ", text)
-    text = re.sub(r"[Ee]xpected an? <class '(\w+)'>\. Got value: (.*)", r"expected \1, got \2", text)
-    if command is not None:
-        text = text.replace(f" {command}.", " ")
     unknown = re.match(r"[Uu]nrecognized arguments: (--[\w.-]+)", text)
     if unknown:
-        known = re.findall(r"(?<=\s)--[\w.-]+", parser.format_help())
-        if command in COMMANDS:
-            sub = ArgumentParser(exit_on_error=False)
-            COMMANDS[command].declare(sub, argv)
-            known = re.findall(r"--[\w.-]+", sub.format_help())
-        close = difflib.get_close_matches(unknown[1], known, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"`jiio {command or ''} --help` lists them."
-        return f"{unknown[1]}: no such option; {hint}"
-    return f"{text}."
+        return f"{unknown[1]}: no such option; {hint(unknown[1], parser, command, argv)}"
+
+    missing = re.fullmatch(r"the following arguments are required: (.*)", text)
+    if missing:
+        known = options_of(parser, command, argv)
+        words = (f"--{name}" if f"--{name}" in known else name for name in missing[1].split(", "))
+        return f"the following arguments are required: {', '.join(words)}."
+
+    # The parser speaks of keys and classes where the user typed options and words.
+    text = re.sub(rf'^Parser key "(?:{command}\.)?([^"]+)":\s*', r"--\1: ", text)
+    text = re.sub(r"[Ee]xpected an? <class '(\w+)'>\. Got value: (.*)", r"expected \1, got \2", text)
+    return f"{text if command is None else text.replace(f' {command}.', ' ')}."
+
+
+def hint(option: str, parser: ArgumentParser, command: str | None, argv: Sequence[str]) -> str:
+    """The option that may have been meant: a key of that name somewhere below, or one spelt nearly so."""
+    known = options_of(parser, command, argv)
+    below = [name for name in known if name.endswith(f".{option.removeprefix('--')}")]
+    close = below or difflib.get_close_matches(option, known, n=1)
+    return f"did you mean {close[0]}?" if close else f"`jiio {command or ''} --help` lists them."
+
+
+def options_of(parser: ArgumentParser, command: str | None, argv: Sequence[str]) -> list[str]:
+    """The options that there are, of the command or of the top."""
+    if command not in COMMANDS:
+        return re.findall(r"(?<=\s)--[\w.-]+", parser.format_help())
+    sub = ArgumentParser(exit_on_error=False)
+    COMMANDS[command].declare(sub, argv)
+    return re.findall(r"--[\w.-]+", sub.format_help())
 
 
 def as_mapping(values: Any) -> Any:

@@ -13,14 +13,15 @@ from pathlib import Path
 PART = re.compile(r"\.(?P<name>.+)\.\d+-[0-9a-f]{8}\.jiio-part")
 
 
-def write_whole(path: Path, data: bytes, *, parents: bool = True) -> None:
+def write_whole(path: Path, data: bytes, *, parents: bool = True, replace: bool = True) -> None:
     """Write ``data`` to ``path`` so that a reader, or a machine that dies, sees the old file or the new one.
 
     The bytes go to a temporary name in the same folder, are flushed to the disk (fsync), and take the final name in one
     rename; then the folder is flushed too, so that the rename itself survives a power cut. parents: make the folders
-    above where they are missing.
+    above where they are missing. replace: whether there may be a file of the name already.
 
-    Errors: OSError; the temporary file is gone then, and ``path`` as it was.
+    Errors: OSError (FileExistsError where it may not be replaced); the temporary file is gone then, and ``path`` as it
+    was.
     """
     if parents:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,13 +32,30 @@ def write_whole(path: Path, data: bytes, *, parents: bool = True) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(part, path)
+        if replace:
+            os.replace(part, path)
+        else:
+            take_name(part, path)
     except BaseException:
         with contextlib.suppress(OSError):
             part.unlink()
         raise
 
     flush_folder(path.parent)
+
+
+def take_name(part: Path, path: Path) -> None:
+    """Give a file a name that nobody has, or raise FileExistsError; of two that try at once, one succeeds."""
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        raise
+    except OSError as error:  # a file system without links: not safe against another process, which has to do
+        if os.path.lexists(path):
+            raise FileExistsError(path) from error
+        os.replace(part, path)
+    else:
+        part.unlink()
 
 
 def flush_folder(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """Classifiers, clean or hard to fool, and what an adversary leaves of them."""
 
 TASKS = {"classify": (".task:Classify", ".task:ClassifyConfig")}
-COMMANDS = {"attack": ("attack a trained classifier", ".command:declare", ".command:run")}
+COMMANDS = {"attack": ("attack a trained classifier", ".command:declare_attack", ".command:run_attack")}
 KINDS = {"defence": ".defences:AbstractDefence"}
 CHOICES = {
     "defence": {

@@ -2,7 +2,11 @@
 
 COMMANDS = {
     "train": ("train what a YAML file describes", ".train:declare_train", ".train:run_train"),
-    "evaluate": ("measure a trained model on test images", ".evaluate:declare", ".evaluate:run"),
+    "evaluate": (
+        "measure a trained model on test images",
+        ".evaluate:declare_evaluate",
+        ".evaluate:run_evaluate",
+    ),
     "doctor": (
         "versions, devices, extras, and a gradient check on this machine",
         ".doctor:declare_doctor",

@@ -1,6 +1,6 @@
 """``jiio doctor``: what is installed, what this machine has, and whether its arithmetic can be trusted.
 
-Each finding is a :class:`Finding`; the command fails where one of them is not well.
+Each reading is a :class:`Reading`; the command fails where one of them is not well.
 """
 
 from __future__ import annotations
@@ -26,16 +26,12 @@ EXTRAS = {
     "autoattack": ("pyautoattack",),
     "log": ("tensorboard",),
 }
-
-
 PACKAGES = ("jiio", "torch", "numpy", "scikit-image", "safetensors", "pillow", "jsonargparse")
-
-
 LIMIT = 1e-6  # relative error of a gradient in float64
 
 
 @dataclass(frozen=True)
-class Finding:
+class Reading:
     """One line of the report."""
 
     topic: str
@@ -43,29 +39,29 @@ class Finding:
     well: bool = True
 
 
-def examine() -> Iterator[Finding]:
+def examine() -> Iterator[Reading]:
     """Every finding, in the order in which it is read."""
-    yield Finding("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+    yield Reading("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     for name in PACKAGES:
-        yield Finding("package", f"{name} {package_version(name)}")
-    yield Finding("cpu", f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads")
+        yield Reading("package", f"{name} {package_version(name)}")
+    yield Reading("cpu", f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads")
     yield from devices()
     for extra, modules in EXTRAS.items():
-        yield Finding("extra", f"{extra}: {extra_state(modules)}")
+        yield Reading("extra", f"{extra}: {extra_state(modules)}")
     yield compare("implicit gradient", equilibrium_loss)
     yield compare("exact joint gradient", joint_loss)
     yield batched_lu()
 
 
-def devices() -> Iterator[Finding]:
+def devices() -> Iterator[Reading]:
     """The accelerators that torch sees."""
     for i in range(torch.cuda.device_count()):
         about = torch.cuda.get_device_properties(i)
-        yield Finding("device", f"cuda:{i} {about.name}, {about.total_memory / 2**30:.0f} GiB")
+        yield Reading("device", f"cuda:{i} {about.name}, {about.total_memory / 2**30:.0f} GiB")
     if torch.backends.mps.is_available():
-        yield Finding("device", "mps")
+        yield Reading("device", "mps")
     if torch.cuda.device_count() == 0 and not torch.backends.mps.is_available():
-        yield Finding("device", "cpu only")
+        yield Reading("device", "cpu only")
 
 
 def extra_state(modules: tuple[str, ...]) -> str:
@@ -115,7 +111,7 @@ def joint_loss(w: Tensor) -> Tensor:
     return (solution.z - y.flip(0)).square().sum()
 
 
-def compare(topic: str, loss: Callable[[Tensor], Tensor], step: float = 1e-4) -> Finding:
+def compare(topic: str, loss: Callable[[Tensor], Tensor], step: float = 1e-4) -> Reading:
     """The gradient of ``loss`` along one direction of W against central differences."""
     w = _weights()[0]
     random = torch.Generator().manual_seed(8)
@@ -126,13 +122,13 @@ def compare(topic: str, loss: Callable[[Tensor], Tensor], step: float = 1e-4) ->
         with torch.no_grad():
             measured = float(loss(w + step * direction) - loss(w - step * direction)) / (2 * step)
     except RuntimeError as error:
-        return Finding(topic, f"raised {' '.join(str(error).split())}", False)
+        return Reading(topic, f"raised {' '.join(str(error).split())}", False)
     told = float((gradient * direction).sum())
     error = abs(told - measured) / max(abs(measured), 1e-12)
-    return Finding(topic, f"{told:.8f}, finite differences {measured:.8f}, relative error {error:.1e}", error <= LIMIT)
+    return Reading(topic, f"{told:.8f}, finite differences {measured:.8f}, relative error {error:.1e}", error <= LIMIT)
 
 
-def batched_lu() -> Finding:
+def batched_lu() -> Reading:
     """Batched LU on the CPU goes wrong from size 150 up under several threads (pytorch issue 142815).
 
     The engine stays below 128; this checks that small systems are right on this machine.
@@ -145,26 +141,25 @@ def batched_lu() -> Finding:
         try:
             x = torch.linalg.solve(a, b)
         except RuntimeError as error:
-            return Finding("batched LU", f"raised at size {n}: {' '.join(str(error).split())}", False)
+            return Reading("batched LU", f"raised at size {n}: {' '.join(str(error).split())}", False)
         worst = max(worst, float((a @ x - b).abs().max()))
-    return Finding("batched LU", f"largest residual {worst:.1e} up to size 128", worst < 1e-9)
+    return Reading("batched LU", f"largest residual {worst:.1e} up to size 128", worst < 1e-9)
 
 
 def main() -> int:
     """Print the report; 0 where all is well, 1 otherwise."""
     sick = 0
-    for finding in examine():
-        sick += not finding.well
-        print(f"{'ok  ' if finding.well else 'FAIL'}  {finding.topic:<22}{finding.words}", flush=True)
+    for reading in examine():
+        sick += not reading.well
+        print(f"{'ok  ' if reading.well else 'FAIL'}  {reading.topic:<22}{reading.words}", flush=True)
     print("All is well." if not sick else f"{sick} finding(s) not well.")
     return 1 if sick else 0
 
 
 def declare_doctor(parser: ArgumentParser, argv: Sequence[str]) -> None:
-    pass
+    """It takes no options."""
 
 
 def run_doctor(values: dict[str, Any], argv: Sequence[str]) -> int:
-    from . import doctor
-
-    return doctor.main()
+    """Examine this machine."""
+    return main()

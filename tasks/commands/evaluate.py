@@ -1,89 +1,131 @@
-"""``jiio evaluate``: a trained model on its own test images, or restorers beside baselines on a set of pictures."""
+"""``jiio evaluate``: a trained model on the test images of its own configuration."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser
 
-from jiio.outputs.tables import write
-from jiio.tasks.restore.compare.command import on_pictures
+from jiio.tasks.frame.files import InputError
+from jiio.tasks.frame.options import check_seed, check_threads, chosen, declare, left
 
-ONLY_WITH_ON = ("per_image", "limit", "no_baselines", "resume", "threads", "symmetries")
+if TYPE_CHECKING:
+    from jiio.tasks.frame.checkpoint import Checkpoint
+    from jiio.tasks.frame.config import RunConfig
 
-
-def declare(parser: ArgumentParser, argv: Sequence[str]) -> None:
-    """The arguments."""
-    from jiio.tasks.frame.choices import Choice
-    from jiio.tasks.images.config import DataConfig
-    from jiio.tasks.solving.settings import JointConfig
-
-    add: Callable[..., Any] = parser.add_argument
-    add("checkpoint", type=str, nargs="+", help="a checkpoint, the folder of a training, or shipped weights")
-    add("--on", type=str, help="restorers: set12, bsd68, cbsd68, faces or folder:PATH, pictures of their own size")
-    add("--per-image", action="store_true", help="with --on: a table with every picture as well")
-    add("--limit", type=int, help="with --on: only the first so many pictures")
-    add("--no-baselines", action="store_true", help="with --on: without the restorers of scikit-image")
-    add("--resume", action="store_true", help="with --on: go on with the figures in the file of --json")
-    add("--symmetries", type=int, help="with --on: average each restorer over 1 (default), 2, 4 or 8 symmetries")
-    add("--threads", type=int, help="with --on: CPU threads (default: torch's choice)")
-    add("--data-root", type=str, help="folder of the data sets (default: JIIO_DATA)")
-    add("--json", type=str, help="write the figures to this file instead of to standard output")
-    add("--features", type=str, help="generators: file of torch-fidelity's Inception weights, for FID and KID")
-    add("--pictures", type=str, help="without --on: a folder for the pictures that the task makes")
-    add("--seed", type=int, help="of the noise and the masks (default: the training's; with --on: 0)")
-    add("--device", type=str, help="cpu, cuda, cuda:0, mps (default: the training's; with --on: cpu)")
-    parser.add_class_arguments(DataConfig, "data")
-    parser.add_class_arguments(Choice, "corruption")
-    parser.add_class_arguments(JointConfig, "joint")
+OTHERWISE = ("seed", "device", "threads")  # what every training has and a measurement may do otherwise
+# The keys of a task of its own that may be others than in the training; a configuration class that has other ones
+# says so in its own MEASURED.
+MEASURED = ("data", "corruption", "joint")
 
 
-def run(values: dict[str, Any], argv: Sequence[str]) -> int:
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """What to measure; all other options are keys of the configuration of the checkpoint.
+
+    Args:
+        checkpoint: a checkpoint, the folder of a training, or shipped weights
+        data_root: folder of the data sets (default: JIIO_DATA)
+        json: write the figures to this file instead of to standard output
+        pictures: a new folder for the pictures that the task makes
+        overwrite: replace files that exist; what is given, never
+    """
+
+    checkpoint: str
+    data_root: Path | None = None
+    json: Path | None = None
+    pictures: Path | None = None
+    overwrite: bool = False
+
+
+def declare_evaluate(parser: ArgumentParser, argv: Sequence[str]) -> None:
+    """The options, and the keys of the checkpoint's configuration that a measurement may change."""
+    if any(word.partition("=")[0] == "--on" for word in argv):
+        raise InputError(
+            "--on: expected a trained model and its own test images, got a set of pictures. "
+            "Measure restorers on it by: jiio compare CHECKPOINT ... --on SET."
+        )
+    declare(parser, EvaluateOptions)
+    cls = named_config(argv)
+    wanted = (*OTHERWISE, *getattr(cls, "MEASURED", MEASURED))
+    parser.add_class_arguments(cls, None, skip={f.name for f in dataclasses.fields(cls) if f.name not in wanted})
+
+
+def named_config(argv: Sequence[str]) -> type[RunConfig]:
+    """The class of the configuration in the checkpoint that a command line names, read without its tensors.
+
+    What is wrong with the file is said when the command runs.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    from jiio.checks import JiioError
+    from jiio.tasks.frame.checkpoint import checkpoints
+    from jiio.tasks.frame.registry import config_class
+    from jiio.tasks.frame.shipped import shipped
+
+    unusable = (JiioError, OSError, SafetensorError, LookupError, ValueError, TypeError, AttributeError)
+    for word in argv[1:]:
+        with contextlib.suppress(*unusable, RecursionError):
+            path = shipped("CHECKPOINT", word, "weights", ".safetensors")
+            path = checkpoints(path)[-1] if path.is_dir() else path
+            with safe_open(path, framework="pt") as file:
+                return config_class(json.loads(file.metadata()["jiio"])["config"])
+    return config_class({})
+
+
+def run_evaluate(values: dict[str, Any], argv: Sequence[str]) -> int:
     """Measure what the command line says."""
-    from jiio.tasks.frame.files import check_output_file
+    from jiio.outputs.tables import finite, table, write
+    from jiio.tasks.frame.checkpoint import load
+    from jiio.tasks.frame.evaluate import evaluate
+    from jiio.tasks.frame.load import build, merge
+    from jiio.tasks.frame.outputs import Outputs, of_checkpoint, of_config
+    from jiio.tasks.frame.shipped import shipped
 
-    json_path = values.pop("json", None)
-    if json_path is not None:
-        check_output_file("--json", Path(json_path))
-    figures = on_pictures(values, json_path) if "on" in values else on_its_own_images(values)
-    text = json.dumps(figures, indent=2)
-    if json_path is None:
-        print(text)
+    options, keys = chosen(EvaluateOptions, values), left(EvaluateOptions, values)
+    check_seed(keys.get("seed"))
+    check_threads(keys.get("threads"))
+    path = shipped("CHECKPOINT", options.checkpoint, "weights", ".safetensors")
+
+    # Where the results go is asked before anything large is read; pictures of a folder are known only after.
+    outputs = Outputs(of_checkpoint(path), options.overwrite)
+    check_places(options, outputs)
+    checkpoint = load(path)
+    check_task(checkpoint)
+    config = build(type(checkpoint.config), merge(dataclasses.asdict(checkpoint.config), keys))
+    check_places(options, dataclasses.replace(outputs, given=(*outputs.given, *of_config(config))))
+
+    rows = evaluate(checkpoint, config=config, data_root=options.data_root, pictures=options.pictures)
+    print(table(rows), file=sys.stderr)
+    figures = {"checkpoint": str(checkpoint.path), "step": checkpoint.step, "rows": finite(rows)}
+    if options.json is None:
+        print(json.dumps(figures, indent=2))
     else:
-        write(Path(json_path), figures)
+        write(options.json, figures)
     return 0
 
 
-def on_its_own_images(values: dict[str, Any]) -> dict[str, Any]:
-    """A checkpoint on the test images that its configuration names."""
-    from jiio.checks import fail
-    from jiio.outputs.tables import finite, table
-    from jiio.tasks.frame.checkpoint import load
-    from jiio.tasks.frame.evaluate import evaluate
-    from jiio.tasks.frame.files import InputError
-    from jiio.tasks.frame.load import build, merge
-    from jiio.tasks.frame.shipped import shipped
-    from jiio.tasks.frame.task import overrides, task_of
+def check_places(options: EvaluateOptions, outputs: Any) -> None:
+    """Refuse what must not be written to."""
+    if options.json is not None:
+        outputs.file("--json", options.json)
+    if options.pictures is not None:
+        outputs.empty("--pictures", options.pictures)
 
-    words = values.pop("checkpoint")
-    root, drawn = (None if f is None else Path(f) for f in (values.pop(k, None) for k in ("data_root", "pictures")))
-    path = shipped("CHECKPOINT", words[0], "weights", ".safetensors")
-    for name in ONLY_WITH_ON:
-        if values.pop(name, None):
-            fail(f"--{name.replace('_', '-')}", "--on with it", "none", "For example --on set12.", InputError)
-    checkpoint = load(path)
-    if len(words) > 1 or overrides(task_of(checkpoint), "restorer"):
-        fail("--on", "a set of pictures to measure restorers on", "none", "For example --on set12.", InputError)
-    if (features := values.pop("features", None)) is not None:
-        if checkpoint.config.task != "generate":
-            fail("--features", "a generator", f"a training of the task {checkpoint.config.task!r}", error=InputError)
-        values["sampling"] = {"features": features}
-    config = build(type(checkpoint.config), merge(dataclasses.asdict(checkpoint.config), values))
-    rows = evaluate(checkpoint, config=config, data_root=root, pictures=drawn)
-    print(table(rows), file=sys.stderr)
-    return {"checkpoint": str(checkpoint.path), "step": checkpoint.step, "rows": finite(rows)}
+
+def check_task(checkpoint: Checkpoint) -> None:
+    """Restorers have no test images of their own."""
+    from jiio.checks import fail
+    from jiio.tasks.frame.registry import look_up
+
+    if hasattr(look_up("task", checkpoint.config.task, "task"), "restorer"):
+        came = f"{checkpoint.path}, a restorer of pictures of any size"
+        remedy = "Measure it by: jiio compare CHECKPOINT --on set12."
+        fail("CHECKPOINT", "a model with test images of its own", came, remedy, InputError)

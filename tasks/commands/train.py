@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser
 
+from jiio.tasks.frame.options import chosen, declare, left
 from jiio.tasks.frame.shipped import shipped
+from jiio.tasks.frame.terminal import say
 
 if TYPE_CHECKING:
     from jiio.tasks.frame.config import RunConfig
@@ -32,24 +34,41 @@ def named_config(argv: Sequence[str]) -> type[RunConfig]:
     return config_class({})
 
 
+@dataclass(frozen=True)
+class TrainOptions:
+    """What to train; all other options are keys of the configuration.
+
+    Args:
+        config: a YAML file, or the name of one that comes with jiio
+        resume: continue the training in the output folder exactly
+        data_root: folder of the data sets (default: JIIO_DATA)
+    """
+
+    config: str
+    resume: bool = False
+    data_root: Path | None = None
+
+
 def declare_train(parser: ArgumentParser, argv: Sequence[str]) -> None:
-    parser.add_argument("config", type=str, help="a YAML file, or the name of one that comes with jiio")
-    parser.add_argument("--resume", action="store_true", help="continue the training in the output folder exactly")
-    parser.add_argument("--data-root", type=str, help="folder of the data sets (default: JIIO_DATA)")
+    """The options, and every key of the configuration that the command line names."""
+    declare(parser, TrainOptions)
     parser.add_class_arguments(named_config(argv), None)
 
 
 def run_train(values: dict[str, Any], argv: Sequence[str]) -> int:
+    """Train, and say where the weights are."""
     from jiio.tasks.frame.load import build, merge, read_yaml
     from jiio.tasks.frame.loop import train
     from jiio.tasks.frame.registry import config_class
 
-    path = shipped("CONFIG", values.pop("config"), "configs", ".yaml")
-    resume, root = values.pop("resume", False), values.pop("data_root", None)
-    values = merge(read_yaml("CONFIG", path), values)
-    config = build(config_class(values), values)
-    again = shlex.join(["jiio", *argv, *([] if resume else ["--resume"])])
-    data_root = None if root is None else Path(root)
-    done = train(config, resume=resume, data_root=data_root, resume_hint=f"Continue by: {again}")
-    print(f"Trained {done.step} steps; weights in {Path(config.output) / 'weights.safetensors'}.", file=sys.stderr)
+    options = chosen(TrainOptions, values)
+    path = shipped("CONFIG", options.config, "configs", ".yaml")
+    keys = merge(read_yaml("CONFIG", path), left(TrainOptions, values))
+    config = build(config_class(keys), keys)
+
+    # Whoever stops the training is told the line that goes on with it.
+    again = shlex.join(["jiio", *argv, *([] if options.resume else ["--resume"])])
+    hint = f"Continue by: {again}"
+    done = train(config, resume=options.resume, data_root=options.data_root, resume_hint=hint)
+    say(f"Trained {done.step} steps; weights in {Path(config.output) / 'weights.safetensors'}.")
     return 0

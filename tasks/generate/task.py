@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -78,6 +79,8 @@ class GenerateConfig(RunConfig):
         inference: how codes are found, Joint, Nested or Variational
         sampling: the density of codes
     """
+
+    MEASURED: ClassVar = ("data", "inference", "sampling")
 
     task: str = "generate"
     output: str = "runs/generate"

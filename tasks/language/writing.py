@@ -14,7 +14,7 @@ from jiio.tasks.frame.files import InputError
 from jiio.tasks.frame.shipped import shipped
 
 from .model import LanguageModel
-from .text import UNKNOWN
+from .text import END_OF_LINE, UNKNOWN
 
 
 def go_on(
@@ -27,22 +27,28 @@ def go_on(
     unknown = model.vocabulary().entries.index(UNKNOWN)
     body, piece, written = model.body, max(1, model.body.config.memory), []
     with torch.no_grad():
+        # What is given, in pieces as long as the memory, so that a long text needs no long sequence.
         memory, state = None, x
         for start in range(0, x.shape[1], piece):
             segment = model.depth.read(body, x[:, start : start + piece], memory, penalty=False)
             state, memory = segment.state, segment.memory
+
         for _ in range(length):
-            logs = body.tokens.log_probabilities(state[:, -1:])[0, 0]
+            logs = body.tokens.log_probabilities(state[:, -1:])[0, 0]  # (vocabulary,)
             logs[unknown] = -torch.inf
-            if temperature > 0:
-                chances = (logs / temperature).softmax(0).double().cpu()
-                token = torch.multinomial(chances, 1, generator=generator).to(x.device)
-            else:
-                token = logs.argmax()[None]
+            token = drawn(logs, temperature, generator)
             written.append(int(token))
             segment = model.depth.read(body, body.tokens.embed(token[None]), memory, penalty=False)
             state, memory = segment.state, segment.memory
     return torch.tensor(written)
+
+
+def drawn(logs: Tensor, temperature: float, generator: torch.Generator | None) -> Tensor:
+    """One token (1,) from the log-probabilities (vocabulary,) of all."""
+    if temperature == 0:
+        return logs.argmax()[None]
+    chances = (logs / temperature).softmax(0).double().cpu()
+    return torch.multinomial(chances, 1, generator=generator).to(logs.device)
 
 
 def encoded(model: LanguageModel, argument: str, text: str) -> Tensor:
@@ -58,6 +64,15 @@ def encoded(model: LanguageModel, argument: str, text: str) -> Tensor:
     if not len(numbers):
         fail(argument, f"at least one of the {vocabulary.unit}", "an empty text", error=InputError)
     return numbers
+
+
+def beginning(model: LanguageModel, text: str | None) -> list[int]:
+    """The numbers of the text that is to be continued; of the end of a line where there is none."""
+    if text is not None:
+        return encoded(model, "--start", text).tolist()
+    vocabulary = model.vocabulary()
+    line_end = "\n" if vocabulary.unit == "characters" else END_OF_LINE
+    return [vocabulary.entries.index(line_end) if line_end in vocabulary.entries else 0]
 
 
 def opened(word: str) -> LanguageModel:

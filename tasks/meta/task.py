@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -77,6 +78,8 @@ class MetaConfig(RunConfig):
         adaptation: Joint, Nested or FirstOrder
         test: how the learner is measured
     """
+
+    MEASURED: ClassVar = ("data", "adaptation", "test")
 
     task: str = "meta"
     output: str = "runs/meta"

@@ -7,5 +7,10 @@ TASKS = {
 }
 COMMANDS = {
     "restore": ("make better pictures of your own ones", ".photos.command:declare", ".photos.command:run"),
+    "compare": (
+        "measure restorers beside classical ones on a set of pictures",
+        ".compare.command:declare_compare",
+        ".compare.command:run_compare",
+    ),
     "demo": ("show the whole idea on small pictures", ".demo.command:declare_demo", ".demo.command:run_demo"),
 }

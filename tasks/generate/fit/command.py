@@ -1,31 +1,74 @@
-"""``jiio fit``: the arguments; the work is in :mod:`.picture`, which is imported when it runs."""
+"""``jiio fit``: its options; the work is in :mod:`.picture`, which is imported when it runs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
 
+from jiio.checks import check_choice, check_integer, fail
+from jiio.tasks.frame.files import InputError
+from jiio.tasks.frame.options import check_seed, check_threads, chosen, declare
 
-def declare(parser: ArgumentParser, argv: Sequence[str]) -> None:
-    """The arguments."""
-    add: Callable[..., Any] = parser.add_argument
-    add("picture", type=str, help="a picture of any size, colour or grey")
-    add("--checkpoint", type=str, help="of a generator: a file, the folder of a training, or shipped weights")
-    add("--output", type=str, help="folder for the results (default: photo-fit/ beside photo.png)")
-    add("--how", type=str, help="whole: the middle square, at the generator's size; tiles: every part of the picture")
-    add("--restarts", type=int, help="further starts of every fit, 0 to 100 (default: 2)")
-    add("--max-steps", type=int, help="steps of a solve at most (default: 200)")
-    add("--seed", type=int, help="of the further starts (default: 0)")
-    add("--device", type=str, help="cpu (default), cuda, cuda:0, mps")
-    add("--threads", type=int, help="CPU threads (default: torch's choice)")
-    add("--overwrite", action="store_true", help="replace results that exist")
+WAYS = ("whole", "tiles")
+MOST_RESTARTS = 100
 
 
-def run(values: dict[str, Any], argv: Sequence[str]) -> int:
+@dataclass(frozen=True)
+class FitOptions:
+    """Which picture is fitted, by which generator, and how.
+
+    Args:
+        picture: a picture of any size, colour or grey
+        checkpoint: of a generator: a file, the folder of a training, or shipped weights
+        output: folder for the results (default: photo-fit/ beside photo.png)
+        how: whole: the middle square, at the generator's size; tiles: every part (default: as the generator was trained)
+        restarts: further starts of every fit, 0 to 100
+        max_steps: steps of a solve at most
+        seed: of the further starts
+        device: cpu, cuda, cuda:0, mps
+        threads: CPU threads (default: torch's choice)
+        overwrite: replace results that exist; the picture itself, never
+    """
+
+    picture: Path
+    checkpoint: str = "generate-patches"
+    output: Path | None = None
+    how: str | None = None
+    restarts: int = 2
+    max_steps: int = 200
+    seed: int = 0
+    device: str = "cpu"
+    threads: int | None = None
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if check_integer("--restarts", self.restarts, 0) > MOST_RESTARTS:
+            fail("--restarts", f"at most {MOST_RESTARTS}", str(self.restarts), error=InputError)
+        check_integer("--max-steps", self.max_steps, 2)
+        check_seed(self.seed)
+        check_threads(self.threads)
+        if self.how is not None:
+            check_choice("--how", self.how, WAYS)
+
+    @property
+    def folder(self) -> Path:
+        """Of the results."""
+        return self.output or self.picture.with_name(f"{self.picture.stem}-fit")
+
+
+def declare_fit(parser: ArgumentParser, argv: Sequence[str]) -> None:
+    """The options."""
+    declare(parser, FitOptions)
+
+
+def run_fit(values: dict[str, Any], argv: Sequence[str]) -> int:
     """Fit what the command line says; what goes wrong is raised as JiioError."""
-    from . import picture as fitting
+    options = chosen(FitOptions, values)
+    from .picture import fit_picture
 
-    fitting.fit_picture(values, argv)
+    fit_picture(options, argv)
     return 0

@@ -33,8 +33,7 @@ RESIDUALS = (
 ERROR = (
     "Squared error of each fitted part, mean over its pixels: where it is bright, the generator knows nothing like it."
 )
-
-
+FILES = ("fitted.png", "beside.png", "path.png", "residuals.png", "index.html", "fit.json")  # what a fit leaves
 BRIGHTER = 5  # times, so that a good fit's distance is not simply black
 
 

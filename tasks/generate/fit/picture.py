@@ -11,6 +11,7 @@ import dataclasses
 import json
 import math
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,68 +20,51 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from jiio.checks import check_choice, check_integer, fail
+from jiio.checks import fail
 from jiio.tasks.frame.checkpoint import load
 from jiio.tasks.frame.files import InputError, check_output_folder
 from jiio.tasks.frame.machine import check_device, cpu_threads, versions
+from jiio.tasks.frame.outputs import Outputs, of_checkpoint, same, write_together
+from jiio.tasks.frame.terminal import plain, say
 from jiio.tasks.images.batches import resized
-from jiio.tasks.images.encode import write_bytes
 from jiio.tasks.images.pictures import Picture, read_picture
 
 from ..generator import LatentGenerator
 from ..task import GenerateConfig, load_generator
+from .command import FitOptions
 from .fit import Fit, fit_images, surprise
 from .fitted import Fitted
-from .page import pictures_of
-
-DEFAULT = "generate-patches"
-
-
-WAYS = ("whole", "tiles")
-
+from .page import FILES, pictures_of
 
 CHUNK = 512  # tiles fitted at a time
-
-
 MOST = 4_000_000  # pixels: a fit of tiles holds a few copies of the picture in memory
-
-
 OVERLAP = 4  # pixels by which neighbouring tiles overlap, at most a quarter of their side
 
 
-def fit_picture(values: dict[str, Any], argv: Sequence[str]) -> None:
+def fit_picture(options: FitOptions, argv: Sequence[str]) -> None:
     """Fit what the command line says, and write the results.
 
     Errors: JiioError, with nothing written.
     """
-    get = values.get
-    restarts = check_integer("--restarts", get("restarts", 2), 0)
-    if restarts > 100:
-        fail("--restarts", "at most 100", str(restarts), error=InputError)
-    settings: dict[str, Any] = {}
-    if get("max_steps") is not None:
-        settings["max_steps"] = check_integer("--max-steps", get("max_steps"), 2)
-    seed = check_integer("--seed", get("seed", 0), 0)
-    threads = None if get("threads") is None else check_integer("--threads", get("threads"), 1)
-    how = None if get("how") is None else check_choice("--how", get("how"), WAYS)
-    device = check_device(get("device", "cpu"))
-    path = Path(values["picture"])
-    picture = read_picture("picture", path)
-    folder = Path(get("output") or path.with_name(f"{path.stem}-fit"))
-    check_place(folder, path, get("overwrite", False))
-    model, config = generator_of(get("checkpoint", DEFAULT))
-    how = how or ("tiles" if config.data.family == "patches" else "whole")
-    with cpu_threads(threads):
-        fitted = fit_of(model.to(device), config, picture, how, restarts=restarts, seed=seed, **settings)
-        told = account(model, fitted, how, restarts)
-        told |= {"picture": str(path), "kind": picture.kind, "checkpoint": get("checkpoint", DEFAULT)}
-        command = shlex.join(["jiio", *argv])
+    device = check_device(options.device)
+    check_place(options)
+    picture = read_picture("picture", options.picture)
+    model, config = generator_of(options.checkpoint)
+    how = options.how or ("tiles" if config.data.family == "patches" else "whole")
+
+    # The figures and the pictures of the page, some of which need a further solve.
+    command = plain(shlex.join(["jiio", *argv]))
+    settings = {"restarts": options.restarts, "seed": options.seed, "max_steps": options.max_steps}
+    with cpu_threads(options.threads):
+        fitted = fit_of(model.to(device), config, picture, how, **settings)
+        told = account(model, fitted, how, options.restarts)
+        told |= {"picture": plain(str(options.picture)), "kind": picture.kind, "checkpoint": options.checkpoint}
         files = pictures_of(model, fitted, told, command=command)
+
     figures = {**told, "command": command, "versions": versions()}
     files["fit.json"] = json.dumps(figures, indent=2).encode() + b"\n"
-    for name, data in files.items():
-        write_bytes("--output", folder / name, data)
-    print(line(path, picture, fitted, told, folder))
+    write_together("--output", options.folder, files)
+    say(line(options.picture, picture, fitted, told, options.folder), sys.stdout)
 
 
 def generator_of(word: str) -> tuple[LatentGenerator, GenerateConfig]:
@@ -93,16 +77,20 @@ def generator_of(word: str) -> tuple[LatentGenerator, GenerateConfig]:
     return model, checkpoint.config
 
 
-def check_place(folder: Path, picture: Path, overwrite: bool) -> None:
-    """A folder that can be written to, and that holds no earlier fit unless it may be replaced."""
-    if "\0" in str(folder):
-        fail("--output", "the name of a folder", repr(str(folder)), error=InputError)
+def check_place(options: FitOptions) -> None:
+    """A folder that can be written to, without results unless they may be replaced, and none of them given."""
+    from jiio.tasks.frame.shipped import shipped
+
+    folder = options.folder
     check_output_folder("--output", folder)
-    if (folder / "fit.json").exists() and not overwrite:
+    if (folder / "fit.json").exists() and not options.overwrite:
         came = f"{folder}, which holds a fit"
         fail("--output", "a folder without a fit", came, "Pass --overwrite to replace it.", InputError)
-    if (folder / picture.name).exists() and (folder / picture.name).samefile(picture):
+    if any(same(folder / name, options.picture) for name in (*FILES, options.picture.name)):
         fail("--output", "another folder than the picture's own", str(folder), error=InputError)
+
+    weights = of_checkpoint(shipped("--checkpoint", options.checkpoint, "weights", ".safetensors"))
+    Outputs((options.picture, *weights), options.overwrite).folder("--output", folder, FILES)
 
 
 def fit_of(

@@ -1,4 +1,4 @@
-"""Restorers beside baselines on a set of pictures, as the command line asks for them."""
+"""``jiio compare``: restorers beside tuned baselines on a set of pictures: what is asked for, measured, and told."""
 
 from __future__ import annotations
 
@@ -6,100 +6,243 @@ import dataclasses
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jiio.outputs.tables import write
+from jsonargparse import ArgumentParser
+
+from jiio.checks import check_integer, fail
+from jiio.tasks.frame.files import InputError, read_bytes
+from jiio.tasks.frame.options import check_seed, check_threads, chosen, declare, keys_of
+from jiio.tasks.frame.terminal import say
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from jiio.tasks.frame.choices import Choice
+    from jiio.tasks.maps.corruption import AbstractCorruption
+
+    from ..base import AbstractRestorer
+    from .baselines import Baseline
     from .benchmark import Benchmark
 
 NOISE = {"name": "GaussianNoise", "options": {"sigma": 25 / 255}}  # what every denoising paper has in its table
 
 
-def on_pictures(values: dict[str, Any], json_path: str | None) -> dict[str, Any]:
-    """Restorers and baselines on a set of pictures."""
-    from jiio.checks import check_integer, fail
-    from jiio.outputs.digest import of_model
-    from jiio.outputs.tables import finite, table
-    from jiio.tasks.frame.choices import Choice
-    from jiio.tasks.frame.files import InputError
-    from jiio.tasks.frame.load import build, merge
-    from jiio.tasks.frame.machine import check_device, cpu_threads, versions
-    from jiio.tasks.images.sets import load_set, tuning_pictures
+@dataclass(frozen=True)
+class CompareOptions:
+    """What to compare, on what.
 
-    from ..load import load_restorer
-    from ..symmetries import SymmetricRestorer, check_symmetries
-    from .baselines import BASELINES
-    from .benchmark import DEFINITIONS, Benchmark, benchmark
+    Args:
+        checkpoint: of restorers: checkpoints, folders of trainings, or shipped weights
+        on: the pictures, of their own size: set12, bsd68, cbsd68, faces or folder:PATH
+        per_image: print a table with every picture as well
+        limit: only the first so many pictures
+        no_baselines: leave out the restorers of scikit-image
+        symmetries: average each restorer over 1, 2, 4 or 8 turns and mirror images
+        json: write the figures to this file instead of to standard output
+        resume: go on with the figures in the file of --json
+        overwrite: replace the file of --json; what is given, never
+        data_root: folder of the data sets (default: JIIO_DATA)
+        seed: of the noise and the masks
+        device: cpu, cuda, cuda:0, mps
+        threads: CPU threads (default: torch's choice)
+        corruption: how the pictures are damaged (default: noise of 25 grey levels)
+        joint: the solve (default: as each restorer does it)
+    """
 
-    if "features" in values:
-        fail("--features", "--on without it", "both", "It is for the samples of generators.", InputError)
-    if "pictures" in values:
-        fail("--pictures", "--on without it", "both", "It is for the pictures that a task makes.", InputError)
-    if "data" in values:
-        fail("--data", "--on without it", "both", "The pictures of --on keep their own size.", InputError)
-    on, root = values["on"], None if values.get("data_root") is None else Path(values["data_root"])
-    seed = check_integer("--seed", values.get("seed", 0), 0)
-    limit = None if values.get("limit") is None else check_integer("--limit", values["limit"], 1)
-    threads = None if values.get("threads") is None else check_integer("--threads", values["threads"], 1)
-    device = str(check_device(values.get("device", "cpu")))
-    corruption = build(Choice, merge(NOISE, values.get("corruption", {})), "corruption.")
-    family, settings = corruption.make("corruption", "corruption"), solve_settings(values.get("joint", {}))
-    restorers = {label: load_restorer("CHECKPOINT", word) for label, word in labels(values["checkpoint"]).items()}
-    count = check_symmetries("--symmetries", values.get("symmetries", 1))
-    if count > 1:
-        restorers = {f"{name}, {count} symmetries": SymmetricRestorer(r, count) for name, r in restorers.items()}
-    channels = {restorer.channels for restorer in restorers.values()}
-    if len(channels) > 1:
-        fail("CHECKPOINT", "weights for grey pictures or for colours", "both", error=InputError)
-    (channels,) = channels
-    pictures = load_set("--on", on, channels=channels, limit=limit, data_root=root)
-    baselines = () if values.get("no_baselines") else BASELINES
-    tuning = tuning_pictures(on, channels=channels, data_root=root) if baselines else []
+    checkpoint: tuple[str, ...]
+    on: str = field(kw_only=True)
+    per_image: bool = False
+    limit: int | None = None
+    no_baselines: bool = False
+    symmetries: int = 1
+    json: Path | None = None
+    resume: bool = False
+    overwrite: bool = False
+    data_root: Path | None = None
+    seed: int = 0
+    device: str = "cpu"
+    threads: int | None = None
+    corruption: Mapping[str, Any] = keys_of("jiio.tasks.frame.choices:Choice")
+    joint: Mapping[str, Any] = keys_of("jiio.tasks.solving.settings:JointConfig")
 
-    head = {
-        "on": on,
-        "pictures": len(pictures),
-        "corruption": dataclasses.asdict(corruption),
-        "seed": seed,
-        "joint": values.get("joint", {}),
-        "symmetries": count,
-        "weights": {label: of_model(restorer) for label, restorer in restorers.items()},
-    }
-    done = Benchmark()
-    if values.get("resume"):
-        done = earlier(json_path, head)
+    def __post_init__(self) -> None:
+        if self.limit is not None:
+            check_integer("--limit", self.limit, 1)
+        check_seed(self.seed)
+        check_threads(self.threads)
+        if self.resume and self.json is None:
+            fail("--resume", "--json with the file to go on with", "none", error=InputError)
 
-    def figures(benchmark: Benchmark) -> dict[str, Any]:
-        body = {"mean": finite(benchmark.means()), "rows": finite(benchmark.rows), "tuned": benchmark.tuned}
-        return {**head, **body, "definitions": DEFINITIONS, "versions": versions()}
 
-    with cpu_threads(threads):
-        result = benchmark(
-            restorers,
-            pictures,
-            corruption=family,
-            baselines=baselines,
-            tuning=tuning,
-            seed=seed,
-            device=device,
-            settings=settings,
-            done=done,
-            report=lambda line: print(line, file=sys.stderr, flush=True),
-            after=lambda so_far: None if json_path is None else write(Path(json_path), figures(so_far)),
+def declare_compare(parser: ArgumentParser, argv: Sequence[str]) -> None:
+    """The options."""
+    declare(parser, CompareOptions)
+
+
+def run_compare(values: dict[str, Any], argv: Sequence[str]) -> int:
+    """Plan, measure, and tell."""
+    options = chosen(CompareOptions, values)
+    comparison = Comparison.of(options)
+    result = measure(comparison)
+    report(comparison, result)
+    return 0
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Everything that is measured, and under which settings.
+
+    restorers: by the name in the table. pictures: by name, (1, C, H, W). head: the settings as they stand in the file,
+    which figures of an earlier run must share. done: the figures that there are already.
+    """
+
+    options: CompareOptions
+    restorers: Mapping[str, AbstractRestorer]
+    pictures: Mapping[str, Tensor]
+    corruption: AbstractCorruption
+    baselines: Sequence[Baseline]
+    tuning: Sequence[Tensor]
+    device: str
+    settings: Mapping[str, Any]
+    head: Mapping[str, Any]
+    done: Benchmark
+
+    @classmethod
+    def of(cls, options: CompareOptions) -> Comparison:
+        """Read what the options name. Errors: JiioError for what is not there or does not fit together."""
+        from jiio.tasks.frame.choices import Choice
+        from jiio.tasks.frame.load import build, merge
+        from jiio.tasks.frame.machine import check_device
+        from jiio.tasks.images.sets import load_set, tuning_pictures
+
+        from . import baselines
+
+        check_place(options)
+        device = str(check_device(options.device))
+        choice = build(Choice, merge(NOISE, options.corruption), "corruption.")
+        corruption, settings = choice.make("corruption", "corruption"), solve_settings(options.joint)
+
+        # Pictures are loaded for the channels that the weights are made for.
+        restorers = named_restorers(options)
+        channels = common_channels(restorers.values())
+        pictures = load_set("--on", options.on, channels=channels, limit=options.limit, data_root=options.data_root)
+        rivals = () if options.no_baselines else baselines.BASELINES
+        root = options.data_root
+        tuning = tuning_pictures(options.on, channels=channels, data_root=root) if rivals else []
+
+        head = settings_of(options, choice, restorers, len(pictures))
+        done = earlier(options, head)
+        return cls(options, restorers, pictures, corruption, rivals, tuning, device, settings, head, done)
+
+    def figures(self, result: Benchmark) -> dict[str, Any]:
+        """The figures as they stand in the file."""
+        from jiio.outputs.tables import finite
+        from jiio.tasks.frame.machine import versions
+
+        from .benchmark import DEFINITIONS
+
+        body = {"mean": finite(result.means()), "rows": finite(result.rows), "tuned": result.tuned}
+        return {**self.head, **body, "definitions": DEFINITIONS, "versions": versions()}
+
+
+def measure(comparison: Comparison) -> Benchmark:
+    """The figures, kept picture by picture, so that whoever stops it loses one picture."""
+    from jiio.outputs.tables import write
+    from jiio.tasks.frame.machine import cpu_threads
+
+    from .benchmark import benchmark
+
+    def keep(so_far: Benchmark) -> None:
+        if comparison.options.json is not None:
+            write(comparison.options.json, comparison.figures(so_far))
+
+    with cpu_threads(comparison.options.threads):
+        return benchmark(
+            comparison.restorers,
+            comparison.pictures,
+            corruption=comparison.corruption,
+            baselines=comparison.baselines,
+            tuning=comparison.tuning,
+            seed=comparison.options.seed,
+            device=comparison.device,
+            settings=comparison.settings,
+            done=comparison.done,
+            report=say,
+            after=keep,
         )
-    if values.get("per_image"):
+
+
+def report(comparison: Comparison, result: Benchmark) -> None:
+    """The tables for a person, and the figures in the file or on standard output."""
+    from jiio.outputs.tables import table, write
+
+    if comparison.options.per_image:
         print(table(result.rows), file=sys.stderr)
     print(table(result.means()), file=sys.stderr)
-    return figures(result)
+
+    if comparison.options.json is None:
+        print(json.dumps(comparison.figures(result), indent=2))
+    else:
+        write(comparison.options.json, comparison.figures(result))
+
+
+def check_place(options: CompareOptions) -> None:
+    """The file of the figures is none of what is given; an earlier one is replaced where it is asked for or gone on
+    with, and :func:`earlier` finds out whether it is one.
+    """
+    from jiio.tasks.frame.outputs import FOLDER, Outputs, of_checkpoint, of_word
+    from jiio.tasks.frame.shipped import shipped
+
+    paths = [shipped("CHECKPOINT", word, "weights", ".safetensors") for word in options.checkpoint]
+    given = [file for path in paths for file in of_checkpoint(path)]
+    if options.on.startswith(FOLDER):
+        given.append(of_word(options.on))
+    if options.json is not None:
+        Outputs(tuple(given), options.overwrite).file("--json", options.json, lambda path: options.resume)
+
+
+def named_restorers(options: CompareOptions) -> dict[str, AbstractRestorer]:
+    """The restorers, by the name that they have in the table."""
+    from ..load import load_restorer
+    from ..symmetries import SymmetricRestorer, check_symmetries
+
+    count = check_symmetries("--symmetries", options.symmetries)
+    found = {label: load_restorer("CHECKPOINT", word) for label, word in labels(options.checkpoint).items()}
+    if count == 1:
+        return found
+    return {f"{label}, {count} symmetries": SymmetricRestorer(one, count) for label, one in found.items()}
+
+
+def common_channels(restorers: Any) -> int:
+    """1 or 3, that of all of them."""
+    channels = {restorer.channels for restorer in restorers}
+    if len(channels) > 1:
+        fail("CHECKPOINT", "weights for grey pictures or for colours", "both", error=InputError)
+    return channels.pop()
+
+
+def settings_of(
+    options: CompareOptions, corruption: Choice, restorers: Mapping[str, AbstractRestorer], count: int
+) -> dict[str, Any]:
+    """What the figures depend on; figures of other settings are not mixed with these."""
+    from jiio.outputs.digest import of_model
+
+    return {
+        "on": options.on,
+        "pictures": count,
+        "corruption": dataclasses.asdict(corruption),
+        "seed": options.seed,
+        "joint": dict(options.joint),
+        "symmetries": options.symmetries,
+        "weights": {label: of_model(restorer) for label, restorer in restorers.items()},
+    }
 
 
 def labels(words: Sequence[str]) -> dict[str, str]:
     """A name for each checkpoint in the table: that of its file or folder, or the whole word where two are the same."""
-    from jiio.checks import fail
-    from jiio.tasks.frame.files import InputError
-
     stems = [Path(word).stem for word in words]
     named = {stem if stems.count(stem) == 1 else word: word for stem, word in zip(stems, words, strict=True)}
     if len(named) < len(words):
@@ -117,32 +260,37 @@ def solve_settings(joint: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.arguments().items() if key in named}
 
 
-def earlier(json_path: str | None, head: Mapping[str, Any]) -> Benchmark:
-    """The figures of an interrupted run under the same settings; none where the file is not there yet.
+def earlier(options: CompareOptions, head: Mapping[str, Any]) -> Benchmark:
+    """The figures of an interrupted run under the same settings; none where they are not asked for or not there yet.
 
     Errors: InputError where the file is of other settings or cannot be read.
     """
-    from jiio.checks import fail
-    from jiio.tasks.frame.files import InputError, read_bytes
-
     from .benchmark import Benchmark
 
-    if json_path is None:
-        fail("--resume", "--json with the file to go on with", "none", error=InputError)
-    path = Path(json_path)
-    if not path.exists():
+    path = options.json
+    if not options.resume or path is None or not path.exists():
         return Benchmark()
+    found, result = read_figures(path)
+    for key, value in json.loads(json.dumps(head)).items():
+        if key != "pictures" and found.get(key) != value:  # more pictures of the same set may follow
+            came = f"{path} with {found.get(key)!r}"
+            fail("--resume", f"figures of the same run ({key} {value!r})", came, "Name another file.", InputError)
+    return result
+
+
+def read_figures(path: Path) -> tuple[dict[str, Any], Benchmark]:
+    """A file of figures: all that it says, and the figures themselves."""
+    from .benchmark import Benchmark
+
     try:
-        found = json.loads(read_bytes("--json", path, "the figures of jiio evaluate", 64 << 20))
+        found = json.loads(read_bytes("--json", path, "the figures of jiio compare", 64 << 20))
         rows = [{key: float("nan") if v is None else v for key, v in row.items()} for row in found["rows"]]
         result = Benchmark(rows, dict(found["tuned"]))
         if not all({"method", "picture", "PSNR", "SSIM"} <= row.keys() for row in rows):
             raise KeyError("method, picture, PSNR and SSIM")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
         came = f"{path}, which holds something else"
-        raise InputError(f"--json: expected the figures of jiio evaluate --on to go on with, got {came}.") from error
-    for key, value in json.loads(json.dumps(head)).items():
-        if key != "pictures" and found.get(key) != value:
-            came = f"{path} with {found.get(key)!r}"
-            fail("--resume", f"figures of the same run ({key} {value!r})", came, "Name another file.", InputError)
-    return result
+        raise InputError(f"--json: expected the figures of jiio compare to go on with, got {came}.") from error
+    return found, result

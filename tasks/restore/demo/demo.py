@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import jiio
 from jiio.outputs.atomic import write_whole
 from jiio.outputs.page import Page
 from jiio.outputs.seeds import generator
-from jiio.tasks.frame import checkpoint
-from jiio.tasks.frame import drawings as figures
+from jiio.tasks.frame import checkpoint, drawings
 from jiio.tasks.frame.choices import Choice
 from jiio.tasks.frame.evaluate import evaluate
 from jiio.tasks.frame.load import build, merge, read_yaml
 from jiio.tasks.frame.loop import train
 from jiio.tasks.frame.machine import cpu_threads, versions
+from jiio.tasks.frame.terminal import say
 from jiio.tasks.maps.corruption import Inpaint
 from jiio.tasks.solving.latent import LatentRestorer
 
 from ..latent import Restore, RestoreConfig
+from .command import MARK
 from .race import OURS, RATES, WITHIN, Race
 
+Row = dict[str, str | float]
 HERE = Path(__file__).parents[1]
 CONFIG = HERE / "configs" / "restore-faces.yaml"
 WEIGHTS = HERE / "weights" / "restore-faces.safetensors"
@@ -64,58 +66,65 @@ def run(*, fast: bool, output: Path, seed: int) -> Path:
     fast: use the weights that come with jiio instead of training live.
     """
     begin = time.perf_counter()
-    config = build(RestoreConfig, merge(read_yaml("CONFIG", CONFIG), {"seed": seed}))
-    if fast:
-        trained = checkpoint.load(WEIGHTS)
-        how = f"weights that come with jiio ({trained.step} steps; recipe: jiio train restore-faces)"
-    else:
-        config = dataclasses.replace(config, steps=LIVE_STEPS, output=str(output / "training"))
-        _say(f"Training a joint inpainter for {config.steps} steps on scikit-image's faces.")
-        trained = train(config, resume=True)
-        how = f"trained live for {config.steps} steps"
+    trained, how = trained_inpainter(fast, output, seed)
+
     # Trained with noise on the known pixels, which regularises; shown without, as a person would use it.
     assert isinstance(trained.config, RestoreConfig)
     clean = dataclasses.replace(trained.config, corruption=Choice("BoxHole", {"side": 8}))
     task = Restore(clean)
-    _say("Restoring held-out faces, with the classical restorers beside.")
+    say("Restoring held-out faces, with the classical restorers beside.")
     rows = evaluate(trained, config=clean, task=task)
     model = task.model()
     trained.restore_model(model)
     model.eval().requires_grad_(False)
-    _say("Counting what the joint and the nested iteration cost.")
+
+    say("Counting what the joint and the nested iteration cost.")
     with cpu_threads(trained.config.threads):
         example = Example(task, model)
         race = Race(example.problem, model.start(example.y), example.solution)
+        shown = {"joint.gif": example.gif(), "restored.png": example.sheet(), "convergence.png": race.plot()}
 
-    gif, restored, convergence = example.gif(), example.sheet(), race.plot()
+    seconds = time.perf_counter() - begin
+    data = {"rows": rows, "cost": race.rows(), "seconds": seconds, "seed": seed, "fast": fast}
+    page = page_of(shown, rows, race.rows(), how)
+    line = f"jiio demo{' --fast' if fast else ''} --seed {seed}"
+    words = ", ".join(f"{name} {number}" for name, number in versions().items())
+    text = page.render(f"{line}: {seconds:.0f} seconds on this machine. {words}.")
+    texts = {"figures.json": json.dumps(data, indent=2), "index.html": f"{text}{MARK}\n"}
+    for name, content in {**shown, **{name: text.encode() for name, text in texts.items()}}.items():
+        write_whole(output / name, content)
+    say(f"Done in {seconds:.0f} seconds: open {output / 'index.html'}")
+    return output / "index.html"
+
+
+def trained_inpainter(fast: bool, output: Path, seed: int) -> tuple[checkpoint.Checkpoint, str]:
+    """The weights, and how they came about."""
+    if fast:
+        shipped = checkpoint.load(WEIGHTS)
+        return shipped, f"weights that come with jiio ({shipped.step} steps; recipe: jiio train restore-faces)"
+    config = build(RestoreConfig, merge(read_yaml("CONFIG", CONFIG), {"seed": seed}))
+    config = dataclasses.replace(config, steps=LIVE_STEPS, output=str(output / "training"))
+    say(f"Training a joint inpainter for {config.steps} steps on scikit-image's faces.")
+    return train(config, resume=True), f"trained live for {config.steps} steps"
+
+
+def page_of(shown: Mapping[str, bytes], rows: list[Row], cost: list[Row], how: str) -> Page:
+    """The page: the iteration, the faces, how good they are, and what it cost."""
     page = Page("Joint inference and input optimisation, at work", LEAD.format(how=how))
     page.heading("The joint iterate, step by step")
-    page.picture(gif, GIF, kind="gif", pixels=True)
+    page.picture(shown["joint.gif"], GIF, kind="gif", pixels=True)
     page.heading("Restored faces")
-    page.picture(restored, SHEET, pixels=True)
+    page.picture(shown["restored.png"], SHEET, pixels=True)
+
+    # Tables.
     page.heading("Quality on the held-out faces")
     page.table(rows, ours=OURS)
     page.paragraph(QUALITY)
     page.heading("What it costs")
-    page.picture(convergence, CONVERGENCE)
-    page.table(race.rows(), ours=OURS)
+    page.picture(shown["convergence.png"], CONVERGENCE)
+    page.table(cost, ours=OURS)
     page.paragraph(COST)
-    seconds = time.perf_counter() - begin
-    words = ", ".join(f"{name} {number}" for name, number in versions().items())
-    text = page.render(
-        f"jiio demo{' --fast' if fast else ''} --seed {seed}: {seconds:.0f} seconds on this machine. {words}."
-    )
-    data = {"rows": rows, "cost": race.rows(), "seconds": seconds, "seed": seed, "fast": fast}
-    for name, content in (
-        ("joint.gif", gif),
-        ("restored.png", restored),
-        ("convergence.png", convergence),
-        ("figures.json", json.dumps(data, indent=2).encode()),
-        ("index.html", text.encode()),
-    ):
-        write_whole(output / name, content)
-    _say(f"Done in {seconds:.0f} seconds: open {output / 'index.html'}")
-    return output / "index.html"
+    return page
 
 
 class Example:
@@ -150,7 +159,7 @@ class Example:
             f"step {k:3d}   " + "   ".join(f"{w} {float(r):.0e}" for w, r in zip(words, residual[k], strict=True))
             for k in shown
         ]
-        return figures.moving(
+        return drawings.moving(
             [self.y, *frames, self.restored], ["measured", *captions, "restored, known pixels kept"], scale=4
         )
 
@@ -159,8 +168,4 @@ class Example:
 
         names = ("clean", "measured", "biharmonic", "jiio")
         pictures = (self.clean, self.y, biharmonic(self.y, self.operator), self.restored)
-        return figures.sheet(dict(zip(names, pictures, strict=True)))
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+        return drawings.sheet(dict(zip(names, pictures, strict=True)))
