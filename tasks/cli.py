@@ -105,7 +105,8 @@ def argument_sentence(error: ArgumentError, parser: ArgumentParser, command: str
     missing = re.fullmatch(r"the following arguments are required: (.*)", text)
     if missing:
         known = options_of(parser, command, argv)
-        words = (f"--{name}" if f"--{name}" in known else name for name in missing[1].split(", "))
+        names = (name.removeprefix(f"{command}.") for name in missing[1].split(", "))
+        words = (f"--{name}" if f"--{name}" in known else name for name in names)
         return f"the following arguments are required: {', '.join(words)}."
 
     # The parser speaks of keys and classes where the user typed options and words.

@@ -24,6 +24,7 @@ OTHERWISE = ("seed", "device", "threads")  # what every training has and a measu
 # The keys of a task of its own that may be others than in the training; a configuration class that has other ones
 # says so in its own MEASURED.
 MEASURED = ("data", "corruption", "joint")
+MOST_WORDS = 100  # of a command line, among which the checkpoint is looked for
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def named_config(argv: Sequence[str]) -> type[RunConfig]:
     from jiio.tasks.frame.shipped import shipped
 
     unusable = (JiioError, OSError, SafetensorError, LookupError, ValueError, TypeError, AttributeError)
-    for word in argv[1:]:
+    for word in argv[1:MOST_WORDS]:
         with contextlib.suppress(*unusable, RecursionError):
             path = shipped("CHECKPOINT", word, "weights", ".safetensors")
             path = checkpoints(path)[-1] if path.is_dir() else path

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from jiio.tasks.frame.config import RunConfig
 
 
+MOST_WORDS = 100  # of a command line, among which the name of the file is looked for
+
+
 def named_config(argv: Sequence[str]) -> type[RunConfig]:
     """The class of the configuration that a command line names; where it names none that can be read, the default.
 
@@ -28,7 +31,7 @@ def named_config(argv: Sequence[str]) -> type[RunConfig]:
     from jiio.tasks.frame.load import read_yaml
     from jiio.tasks.frame.registry import config_class
 
-    for word in argv[1:]:
+    for word in argv[1:MOST_WORDS]:
         with contextlib.suppress(JiioError, OSError):
             return config_class(read_yaml("CONFIG", shipped("CONFIG", word, "configs", ".yaml")))
     return config_class({})

@@ -40,12 +40,13 @@ def check_output_folder(argument: str, folder: Path) -> Path:
     remedy = "Name a folder that you may write to."
     try:
         existing = folder
-        while not existing.exists():
+        while not existing.exists() and not existing.is_symlink():
             if existing == existing.parent:
                 break
             existing = existing.parent
         if not existing.is_dir():
-            fail(argument, "a folder", f"{folder}, where {existing} is a file", remedy, InputError)
+            kind = "a file" if existing.exists() else "a link that leads nowhere"
+            fail(argument, "a folder", f"{folder}, where {existing} is {kind}", remedy, InputError)
         if not os.access(existing, os.W_OK | os.X_OK):
             fail(argument, "a writable folder", f"{folder}, where {existing} is not writable", remedy, InputError)
     except (OSError, ValueError) as error:

@@ -69,11 +69,13 @@ def declare(parser: ArgumentParser, record: type[Any]) -> None:
             add(flag(one.name), action="store_true", **told)
         else:
             told |= {"type": str if kind is Path else kind} | ({"nargs": "+"} if many else {})
-            # A word of the command line has a place and no name, unless it must be given by its name.
-            if one.default is dataclasses.MISSING and not one.kw_only:
-                add(one.name, **told)
-            else:
-                add(flag(one.name), **told, **shown_default(one))
+            name = one.name if is_word(one) else flag(one.name)
+            add(name, **told, **({} if is_word(one) else shown_default(one)))
+
+
+def is_word(one: dataclasses.Field[Any]) -> bool:
+    """Whether a field has a place and no name on the command line: no default, and not to be given by name alone."""
+    return one.default is dataclasses.MISSING and KEYS not in one.metadata and not one.kw_only
 
 
 def shown_default(one: dataclasses.Field[Any]) -> dict[str, Any]:
@@ -116,7 +118,7 @@ def chosen(record: type[T], values: Mapping[str, Any]) -> T:
             continue
         kind, many = typed(hints[one.name])
         if kind is Path:
-            value = named(flag(one.name), value)
+            value = named(one.name if is_word(one) else flag(one.name), value)
         given[one.name] = tuple(value) if many else value
     return record(**given)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import glob
 import os
 import shutil
 import tempfile
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from jiio.checks import fail
-from jiio.outputs.atomic import flush_folder, write_whole
+from jiio.outputs.atomic import PART, flush_folder, write_whole
 
 from .files import InputError, check_output_file, check_output_folder, reason
 from .load import flatten
@@ -132,12 +133,34 @@ def write_new(argument: str, path: Path, data: bytes, *, replace: bool) -> None:
     Errors: OutputError where it cannot be written, for example because the disk is full, or must not.
     """
     try:
+        remove_dead(path)
         write_whole(path, data, replace=replace)
     except FileExistsError as error:
         words = f"{argument}: expected a new file, got {path}, which appeared in the meantime."
         raise OutputError(f"{words} Pass --overwrite to replace it.") from error
     except OSError as error:
         raise OutputError(f"{argument}: {path} cannot be written ({reason(error)}). Nothing is left there.") from error
+
+
+def remove_dead(path: Path) -> None:
+    """Remove what killed writers of this very file left; whose process lives may still be writing."""
+    for part in path.parent.glob(f".{glob.escape(path.name)}.*.jiio-part"):
+        found = PART.fullmatch(part.name)
+        if found and found["name"] == path.name and not lives(int(part.name.rsplit(".", 2)[1].partition("-")[0])):
+            part.unlink(missing_ok=True)
+
+
+def lives(process: int) -> bool:
+    """Whether there is a process of this number; where the system cannot say, there is."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(process, 0)  # signal 0 asks and sends nothing
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
 
 
 def write_together(argument: str, folder: Path, files: Mapping[str, bytes]) -> None:

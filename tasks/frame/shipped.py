@@ -15,9 +15,13 @@ def all_shipped(folder: str, suffix: str) -> dict[str, Path]:
 def shipped(argument: str, word: str, folder: str, suffix: str) -> Path:
     """A path, or the name of a file that comes with the package."""
     path, known = Path(word), all_shipped(folder, suffix)
-    if not path.exists() and word in known:
+    try:
+        there = path.exists()
+    except OSError:  # longer than a name can be
+        there = False
+    if not there and word in known:
         return known[word]
-    if not path.exists():
+    if not there:
         from .files import InputError
 
         names = ", ".join(sorted(known)) or "none"

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 LONGEST_WORD = 200  # letters; a longer name is shortened in a sentence
-LONGEST_SENTENCE = 700
+LONGEST_SENTENCE = 480
 # Marks that turn the direction of writing can make one name look like another (Unicode TR 36, section 2.2).
 TURNS = frozenset(chr(n) for n in (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)))
 

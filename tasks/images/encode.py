@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import io
 import struct
 import zlib
@@ -13,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from jiio.checks import fail
-from jiio.outputs.atomic import write_whole
 from jiio.tasks.frame.files import InputError, muted, reason
+from jiio.tasks.frame.outputs import write_new
 
+from .header import Header
 from .pictures import KEPT_TAGS, Picture
 
 ROWS = 256  # compressed at a time, so that no second copy of a large picture is made
@@ -37,7 +37,11 @@ class FileKind:
 
     def bits(self, picture: Picture) -> int:
         """Per number, when the picture is written as this kind."""
-        return picture.bits if bands(picture) in self.deep else 8
+        return self.depth(picture.bits, bands(picture))
+
+    def depth(self, bits: int, numbers: int) -> int:
+        """Bits that are written where a picture has so many, and so many numbers per pixel."""
+        return bits if numbers in self.deep else 8
 
 
 WRITTEN = (
@@ -61,11 +65,16 @@ def natural_suffix(picture: Picture) -> str:
     """Of the file that the restored picture goes to unless told otherwise: of the kind that it came from, or PNG where
     that kind cannot be written (GIF).
     """
-    own = picture.path.suffix
+    return suffix_of(Header(picture.path, picture.format, bands(picture), picture.bits))
+
+
+def suffix_of(header: Header) -> str:
+    """:func:`natural_suffix`, of a picture that is not read yet."""
+    own = header.path.suffix
     for kind in WRITTEN:
-        if kind.name == picture.format and kind.bits(picture) == picture.bits:
+        if kind.name == header.format and kind.depth(header.bits, header.numbers) == header.bits:
             if kind.name == "PPM":
-                return ".pgm" if bands(picture) == 1 else ".ppm"
+                return ".pgm" if header.numbers == 1 else ".ppm"
             return own if own.lower() in kind.suffixes else kind.suffixes[0]
     return ".png"
 
@@ -79,19 +88,23 @@ def check_suffix(argument: str, path: Path) -> FileKind:
     return kind
 
 
-def check_fits(argument: str, path: Path, picture: Picture) -> FileKind:
+def check_fits(argument: str, path: Path, picture: Picture | Header) -> FileKind:
     """The kind of file that a name asks for, if it can hold the picture; 16 bits may become 8, alpha may not go."""
     kind = check_suffix(argument, path)
-    if picture.alpha is not None and not kind.alpha:
+    clear = picture.alpha if isinstance(picture, Header) else picture.alpha is not None
+    if clear and not kind.alpha:
         came = f"{path} for {picture.path}, which has transparency that {kind.name} cannot keep"
         fail(argument, "the name of a PNG, TIFF or WebP file", came, error=InputError)
     return kind
 
 
-def write_picture(argument: str, path: Path, picture: Picture) -> None:
+def write_picture(argument: str, path: Path, picture: Picture, *, replace: bool = True) -> None:
     """Write the picture as the kind of file that the suffix says; whole, or not at all.
 
-    Errors: InputError where the file cannot be written, for example because the disk is full.
+    replace: whether there may be a file of that name by now.
+
+    Errors: InputError where it cannot be written as that kind; OutputError where nothing can be written there, for
+    example because the disk is full.
     """
     kind = check_fits(argument, path, picture)
     try:
@@ -99,21 +112,7 @@ def write_picture(argument: str, path: Path, picture: Picture) -> None:
             data = encode(picture, kind)
     except (OSError, ValueError, struct.error) as error:  # 65,535 pixels are too wide for JPEG, 16,383 for WebP
         raise InputError(f"{argument}: {path} cannot be written as {kind.name} ({reason(error)}).") from error
-    write_bytes(argument, path, data)
-
-
-def write_bytes(argument: str, path: Path, data: bytes) -> None:
-    """:func:`jiio.tasks.frame.files.write_whole`, and what goes wrong is a sentence."""
-    try:
-        for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):  # of a run that was killed
-            part.unlink()
-        write_whole(path, data)
-    except OSError as error:
-        raise OutputError(f"{argument}: {path} cannot be written ({reason(error)}). Nothing is left there.") from error
-
-
-class OutputError(InputError):
-    """A place that cannot be written to, so that there is no use in going on with the next picture."""
+    write_new(argument, path, data, replace=replace)
 
 
 def encode(picture: Picture, kind: FileKind) -> bytes:

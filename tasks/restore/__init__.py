@@ -6,7 +6,11 @@ TASKS = {
     "direct": (".prior:Direct", ".prior:PriorConfig"),
 }
 COMMANDS = {
-    "restore": ("make better pictures of your own ones", ".photos.command:declare", ".photos.command:run"),
+    "restore": (
+        "make better pictures of your own ones",
+        ".photos.command:declare_restore",
+        ".photos.command:run_restore",
+    ),
     "compare": (
         "measure restorers beside classical ones on a set of pictures",
         ".compare.command:declare_compare",

@@ -205,7 +205,7 @@ class Prior(AbstractTask):
 
     def evaluate(self, model: nn.Module) -> list[dict[str, str | float]]:
         """Restorers are measured on pictures of their own size, by :func:`.compare.benchmark.benchmark`."""
-        fail("task", "one with test images of its own", "a restorer", "Use `jiio evaluate --on set12`.", ConfigError)
+        fail("task", "one with test images of its own", "a restorer", "Use `jiio compare --on set12`.", ConfigError)
 
 
 class Direct(Prior):

@@ -25,7 +25,7 @@ class FitOptions:
         picture: a picture of any size, colour or grey
         checkpoint: of a generator: a file, the folder of a training, or shipped weights
         output: folder for the results (default: photo-fit/ beside photo.png)
-        how: whole: the middle square, at the generator's size; tiles: every part (default: as the generator was trained)
+        how: whole: the middle square, at the generator's size; tiles: every part (default: as it was trained)
         restarts: further starts of every fit, 0 to 100
         max_steps: steps of a solve at most
         seed: of the further starts

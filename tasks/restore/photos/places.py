@@ -1,16 +1,18 @@
-"""Which pictures a command line means, and where their results go; nothing is overwritten by accident."""
+"""Which pictures a command line means, and where their results go, decided for all before any is decoded."""
 
 from __future__ import annotations
 
-import functools
 import os
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from jiio.checks import fail
 from jiio.tasks.frame.files import InputError, check_output_file, check_output_folder, reason
-from jiio.tasks.images.encode import check_suffix, natural_suffix
-from jiio.tasks.images.pictures import SUFFIXES, Picture
+from jiio.tasks.frame.outputs import Outputs, real
+from jiio.tasks.images.encode import BY_SUFFIX, FileKind, check_fits, check_suffix, suffix_of
+from jiio.tasks.images.header import Header, read_header
+from jiio.tasks.images.pictures import SUFFIXES
 
 WORD = "-restored"
 
@@ -23,7 +25,16 @@ class Source:
     folder: Path | None = None
 
 
-def find_pictures(words: list[str]) -> list[Source]:
+@dataclass(frozen=True)
+class Plan:
+    """Where the restored picture goes, and as what kind of file."""
+
+    source: Source
+    target: Path
+    kind: FileKind
+
+
+def find_pictures(words: Sequence[str]) -> list[Source]:
     """The named pictures, and those directly inside the named folders, by name; hidden files are left alone.
 
     Errors: InputError where a folder has no picture or cannot be read.
@@ -31,19 +42,21 @@ def find_pictures(words: list[str]) -> list[Source]:
     found = []
     for word in words:
         path = Path(word)
-        if not path.is_dir():
-            found.append(Source(path))
-            continue
-        try:
-            inside = sorted(path.iterdir())
-        except OSError as error:
-            raise InputError(f"pictures: the folder {path} cannot be read ({reason(error)}).") from error
-        pictures = [p for p in inside if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file()]
-        if not pictures:
-            remedy = "Folders inside are not searched; name them too."
-            fail("pictures", "a folder with pictures", f"{path} without any", remedy, InputError)
-        found += [Source(picture, path) for picture in pictures]
+        found += inside_of(path) if path.is_dir() else [Source(path)]
     return found
+
+
+def inside_of(folder: Path) -> list[Source]:
+    """The pictures directly inside a folder."""
+    try:
+        inside = sorted(folder.iterdir())
+    except OSError as error:
+        raise InputError(f"pictures: the folder {folder} cannot be read ({reason(error)}).") from error
+    pictures = [p for p in inside if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file()]
+    if not pictures:
+        remedy = "Folders inside are not searched; name them too."
+        fail("pictures", "a folder with pictures", f"{folder} without any", remedy, InputError)
+    return [Source(picture, folder) for picture in pictures]
 
 
 @dataclass(frozen=True)
@@ -51,21 +64,16 @@ class Places:
     """Where results go.
 
     output: what the user named, a file or a folder, or None. single: whether a single picture was named and no folder.
-    given: the files that the command line names or finds, which are never written to. overwrite: whether results that
-    exist may be replaced. taken: results of this run, with the pictures that they are of.
+    outputs: what is never written to, and whether results that exist may be replaced.
     """
 
     output: str | None
     single: bool
-    given: tuple[Path, ...] = ()
-    overwrite: bool = False
-    taken: dict[Path, Path] = field(default_factory=dict)
+    outputs: Outputs
 
     def __post_init__(self) -> None:
         if self.output is None:
             return
-        if not self.output or "\0" in self.output:
-            fail("--output", "the name of a file or a folder", repr(self.output), error=InputError)
         if self.is_folder:
             check_output_folder("--output", Path(self.output))
         elif not self.single:
@@ -81,52 +89,40 @@ class Places:
         output = self.output or ""
         return Path(output).is_dir() or output.endswith(("/", os.sep)) or not Path(output).suffix
 
-    def result(self, source: Source, picture: Picture) -> Path:
-        """The path of the restored picture.
+    def plan(self, sources: Sequence[Source], trouble: Callable[[Source, InputError], object]) -> list[Plan]:
+        """A plan for each picture that can have one; ``trouble`` is told of the others."""
+        plans: dict[Path, Plan] = {}  # by the true place of the result
+        for source in sources:
+            try:
+                plan = self.plan_one(source)
+                other = plans.setdefault(real(plan.target), plan)
+                if other is not plan:
+                    came = f"{plan.target}, which is the result of {other.source.path} already"
+                    fail("--output", f"a place for the result of {source.path}", came, error=InputError)
+            except InputError as error:
+                trouble(source, error)
+        return list(plans.values())
 
-        Beside ``photo.png``, ``photo-restored.png``; beside the folder ``photos``, ``photos-restored/photo.png``; in an
-        output folder, ``photo.png``. The suffix changes where the kind of file cannot be written.
+    def plan_one(self, source: Source) -> Plan:
+        """Errors: InputError where the place is a file of the user's, or of a kind that cannot hold the picture."""
+        header = read_header(source.path)
+        target = self.target(source, header)
+        self.outputs.check("--output", target)
+        kind = check_suffix("--output", target) if header is None else check_fits("--output", target, header)
+        return Plan(source, target, kind)
 
-        Errors: InputError where that is a file of the user's, or the result of another picture of this run.
+    def target(self, source: Source, header: Header | None) -> Path:
+        """Beside ``photo.png``, ``photo-restored.png``; beside the folder ``photos``, ``photos-restored/photo.png``; in
+        an output folder, ``photo.png``. The suffix changes where the kind of file cannot be written.
         """
-        suffix = natural_suffix(picture)
+        # Without a header nothing will be restored, and the place only has to be one.
+        own = source.path.suffix if source.path.suffix.lower() in BY_SUFFIX else ".png"
+        name = source.path.stem + (own if header is None else suffix_of(header))
         if self.output is not None:
-            folder = Path(self.output)
-            path = folder / (source.path.stem + suffix) if self.is_folder else folder
-        elif source.folder is not None:
-            name = source.folder.resolve().name + WORD
-            beside = source.folder.parent if source.folder.name not in ("", "..") else source.folder.resolve().parent
-            path = beside / name / (source.path.stem + suffix)
-        else:
-            path = source.path.with_name(source.path.stem + WORD + suffix)
-        self.check("--output", path)
-        whose = self.taken.setdefault(path.resolve(), source.path)
-        if whose != source.path:
-            came = f"{path}, which is the result of {whose} already"
-            fail("--output", f"a place for the result of {source.path}", came, error=InputError)
-        return path
+            return Path(self.output) / name if self.is_folder else Path(self.output)
+        if source.folder is None:
+            return source.path.with_name(Path(name).stem + WORD + Path(name).suffix)
 
-    @functools.cached_property
-    def protected(self) -> frozenset[tuple[int, int]]:
-        """The given files, whatever they are called."""
-        return frozenset(identity(path) for path in self.given if path.exists())
-
-    def check(self, argument: str, path: Path) -> None:
-        """A file that can be written, and is none that was given."""
-        check_output_file(argument, path)
-        if path.exists() and identity(path) in self.protected:
-            remedy = "What is given is never overwritten."
-            fail(argument, "another file than those given", str(path), remedy, InputError)
-
-    def check_new(self, argument: str, path: Path) -> Path:
-        """A file that can be written, and that does not exist unless it may be replaced."""
-        self.check(argument, path)
-        if path.exists() and not self.overwrite:
-            fail(argument, "a new file", f"{path}, which exists", "Pass --overwrite to replace it.", InputError)
-        return path
-
-
-def identity(path: Path) -> tuple[int, int]:
-    """What two names of one file have in common."""
-    status = path.stat()
-    return status.st_dev, status.st_ino
+        folder = real(source.folder)  # "." and ".." have no name of their own
+        above = source.folder.parent if source.folder.name not in ("", "..") else folder.parent
+        return above / (folder.name + WORD) / name

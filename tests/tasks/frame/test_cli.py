@@ -7,6 +7,8 @@ import json
 import os
 import pickle
 import re
+import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +22,7 @@ import toy
 from jiio.tasks.cli import main
 from jiio.tasks.commands import doctor
 from jiio.tasks.frame.checkpoint import load
+from jiio.tasks.restore.demo.command import MARK
 from jiio.tasks.restore.latent import RestoreConfig
 
 ROOT = Path(__file__).parents[3]
@@ -114,10 +117,23 @@ def nothing() -> None:
     pass
 
 
+def circle() -> None:
+    Path("loop").symlink_to("loop")
+
+
+def link() -> None:
+    Path("link").symlink_to("runs/weights.safetensors")
+
+
+def second() -> None:
+    os.link("runs/weights.safetensors", "link")
+
+
 # name, what stands in the folder, the command line, words of the sentence. With a star: after a training into runs/.
 BAD: list[tuple[str, Callable[[], object], str, str]] = [
-    ("no command", nothing, "", "one of {attack,"),
-    ("unknown command", nothing, "trian toy.yaml", "invalid choice: 'trian'"),
+    ("unknown command", nothing, "trian toy.yaml", "'trian': no such command. Did you mean 'train'?"),
+    ("command like no other", nothing, "xyzzy", "Valid: attack, compare, "),
+    ("no name for a command", nothing, " train", "'': no such command"),
     ("unknown option", nothing, "train toy.yaml --nonsense 3", "--nonsense: no such option"),
     ("unknown option of the top", nothing, "--nonsense", "--nonsense: no such option"),
     ("misspelt option", nothing, "train toy.yaml --data.siez 8", "did you mean --data.size?"),
@@ -175,6 +191,28 @@ BAD: list[tuple[str, Callable[[], object], str, str]] = [
     ("output with a zero byte", nothing, "train toy.yaml --output a\0b", "output: expected"),
     ("demo output is a file", lambda: write("a", "x"), "demo --fast --output a", "--output: expected a folder"),
     ("demo with a negative seed", nothing, "demo --fast --seed -1", "--seed: expected"),
+    ("demo into no folder", nothing, "demo --fast --output=", "--output: expected the name of a file or a folder"),
+    (
+        "demo into a foreign page",
+        lambda: write("a/index.html", "mine"),
+        "demo --fast --output a",
+        "a/index.html, which",
+    ),
+    ("demo into a circle of links", circle, "demo --fast --output loop", "--output: expected a folder"),
+    ("a required option", nothing, "prompt x", "the following arguments are required: --target."),
+    ("endless name", nothing, f"evaluate {'a' * 30_000}", "CHECKPOINT: no file is called"),
+    ("control characters", nothing, "evaluate a\x1b[31m\u202e\udcff", r"a\x1b[31m\u202e\udcff"),
+    ("a set of pictures", nothing, "evaluate prior-grey --on set12", "jiio compare CHECKPOINT ... --on SET."),
+    ("a set of pictures, glued", nothing, "evaluate prior-grey --on=set12", "jiio compare CHECKPOINT ... --on SET."),
+    ("a restorer", nothing, "evaluate prior-grey", "Measure it by: jiio compare CHECKPOINT --on set12."),
+    (
+        "more threads than there are",
+        nothing,
+        f"evaluate prior-grey --threads {10**20}",
+        "at most 1,024",
+    ),
+    ("a seed beyond all", nothing, f"evaluate prior-grey --seed {10**20}", "--seed: expected"),
+    ("figures with a zero byte", nothing, "evaluate prior-grey --json a\0b", "--json: expected the name"),
     ("missing checkpoint", nothing, "evaluate absent.safetensors", "CHECKPOINT: no file is called"),
     ("folder without a checkpoint", lambda: Path("a").mkdir(), "evaluate a", "a without any"),
     ("checkpoint of no bytes", lambda: write("a.safetensors", ""), "evaluate a.safetensors", "empty"),
@@ -209,6 +247,24 @@ BAD: list[tuple[str, Callable[[], object], str, str]] = [
     ("checkpoint of an unknown configuration*", strange_config, "evaluate strange.safetensors", "no such key"),
     ("other model than the weights*", nothing, "evaluate runs --data.size 12", "do not fit"),
     ("figures into a folder*", nothing, "evaluate runs --json runs", "--json"),
+    ("figures into the weights*", nothing, "evaluate runs --json runs/weights.safetensors --overwrite", "never overwr"),
+    ("figures into a link to the weights*", link, "evaluate runs --json link --overwrite", "never overwritten"),
+    (
+        "figures into a second name of the weights*",
+        second,
+        "evaluate runs --json link --overwrite",
+        "never overwritten",
+    ),
+    ("figures into the log*", nothing, "evaluate runs --json runs/log.jsonl", "never overwritten"),
+    ("figures that exist*", nothing, "evaluate runs --json toy.yaml", "Pass --overwrite to replace it."),
+    ("pictures into what is there*", nothing, "evaluate runs --pictures .", "--pictures: expected another folder"),
+    (
+        "pictures among others*",
+        lambda: write("a/b", "c"),
+        "evaluate runs --pictures a",
+        "--pictures: expected an",
+    ),
+    ("option of the training alone*", nothing, "evaluate runs --steps 3", "--steps: no such option"),
     ("figures below a file*", nothing, "evaluate runs --json toy.yaml/a.json", "--json: expected a folder"),
     ("training into a training*", nothing, "train toy.yaml --steps 6", "Pass --resume"),
     ("resume under other settings*", nothing, "train toy.yaml --steps 7 --resume", "steps is 6 there and 7 here"),
@@ -290,14 +346,38 @@ def test_ctrl_c_before_anything_runs(capsys, monkeypatch):
 
 
 def test_demo_passes_its_arguments_on(capsys, monkeypatch):
-    import types
-
     seen = {}
     stand_in = types.SimpleNamespace(run=lambda **arguments: seen.update(arguments))
-    monkeypatch.setitem(__import__("sys").modules, "jiio.tasks.restore.demo.demo", stand_in)
+    monkeypatch.setitem(sys.modules, "jiio.tasks.restore.demo.demo", stand_in)
     monkeypatch.setattr(importlib.import_module("jiio.tasks.restore.demo"), "demo", stand_in, raising=False)
     assert main(["demo", "--fast", "--output", "pictures", "--seed", "4"]) == 0
     assert seen == {"fast": True, "output": Path("pictures"), "seed": 4}
+
+
+def test_figures_are_replaced_where_it_is_asked_for(capsys):
+    trained(capsys)
+    words = ["evaluate", "runs", "--json", "figures.json"]
+    assert main(words) == 0 and main(words) == 2
+    Path("figures.json").write_text("old")
+    assert main([*words, "--overwrite"]) == 0 and json.loads(Path("figures.json").read_text())["step"] == 6
+
+
+def test_a_demo_replaces_a_demo_and_nothing_else(capsys, monkeypatch):
+    made: list[Path] = []
+    stand_in = types.SimpleNamespace(run=lambda **arguments: made.append(arguments["output"]))
+    monkeypatch.setitem(sys.modules, "jiio.tasks.restore.demo.demo", stand_in)
+    monkeypatch.setattr(importlib.import_module("jiio.tasks.restore.demo"), "demo", stand_in, raising=False)
+    write("site/figures.json", "{}")
+    assert main(["demo", "--fast", "--output", "site"]) == 2
+    assert main(["demo", "--fast", "--output", "site", "--overwrite"]) == 0
+    write("site/index.html", f"<html></html>{MARK}\n")
+    assert main(["demo", "--fast", "--output", "site"]) == 0 and made == [Path("site")] * 2
+
+
+def test_jiio_alone_prints_its_help(capsys):
+    assert main([]) == 0
+    out, errors = capsys.readouterr()
+    assert out.startswith("usage: jiio") and "compare" in out and errors == ""
 
 
 def test_help_and_version(capsys):

@@ -204,7 +204,7 @@ def test_evaluate_takes_the_weights_of_the_features(tmp_path, monkeypatch, capsy
     )
     assert main(["train", "g.yaml", "--output", "run"]) == 0
     capsys.readouterr()
-    assert main(["evaluate", "run", "--features", "none.pth"]) == 2
+    assert main(["evaluate", "run", "--sampling.features", "none.pth"]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and ("none.pth" in said or "jiio[fidelity]" in said)
     monkeypatch.setattr(
@@ -214,6 +214,8 @@ def test_evaluate_takes_the_weights_of_the_features(tmp_path, monkeypatch, capsy
     monkeypatch.setattr(
         "jiio.tasks.generate.task.fidelity", lambda a, b, features: seen.append(features(a)) or {"FID": 3.0}
     )
-    assert main(["evaluate", "run", "--features", "some.pth"]) == 0
+    assert main(["evaluate", "run", "--sampling.features", "some.pth"]) == 0
     assert "FID" in capsys.readouterr().err and [f.shape for f in seen] == [(5, 3), (5, 3)]
-    assert main(["evaluate", "prior-grey", "--on", "set12", "--features", "some.pth"]) == 2
+    capsys.readouterr()
+    assert main(["evaluate", "run", "--features", "some.pth"]) == 2
+    assert "did you mean --sampling.features?" in capsys.readouterr().err

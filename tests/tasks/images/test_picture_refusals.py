@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +19,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from jiio.tasks.frame.files import InputError
-from jiio.tasks.images.encode import OutputError, check_fits, write_picture
+from jiio.tasks.frame.outputs import OutputError
+from jiio.tasks.images.encode import check_fits, write_picture
 from jiio.tasks.images.pictures import Picture, read_picture
 from picture_cases import numbers, picture_of, png, saved
 
@@ -151,11 +154,21 @@ def test_a_picture_too_wide_for_its_kind(tmp_path, capfd):
 
 
 def test_what_a_killed_run_left_is_taken_away_and_nothing_else(tmp_path):
-    for name in (".a.png.123.part", ".b.png.123.part", ".a[.png.1.part"):
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        ended.wait()
+    dead, random = ended.pid, "0123abcd"
+    mine = [f".a.png.{dead}-{random}.jiio-part", f".a[.png.{dead}-{random}.jiio-part"]
+    others = [
+        f".b.png.{dead}-{random}.jiio-part",  # of another file
+        f".a.png.{os.getpid()}-{random}.jiio-part",  # whose writer lives
+        f".a.png.old.{dead}-{random}.jiio-part",
+        ".a.png.123.part",  # of another program
+    ]
+    for name in (*mine, *others):
         (tmp_path / name).write_bytes(b"half")
     write_picture("--output", tmp_path / "a.png", picture_of(numbers(3, 8)))
     write_picture("--output", tmp_path / "a[.png", picture_of(numbers(3, 8)))
-    assert sorted(p.name for p in tmp_path.iterdir()) == [".b.png.123.part", "a.png", "a[.png"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*others, "a.png", "a[.png"])
 
 
 def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):

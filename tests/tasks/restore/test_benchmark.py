@@ -259,7 +259,7 @@ def folder(monkeypatch, tmp_path, capsys):
     return tmp_path
 
 
-ON = ["evaluate", "runs", "--on", "folder:photos"]
+ON = ["compare", "runs", "--on", "folder:photos"]
 
 
 def test_the_command_measures_restorers(folder, capsys):
@@ -307,25 +307,26 @@ def test_the_command_goes_on(folder, capsys):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("evaluate runs", "--on: expected a set of pictures to measure restorers on"),
-        ("evaluate runs --limit 3", "--limit: expected --on with it"),
-        ("evaluate runs --per-image", "--per-image: expected --on with it"),
-        ("evaluate runs --on photos", "--on: expected a set of pictures, got 'photos'"),
-        ("evaluate runs --on set12", "--data-root"),
-        ("evaluate runs --on folder:absent", "absent, which is not a folder"),
-        ("evaluate runs --on folder:photos --limit 0", "--limit: expected a whole number of at least 1"),
-        ("evaluate runs --on folder:photos --seed -1", "--seed: expected"),
-        ("evaluate runs --on folder:photos --threads 0", "--threads: expected"),
-        ("evaluate runs --on folder:photos --device tpu", "device: expected"),
-        ("evaluate runs --on folder:photos --data.size 8", "--data: expected --on without it"),
-        ("evaluate runs --on folder:photos --resume", "--resume: expected --json"),
-        ("evaluate runs --on folder:photos --resume --json toy.yaml", "--json: expected the figures of jiio evaluate"),
-        ("evaluate runs --on folder:photos --json photos", "--json: expected the name of a file"),
-        ("evaluate runs --on folder:photos --corruption.name Blur", "no corruption is called 'Blur'"),
-        ("evaluate runs --on folder:photos --joint.max_steps 1", "joint.max_steps: expected"),
-        ("evaluate runs runs --on folder:photos", "different checkpoints, got the same one twice"),
-        ("evaluate absent --on folder:photos", "CHECKPOINT: no file is called 'absent'"),
-        ("evaluate toy.yaml --on folder:photos", "not a checkpoint"),
+        ("compare runs", "the following arguments are required: --on."),
+        ("compare runs --on photos", "--on: expected a set of pictures, got 'photos'"),
+        ("compare runs --on set12", "--data-root"),
+        ("compare runs --on folder:absent", "absent, which is not a folder"),
+        ("compare runs --on folder:photos --limit 0", "--limit: expected a whole number of at least 1"),
+        ("compare runs --on folder:photos --seed -1", "--seed: expected"),
+        ("compare runs --on folder:photos --threads 0", "--threads: expected"),
+        ("compare runs --on folder:photos --device tpu", "device: expected"),
+        ("compare runs --on folder:photos --data.size 8", "--data.size: no such option"),
+        ("compare runs --on folder:photos --resume", "--resume: expected --json"),
+        ("compare runs --on folder:photos --resume --json toy.yaml", "--json: expected the figures of jiio compare"),
+        ("compare runs --on folder:photos --json toy.yaml", "toy.yaml, which exists. Pass --overwrite"),
+        ("compare runs --on folder:photos --json photos/a.png --overwrite", "never overwritten"),
+        ("compare runs --on folder:photos --json runs/weights.safetensors --overwrite", "never overwritten"),
+        ("compare runs --on folder:photos --json photos", "--json: expected the name of a file"),
+        ("compare runs --on folder:photos --corruption.name Blur", "no corruption is called 'Blur'"),
+        ("compare runs --on folder:photos --joint.max_steps 1", "joint.max_steps: expected"),
+        ("compare runs runs --on folder:photos", "different checkpoints, got the same one twice"),
+        ("compare absent --on folder:photos", "CHECKPOINT: no file is called 'absent'"),
+        ("compare toy.yaml --on folder:photos", "not a checkpoint"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(line, words, folder, capsys):
@@ -341,7 +342,7 @@ def test_two_checkpoints_in_one_table(folder, capsys):
     Path("runs").rename("first")
     assert main(["train", "toy.yaml", "--steps", "4", "--output", "second"]) == 0
     capsys.readouterr()
-    assert main(["evaluate", "first", "second", "--on", "folder:photos", "--no-baselines"]) == 0
+    assert main(["compare", "first", "second", "--on", "folder:photos", "--no-baselines"]) == 0
     figures = json.loads(capsys.readouterr().out)
     assert [row["method"] for row in figures["mean"]] == ["start", "first", "second"]
     assert list(figures["weights"]) == ["first", "second"]

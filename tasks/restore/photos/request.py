@@ -1,0 +1,118 @@
+"""How pictures are to be restored: what the options mean, the weights that they name, loaded once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jiio.checks import JiioError, fail
+from jiio.tasks.frame.files import InputError
+from jiio.tasks.frame.machine import check_device
+from jiio.tasks.images.pictures import Picture
+
+from .. import load
+from ..base import AbstractRestorer
+from ..symmetries import SymmetricRestorer, check_symmetries
+from ..tiles import TILE, check_tile
+from .command import FAMILIES, RestoreOptions
+from .damage import AbstractDamage, Coarse, Masked, Noise, parse_blur, parse_colour
+from .one import LEVELS, Restored, restore_photo
+
+UPSCALES = (2, 3, 4)
+
+
+class WeightsError(InputError):
+    """Weights that cannot be loaded, so that there is no use in going on with the next picture."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """How to restore. sigma: on the image range [0, 1], None to estimate it. settings: of the solve. symmetries: that
+    the result is averaged over."""
+
+    damage: AbstractDamage
+    sigma: float | None
+    weights: str | None
+    family: str
+    tile: int
+    device: torch.device
+    settings: dict[str, Any]
+    symmetries: int = 1
+    loaded: dict[str, AbstractRestorer] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, options: RestoreOptions) -> Request:
+        """Errors: JiioError for options that cannot be, or not together."""
+        sigma = None if options.sigma is None else options.sigma / LEVELS
+        damage = read_damage(options)
+        if sigma == 0.0 and isinstance(damage, Noise):
+            remedy = "Say what else is wrong with the picture, by --mask, --missing, --blur or --upscale."
+            fail("--sigma", "noise, where nothing else is to be mended", "0", remedy, InputError)
+        family = FAMILIES[options.restorer or "image-space"]
+        if family == "direct" and not isinstance(damage, Noise):
+            remedy = "Leave --restorer away."
+            fail("--restorer", "image-space for anything but noise", f"direct for {damage.words}", remedy, InputError)
+
+        # What only the machine and the restorers can tell.
+        settings = {} if options.max_steps is None else {"max_steps": options.max_steps}
+        tile = check_tile("--tile", TILE if options.tile is None else options.tile)
+        device = check_device(options.device)
+        symmetries = check_symmetries("--symmetries", options.symmetries)
+        return cls(damage, sigma, options.weights, family, tile, device, settings, symmetries)
+
+    def name(self, picture: Picture) -> str:
+        """Of the weights."""
+        return self.weights or f"{self.family}-{'grey' if len(picture.pixels) == 1 else 'colour'}"
+
+    def restorer(self, picture: Picture) -> AbstractRestorer:
+        """For grey or for colour; loaded once."""
+        name = self.name(picture)
+        if name not in self.loaded:
+            try:
+                restorer = load.load_restorer("--weights", name).to(self.device)
+            except JiioError as error:
+                raise WeightsError(str(error)) from error
+            self.loaded[name] = restorer if self.symmetries == 1 else SymmetricRestorer(restorer, self.symmetries)
+        return self.loaded[name]
+
+    def restore(self, picture: Picture, progress: Callable[..., object] | None = None) -> Restored:
+        """Restore one picture."""
+        options = {"damage": self.damage, "sigma": self.sigma, "tile": self.tile, "device": self.device}
+        try:
+            return restore_photo(picture, self.restorer(picture), progress=progress, **options, **self.settings)
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, JiioError) or "memory" not in str(error):  # torch has no type of its own on a CPU
+                raise
+            came = f"too little of it for {picture.path}"
+            fail("memory", f"enough for tiles of {self.tile} pixels", came, "Pass a smaller --tile.", InputError)
+
+    def expected_error(self, done: Restored, progress: Callable[..., object]) -> Tensor:
+        """(1, 1, H, W), the error to be expected of each pixel of a restored picture."""
+        restorer, options = self.restorer(done.picture), {"device": self.device, "progress": progress, **self.settings}
+        return done.expected_error(restorer, tile=self.tile, **options)
+
+
+def read_damage(options: RestoreOptions) -> AbstractDamage:
+    """At most one kind of damage besides noise."""
+    readers: dict[str, Callable[[Any], AbstractDamage]] = {
+        "mask": Masked.read,
+        "missing": parse_colour,
+        "blur": parse_blur,
+        "upscale": coarse,
+    }
+    named = [name for name in readers if getattr(options, name) is not None]
+    if len(named) > 1:
+        came = " and ".join(f"--{name}" for name in named)
+        fail("damage", "one of --mask, --missing, --blur and --upscale", came, "Mend one in each run.", InputError)
+    return readers[named[0]](getattr(options, named[0])) if named else Noise()
+
+
+def coarse(factor: int) -> Coarse:
+    """Too few pixels, by one of the factors that the prior is made for."""
+    if factor not in UPSCALES:
+        fail("--upscale", "2, 3 or 4", str(factor), error=InputError)
+    return Coarse(factor)
