@@ -22,10 +22,13 @@ from jiio.tasks.frame.shipped import shipped
 from jiio.tasks.frame.terminal import say
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from jiio.attacks import AbstractAttack, Report, ThreatModel
     from jiio.tasks.frame.checkpoint import Checkpoint
+
+    from .data import Labelled
 
 SUITES = ("standard", "autoattack", "deq")
 
@@ -71,10 +74,7 @@ class AttackOptions:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        if self.norm is not None:
-            check_choice("--norm", self.norm, ("linf", "l2", "l1"))
-        if self.radius is not None:
-            check_number("--radius", self.radius, 0.0, open_low=True)
+        self._check_threat()
         check_choice("--suite", self.suite, SUITES)
         check_integer("--samples", self.samples, 0)
         check_integer("--batch", self.batch, 1)
@@ -83,7 +83,16 @@ class AttackOptions:
         check_seed(self.seed)
         check_threads(self.threads)
 
-        # Each kind of file is told by the end of its name, so a slip would write figures into a page.
+        self._check_names()
+
+    def _check_threat(self) -> None:
+        if self.norm is not None:
+            check_choice("--norm", self.norm, ("linf", "l2", "l1"))
+        if self.radius is not None:
+            check_number("--radius", self.radius, 0.0, open_low=True)
+
+    def _check_names(self) -> None:
+        """Each kind of file is told by the end of its name, so a slip would write figures into a page."""
         if self.report is not None and self.report.suffix != ".html":
             remedy = "For figures there is --json."
             fail("--report", "a file whose name ends in .html", f"{self.report}", remedy, InputError)
@@ -115,6 +124,7 @@ def run_attack(values: dict[str, Any], argv: Sequence[str]) -> int:
     check_places(options, of_checkpoint(path))
     from jiio.tasks.frame.checkpoint import load
 
+    # The pictures that the training was made of are known only with its configuration.
     checkpoint = load(path)
     check_places(options, (*of_checkpoint(path), *of_config(checkpoint.config)))
     report = attack(checkpoint, options, argv)
@@ -163,53 +173,82 @@ def is_repeated(options: AttackOptions, path: Path) -> bool:
         return False
 
 
+@dataclass(frozen=True, eq=False)
+class Victim:
+    """What is attacked, by what, on which images. threads: of the training."""
+
+    model: nn.Module
+    threat: ThreatModel
+    suite: Sequence[AbstractAttack]
+    data: Labelled
+    device: torch.device
+    threads: int | None
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, options: AttackOptions) -> Victim:
+        """Errors: JiioError where the checkpoint holds no classifier, or suite and threat do not fit it."""
+        from jiio import attacks
+        from jiio.tasks.frame.machine import check_device
+
+        from .data import load_labelled
+        from .task import Classify, ClassifyConfig
+
+        config = checkpoint.config
+        if not isinstance(config, ClassifyConfig):
+            came = f"{checkpoint.path}, of the task {config.task}"
+            fail("CHECKPOINT", "a classifier", came, "Train one: jiio train classify-faces.", InputError)
+        threat = the_threat(options, config.threat.norm, config.threat.radius)
+        device = check_device(options.device or config.device)
+        model = Classify.trained(checkpoint).to(device).eval()
+
+        # Images last: they may be many, and the suite may not fit.
+        suite = fitting(attacks.SUITES[options.suite](), model, threat, config.data.classes)
+        limit = None if options.samples == 0 else options.samples
+        data = load_labelled(dataclasses.replace(config.data, test_limit=limit), data_root=options.data_root)
+        return cls(model, threat, suite, data, device, options.threads or config.threads)
+
+
 def attack(checkpoint: Checkpoint, options: AttackOptions, argv: Sequence[str]) -> Report:
     """The evaluation of the checkpoint's network on the test images of its configuration."""
-    import torch
-
-    from jiio import attacks
-    from jiio.tasks.frame.machine import check_device, cpu_threads
-
-    from .data import in_batches, load_labelled
-    from .task import Classify, ClassifyConfig
-
-    config = checkpoint.config
-    if not isinstance(config, ClassifyConfig):
-        came = f"{checkpoint.path}, of the task {config.task}"
-        fail("CHECKPOINT", "a classifier", came, "Train one: jiio train classify-faces.", InputError)
-    threat = the_threat(options, config.threat.norm, config.threat.radius)
-    device = check_device(options.device or config.device)
-    model = Classify.trained(checkpoint).to(device).eval()
-    suite = fitting(attacks.SUITES[options.suite](), model, threat, config.data.classes)
-    limit = None if options.samples == 0 else options.samples
-    data = load_labelled(dataclasses.replace(config.data, test_limit=limit), data_root=options.data_root)
-    count = len(data.test)
-    told = f"{options.suite}, {len(suite)} attacks, {count} images"
-    say(f"{type(model).__name__} of {checkpoint.path}: {threat.norm} radius {threat.radius:g}, {told}.")
+    victim = Victim.of(checkpoint, options)
+    name, threat, count = type(victim.model).__name__, victim.threat, len(victim.data.test)
+    told = f"{options.suite}, {len(victim.suite)} attacks, {count} images"
+    say(f"{name} of {checkpoint.path}: {threat.norm} radius {threat.radius:g}, {told}.")
     if options.samples > count:
         say(f"There are only {count} test images.")
-    begin = time.perf_counter()
-
-    def progress(line: str) -> None:
-        say(f"{line} ({time.perf_counter() - begin:.0f} s)")
 
     try:
-        with cpu_threads(options.threads or config.threads):
-            return attacks.evaluate(
-                model,
-                in_batches(data, options.batch, device),
-                threat,
-                suite,
-                generator=torch.Generator().manual_seed(options.seed),
-                state_path=options.folder,
-                curve=options.curve,
-                audit=None if options.no_audit else attacks.Audit(),
-                progress=progress,
-            )
+        return judged(victim, options)
     except KeyboardInterrupt as stop:
+        # The same line goes on, as long as the finished batches are kept somewhere.
         again = shlex.join(["jiio", *argv])
         kept = "nothing was kept, as there is no --state" if options.folder is None else f"continue by: {again}"
         raise KeyboardInterrupt(f"Interrupted; {kept}.") from stop
+
+
+def judged(victim: Victim, options: AttackOptions) -> Report:
+    """The report, with a line of news for every batch."""
+    import torch
+
+    from jiio import attacks
+    from jiio.tasks.frame.machine import cpu_threads
+
+    from .data import in_batches
+
+    begin, draws = time.perf_counter(), torch.Generator().manual_seed(options.seed)
+    batches = in_batches(victim.data, options.batch, victim.device)
+    with cpu_threads(victim.threads):
+        return attacks.evaluate(
+            victim.model,
+            batches,
+            victim.threat,
+            victim.suite,
+            generator=draws,
+            state_path=options.folder,
+            curve=options.curve,
+            audit=None if options.no_audit else attacks.Audit(),
+            progress=lambda line: say(f"{line} ({time.perf_counter() - begin:.0f} s)"),
+        )
 
 
 def the_threat(options: AttackOptions, norm: str, radius: float) -> ThreatModel:
@@ -235,11 +274,10 @@ def fitting(
     """
     import importlib.util
 
-    from jiio.attacks import AutoAttack, JointAttack, Margin, Square, Target
+    from jiio.attacks import AutoAttack, JointAttack, Square, Target
 
     kept: list[AbstractAttack] = []
     for one in suite:
-        objective = getattr(one, "objective", None)
         if isinstance(one, JointAttack) and not Target(model).implicit:
             came = f"a {type(model).__name__}"
             fail("--suite", "an equilibrium model for deq", came, "Take standard or autoattack.", InputError)
@@ -249,8 +287,19 @@ def fitting(
         if isinstance(one, Square) and threat.norm == "l1":
             say("Square knows no L1 ball, so it is left out.")
             continue
-        if objective is not None and objective.least_classes > classes:
-            one = dataclasses.replace(one, objective=Margin())  # type: ignore[type-var]
+
+        # Two attacks may have become the same by now, as with two classes there is only one other.
+        one = with_enough(one, classes)
         if all(one.name != other.name for other in kept):
             kept.append(one)
     return kept
+
+
+def with_enough(one: AbstractAttack, classes: int) -> AbstractAttack:
+    """The attack with an objective that there are enough classes for."""
+    from jiio.attacks import Margin
+
+    objective = getattr(one, "objective", None)
+    if objective is None or objective.least_classes <= classes:
+        return one
+    return dataclasses.replace(one, objective=Margin())  # type: ignore[type-var]

@@ -19,6 +19,7 @@ from jiio.tasks.frame.options import check_seed, check_threads, chosen, declare,
 if TYPE_CHECKING:
     from jiio.tasks.frame.checkpoint import Checkpoint
     from jiio.tasks.frame.config import RunConfig
+    from jiio.tasks.frame.outputs import Outputs
 
 OTHERWISE = ("seed", "device", "threads")  # what every training has and a measurement may do otherwise
 # The keys of a task of its own that may be others than in the training; a configuration class that has other ones
@@ -71,6 +72,7 @@ def named_config(argv: Sequence[str]) -> type[RunConfig]:
     from jiio.tasks.frame.registry import config_class
     from jiio.tasks.frame.shipped import shipped
 
+    # Whatever a stranger's file brings up; run_evaluate reads it again, and says what is wrong.
     unusable = (JiioError, OSError, SafetensorError, LookupError, ValueError, TypeError, AttributeError)
     for word in argv[1:MOST_WORDS]:
         with contextlib.suppress(*unusable, RecursionError):
@@ -84,27 +86,16 @@ def named_config(argv: Sequence[str]) -> type[RunConfig]:
 def run_evaluate(values: dict[str, Any], argv: Sequence[str]) -> int:
     """Measure what the command line says."""
     from jiio.outputs.tables import finite, table, write
-    from jiio.tasks.frame.checkpoint import load
     from jiio.tasks.frame.evaluate import evaluate
-    from jiio.tasks.frame.load import build, merge
-    from jiio.tasks.frame.outputs import Outputs, of_checkpoint, of_config
-    from jiio.tasks.frame.shipped import shipped
 
     options, keys = chosen(EvaluateOptions, values), left(EvaluateOptions, values)
     check_seed(keys.get("seed"))
     check_threads(keys.get("threads"))
-    path = shipped("CHECKPOINT", options.checkpoint, "weights", ".safetensors")
-
-    # Where the results go is asked before anything large is read; pictures of a folder are known only after.
-    outputs = Outputs(of_checkpoint(path), options.overwrite)
-    check_places(options, outputs)
-    checkpoint = load(path)
-    check_task(checkpoint)
-    config = build(type(checkpoint.config), merge(dataclasses.asdict(checkpoint.config), keys))
-    check_places(options, dataclasses.replace(outputs, given=(*outputs.given, *of_config(config))))
-
+    checkpoint, config = opened(options, keys)
     rows = evaluate(checkpoint, config=config, data_root=options.data_root, pictures=options.pictures)
     print(table(rows), file=sys.stderr)
+
+    # JSON knows neither NaN nor infinity.
     figures = {"checkpoint": str(checkpoint.path), "step": checkpoint.step, "rows": finite(rows)}
     if options.json is None:
         print(json.dumps(figures, indent=2))
@@ -113,7 +104,28 @@ def run_evaluate(values: dict[str, Any], argv: Sequence[str]) -> int:
     return 0
 
 
-def check_places(options: EvaluateOptions, outputs: Any) -> None:
+def opened(options: EvaluateOptions, keys: dict[str, Any]) -> tuple[Checkpoint, RunConfig]:
+    """The checkpoint, and its configuration with the keys of the command line laid on it.
+
+    Errors: JiioError, also where the results may not go where they shall.
+    """
+    from jiio.tasks.frame.checkpoint import load
+    from jiio.tasks.frame.load import build, merge
+    from jiio.tasks.frame.outputs import Outputs, of_checkpoint, of_config
+    from jiio.tasks.frame.shipped import shipped
+
+    # Asked before anything large is read, and once more when it is known which pictures it names.
+    path = shipped("CHECKPOINT", options.checkpoint, "weights", ".safetensors")
+    given = of_checkpoint(path)
+    check_places(options, Outputs(given, options.overwrite))
+    checkpoint = load(path)
+    check_task(checkpoint)
+    config = build(type(checkpoint.config), merge(dataclasses.asdict(checkpoint.config), keys))
+    check_places(options, Outputs((*given, *of_config(config)), options.overwrite))
+    return checkpoint, config
+
+
+def check_places(options: EvaluateOptions, outputs: Outputs) -> None:
     """Refuse what must not be written to."""
     if options.json is not None:
         outputs.file("--json", options.json)

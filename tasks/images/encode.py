@@ -159,6 +159,8 @@ def deep_png(values: np.ndarray, picture: Picture) -> bytes:
         parts.append(chunk(b"pHYs", struct.pack(">IIB", x, y, 1)))
     if picture.exif is not None:
         parts.append(chunk(b"eXIf", picture.exif.tobytes().removeprefix(b"Exif\0\0")))
+
+    # Some rows at a time: values are big-endian, and each row is stored minus the one above.
     packer = zlib.compressobj()
     above = np.zeros(2 * numbers * width, np.uint8)
     for top in range(0, height, ROWS):
@@ -183,6 +185,7 @@ def tiff(values: np.ndarray, picture: Picture) -> bytes:
     import tifffile
 
     numbers = values.shape[2]
+    # Plain tags are text: (tag, type 2, any length, value, once).
     text = [] if picture.exif is None else [(tag, 2, None, str(value), True) for tag, value in picture.exif.items()]
     buffer = io.BytesIO()
     tifffile.imwrite(

@@ -82,6 +82,8 @@ class PromptProblem:
             fail("CHECKPOINT", "a model with depth Equilibrium", type(model.depth).__name__, error=InputError)
         if target.dim() != 1 or target.dtype != torch.int64 or not len(target):
             fail("target", "token numbers of shape (n,), at least one", target)
+
+        # The embeddings of the target but its last token follow the prompt; they are given, not sought.
         self.body, self.target = model.body, target
         self.prior = check_number("prior", prior, 0.0, open_low=True)
         with torch.no_grad():
@@ -132,7 +134,7 @@ def fit_prompt(
     seed: int = 0,
 ) -> Prompt:
     """The prompt of ``length`` embeddings that makes ``model`` say ``target`` (n,); the best of ``restarts`` starts."""
-    model.requires_grad_(False)
+    model.requires_grad_(False)  # frozen: the prompt alone is sought
     task = PromptProblem(model, target, length=length, restarts=restarts, prior=prior, seed=seed)
     solution = jiio.solve(
         task.problem(),
@@ -141,21 +143,28 @@ def fit_prompt(
         adjoint=jiio.Detached(),
         tolerance=TOLERANCE,
         max_steps=max_steps,
-        on_failure="ignore",
+        on_failure="ignore",  # told in Prompt.converged
     )
-    with torch.no_grad():
-        states = task.measure(solution.x)
-        value = task.objective(states, solution.x)
-        best = int(value.nan_to_num(math.inf).argmin())
-        after = task.surprise(states)[best].mean()
-        before = task.surprise(task.measure(task.start))[best].mean()
-        spoken = task.body.tokens.log_probabilities(states[best : best + 1, -len(target) :])[0].argmax(1)
+
+    return best_of(task, solution)
+
+
+@torch.no_grad()
+def best_of(task: PromptProblem, solution: jiio.Solution) -> Prompt:
+    """The restart with the smallest objective, measured at an equilibrium of its own."""
+    # The states (B, P + n - 1, width), the objective (B,), and the first choices (n,) of the best.
+    states = task.measure(solution.x)
+    value = task.objective(states, solution.x)
+    best = int(value.nan_to_num(math.inf).argmin())
+    said = states[best : best + 1, -len(task.target) :]
+    spoken = task.body.tokens.log_probabilities(said)[0].argmax(1)
+
     return Prompt(
         embedding=solution.x[best],
-        before=float(before),
-        after=float(after),
+        before=float(task.surprise(task.measure(task.start))[best].mean()),
+        after=float(task.surprise(states)[best].mean()),
         spoken=spoken,
-        exact=float((spoken == target).double().mean()),
+        exact=float((spoken == task.target).double().mean()),
         converged=bool(solution.converged[best]),
         evaluations=solution.evaluations.total,
     )
@@ -179,16 +188,18 @@ def nested(
     optimiser = torch.optim.Adam([x], rate)
     spent, values, total, z = [], [], 0, None
     adjoint = jiio.Implicit(tolerance=tolerance)
+
     for _ in range(steps):
         solution = task.model.solve(x, z0=z, adjoint=adjoint, tolerance=tolerance, on_failure="ignore")
         value = task.objective(task.model.head(solution.z), x)
         (x.grad,) = torch.autograd.grad(value.sum(), x)
+
         # The taped call and the last VJP are the pullback; they count like any other.
         total += solution.evaluations.total + solution.evaluations.adjoint_vjp + 1
         spent.append(total)
         values.append(value.detach())
         if bool((value <= goal).all()):
             break
-        z = solution.z.detach()
+        z = solution.z.detach()  # where the next equilibrium begins
         optimiser.step()
     return spent, values

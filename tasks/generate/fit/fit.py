@@ -75,37 +75,33 @@ def fit_images(model: LatentGenerator, images: Tensor, *, restarts: int = 0, see
     check_integer("restarts", restarts, 0)
     problem, batch = model.problem(images, EXACT), len(images)
     settings = SETTINGS | {"on_failure": "ignore"} | settings
-    codes, source = model.codes, generator(seed, "restarts")
+    source = generator(seed, "restarts")
     solutions = []
+
+    # The first start is the zero code, the others are drawn like codes of training images.
     for start in range(restarts + 1):
-        x0 = model.start(images) if start == 0 else codes.draw(batch, generator=source)
+        x0 = model.start(images) if start == 0 else model.codes.draw(batch, generator=source)
         solutions.append(jiio.solve(problem, x0, **settings))
+    return best_of(model, solutions)
+
+
+def best_of(model: LatentGenerator, solutions: list[jiio.Solution]) -> Fit:
+    """For each image the solution with the smallest objective, of those that converged where any did."""
     starts = torch.stack([s.value for s in solutions])  # (S, B)
     converged = torch.stack([s.converged for s in solutions])
     # A point that is not an equilibrium has no image: its objective does not count where another start arrived.
     counts = torch.isfinite(starts) & (converged | ~converged.any(0))
-    best = torch.where(counts, starts, torch.full_like(starts, math.inf)).argmin(0)
-    rows = torch.arange(batch, device=images.device)
+    best = torch.where(counts, starts, torch.full_like(starts, math.inf)).argmin(0)  # (B,)
+    rows = torch.arange(starts.shape[1], device=starts.device)
+
+    # What belongs to the start that won.
     x = torch.stack([s.x for s in solutions])[best, rows]
     image = torch.stack([model.decode(s.z) for s in solutions])[best, rows]
     residual = torch.stack([s.residual.nan_to_num(math.inf).amax(1) for s in solutions])[best, rows]
-    prior = model.prior * x.square().sum(1)
-    objective = starts[best, rows]
-    evaluations = [s.evaluations for s in solutions]
-    return Fit(
-        image,
-        x,
-        objective,
-        objective - prior,
-        prior,
-        residual,
-        converged[best, rows],
-        best,
-        starts,
-        sum(e.cell for e in evaluations),
-        sum(e.vjp for e in evaluations),
-        solutions[0],
-    )
+    prior, objective = model.prior * x.square().sum(1), starts[best, rows]
+    calls = (sum(s.evaluations.cell for s in solutions), sum(s.evaluations.vjp for s in solutions))
+    parts = (image, x, objective, objective - prior, prior, residual, converged[best, rows], best, starts)
+    return Fit(*parts, *calls, solutions[0])
 
 
 @torch.no_grad()
@@ -118,13 +114,15 @@ def surprise(model: LatentGenerator, fit: Fit, *, chunk: int = 4096) -> Tensor:
     tight = {"tolerance": jiio.Tolerance(1e-6, 1e-5), "max_steps": 200, "on_failure": "ignore"}
     moves = STEP * torch.eye(latent).to(fit.x)
     rows = []
+
     for part in fit.x.split(max(1, chunk // (2 * latent))):
         both = torch.cat([part[:, None] + moves, part[:, None] - moves], 1).flatten(0, 1)
         images = model.decode(model.decoder.solve(both, adjoint=jiio.Detached(), **tight).z).flatten(1)
         plus, minus = images.unflatten(0, (len(part), 2 * latent)).chunk(2, dim=1)
         slope = ((plus - minus) / (2 * STEP)).double()  # (b, latent, pixels)
         rows.append(slope @ slope.transpose(1, 2))
-    gram = torch.cat(rows)
+
+    gram = torch.cat(rows)  # (B, latent, latent), J J^T of each fit
     precision = torch.linalg.inv(codes.covariances[0].double())
     volume = torch.linalg.cholesky(precision + gram / variance).diagonal(dim1=1, dim2=2).log().sum(1)
     noise = fit.error.double() / (2 * variance) + 0.5 * pixels * math.log(2 * math.pi * variance)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from jiio.outputs.page import Page
-from jiio.tasks.frame import drawings as figures
+from jiio.tasks.frame import drawings
 from jiio.tasks.frame.machine import versions
 
 from ..generator import LatentGenerator
@@ -40,33 +40,39 @@ BRIGHTER = 5  # times, so that a good fit's distance is not simply black
 def pictures_of(model: LatentGenerator, fitted: Fitted, told: dict[str, Any], *, command: str) -> dict[str, bytes]:
     """File name -> bytes."""
     distance = (BRIGHTER * (fitted.result - fitted.image).abs()).clamp(0, 1)
-    beside = side_by_side([fitted.image, fitted.result, distance])
     frames, captions, residuals = path_of(model, fitted)
-    path = figures.sheet(
-        {caption: frame for caption, frame in zip(captions, frames, strict=True)}, scale=scale_of(fitted.side)
-    )
+    named = {caption: frame for caption, frame in zip(captions, frames, strict=True)}
     files = {
         "fitted.png": png(fitted.result),
-        "beside.png": beside,
-        "path.png": path,
+        "beside.png": side_by_side([fitted.image, fitted.result, distance]),
+        "path.png": drawings.sheet(named, scale=scale_of(fitted.side)),
         "residuals.png": residuals,
     }
+
+    # The page holds the same pictures, so that it can be passed on alone.
+    software = ", ".join(f"{name} {number}" for name, number in versions().items())
+    page = page_of(fitted, told, files)
+    return {**files, "index.html": page.render(f"{command}. {software}.").encode()}
+
+
+def page_of(fitted: Fitted, told: dict[str, Any], files: dict[str, bytes]) -> Page:
+    """The page: the fit, where it fits, how it came about, and the numbers."""
     good, count = told["converged"], len(fitted.fit.objective)
     size = f"{fitted.image.shape[2]} x {fitted.image.shape[1]}"
     page = Page(f"{told['picture']}, fitted", LEAD.format(size=size, quality=told["PSNR"], good=good, n=count))
     page.heading("Picture, fit, and the distance between them")
-    page.picture(beside, f"As it was fitted; the fit; {BRIGHTER} times the distance between them.", pixels=True)
+    beside = f"As it was fitted; the fit; {BRIGHTER} times the distance between them."
+    page.picture(files["beside.png"], beside, pixels=True)
     if len(fitted.places) > 1:
         page.heading("Where it fits")
         page.picture(error_map(fitted), ERROR)
+
     page.heading("The way there")
-    page.picture(path, PATH, pixels=True)
-    page.picture(residuals, RESIDUALS)
-    page.heading("Numbers")
+    page.picture(files["path.png"], PATH, pixels=True)
+    page.picture(files["residuals.png"], RESIDUALS)
+    page.heading("Numbers")  # rounded; fit.json has all digits
     page.facts({key: f"{v:.4g}" if isinstance(v, float) else str(v) for key, v in told.items()})
-    software = ", ".join(f"{name} {number}" for name, number in versions().items())
-    files["index.html"] = page.render(f"{command}. {software}.").encode()
-    return files
+    return page
 
 
 def scale_of(side: int) -> int:
@@ -78,10 +84,10 @@ def side_by_side(images: list[Tensor]) -> bytes:
     """A PNG of images (C, H, W) in a row, small ones enlarged without smoothing."""
     from PIL import Image
 
-    arrays = [figures.to_uint8(image[None])[0] for image in images]
+    arrays = [drawings.to_uint8(image[None])[0] for image in images]
     height, width = arrays[0].shape[:2]
     scale = max(1, SHOWN // (3 * max(height, width)))
-    canvas = Image.new("RGB", (3 * width * scale + 16, height * scale), figures.PAPER)
+    canvas = Image.new("RGB", (3 * width * scale + 16, height * scale), drawings.PAPER)
     for i, array in enumerate(arrays):
         big = Image.fromarray(array).resize((width * scale, height * scale), Image.Resampling.NEAREST)
         canvas.paste(big, (i * (width * scale + 8), 0))
@@ -92,7 +98,7 @@ def png(image: Tensor) -> bytes:
     """A PNG of an image (C, H, W), grey where it has one channel."""
     from PIL import Image
 
-    array = figures.to_uint8(image[None])[0]
+    array = drawings.to_uint8(image[None])[0]
     return encoded(Image.fromarray(array[:, :, 0] if image.shape[0] == 1 else array))
 
 
@@ -116,6 +122,8 @@ def path_of(model: LatentGenerator, fitted: Fitted) -> tuple[list[Tensor], list[
     fit = fit_images(model, part, restarts=0, trace="points", **{"max_steps": SETTINGS["max_steps"]})
     trace = fit.solution.trace
     assert trace is not None
+
+    # Early steps change most, so the frames double their distance.
     last = len(trace.z) - 1
     steps = sorted({min(k, last) for k in (0, 2, 4, 8, 16, 32, 64, last)})
     grey = fitted.fit.image.shape[1] == 1
@@ -125,16 +133,19 @@ def path_of(model: LatentGenerator, fitted: Fitted) -> tuple[list[Tensor], list[
 
     frames = [torch.cat([show(part), show(model.decode(trace.z[k]))]).cpu() for k in steps]
     captions = [f"step {k}" for k in steps]
-    count = list(range(len(trace.z)))
-    blocks = trace.residual.nanmedian(1).values
+    return frames, captions, residual_plot(trace, fit.objective)
+
+
+def residual_plot(trace: Any, objective: Tensor) -> bytes:
+    """The residuals of the blocks, and how far the objective is from its last value (B,), over the steps."""
+    blocks, count = trace.residual.nanmedian(1).values, list(range(len(trace.z)))
     curves = [
-        figures.Curve(name, count, blocks[:, i].tolist(), figures.COLOURS[name])
+        drawings.Curve(name, count, blocks[:, i].tolist(), drawings.COLOURS[name])
         for i, name in enumerate(("z", "mu", "x"))
     ]
-    gap = (trace.value - fit.objective).abs().nanmean(1).tolist()
-    objective = figures.Curve("objective", count, gap, figures.COLOURS["z"])
-    panels = [("Residuals", "RMS", curves), ("Objective", "distance to the last value", [objective])]
-    return frames, captions, figures.plot(panels, "step")
+    gap = (trace.value - objective).abs().nanmean(1).tolist()
+    one = drawings.Curve("objective", count, gap, drawings.COLOURS["z"])
+    return drawings.plot([("Residuals", "RMS", curves), ("Objective", "distance to the last value", [one])], "step")
 
 
 def error_map(fitted: Fitted) -> bytes:
@@ -142,4 +153,4 @@ def error_map(fitted: Fitted) -> bytes:
     rows = sorted({r for r, _ in fitted.places})
     values = fitted.fit.error.cpu().view(len(fitted.places), -1).mean(1) / fitted.side**2
     grid = values.view(len(rows), -1).numpy()
-    return figures.heat(grid, "mean squared error of a part", limit=max(float(grid.max()), 1e-6))
+    return drawings.heat(grid, "mean squared error of a part", limit=max(float(grid.max()), 1e-6))

@@ -104,32 +104,39 @@ def fit_of(
     **settings: Any,
 ) -> Fitted:
     """Fit a picture; settings as in :func:`jiio.solve`."""
-    side, channels = config.data.size, config.data.channels
-    pixels = torch.from_numpy(picture.pixels)[None]  # (1, C, H, W)
-    if channels == 3 and pixels.shape[1] == 1:
-        pixels = pixels.expand(-1, 3, -1, -1).contiguous()
-    if how == "whole":
-        pixels = resized(middle(pixels), side, pixels.shape[1])
-        places = [(0, 0)]
-    else:
-        if pixels.shape[2] * pixels.shape[3] > MOST:
-            came = f"{picture.path} with {pixels.shape[3]} x {pixels.shape[2]}"
-            remedy = "Shrink it first, or pass --how whole."
-            fail("picture", f"at most {MOST:,} pixels to fit tile by tile", came, remedy, InputError)
-        pixels = at_least(pixels, side)
-        places = grid_of(pixels.shape[2], pixels.shape[3], side)
+    channels = config.data.channels
+    pixels, places = cut(picture, config, how)
+    side = config.data.size
     tiles = torch.cat([pixels[:, :, r : r + side, c : c + side] for r, c in places])  # (T, C, side, side)
     batch = tiles.flatten(0, 1)[:, None] if channels == 1 else tiles  # each channel an image of its own
+
+    # Each tile is a problem of its own; a chunk of them shares its steps.
     device = model.mean.device
-    fits = []
-    for part in batch.split(CHUNK):
-        fits.append(fit_images(model, part.to(device), restarts=restarts, seed=seed, **settings))
+    fits = [fit_images(model, part.to(device), restarts=restarts, seed=seed, **settings) for part in batch.split(CHUNK)]
     fit = joined(fits)
     shown = fit.image.cpu().clamp(0, 1)
-    shown = shown[:, 0].unflatten(0, tiles.shape[:2]) if channels == 1 else shown
+    shown = shown[:, 0].unflatten(0, tiles.shape[:2]) if channels == 1 else shown  # (T, C, side, side)
     result = shown[0] if how == "whole" else blended(shown, places, pixels.shape[2:])
     scores = torch.cat([surprise(model, f) for f in fits]).cpu()
     return Fitted(pixels[0], result, fit, places, scores, side)
+
+
+def cut(picture: Picture, config: GenerateConfig, how: str) -> tuple[Tensor, list[tuple[int, int]]]:
+    """The pixels (1, C, H, W) at the size at which they are fitted, and the corners of the tiles."""
+    side, channels = config.data.size, config.data.channels
+    pixels = torch.from_numpy(picture.pixels)[None]
+    if channels == 3 and pixels.shape[1] == 1:
+        pixels = pixels.expand(-1, 3, -1, -1).contiguous()
+    if how == "whole":
+        return resized(middle(pixels), side, pixels.shape[1]), [(0, 0)]
+
+    # Memory grows with the number of tiles.
+    if pixels.shape[2] * pixels.shape[3] > MOST:
+        came = f"{picture.path} with {pixels.shape[3]} x {pixels.shape[2]}"
+        remedy = "Shrink it first, or pass --how whole."
+        fail("picture", f"at most {MOST:,} pixels to fit tile by tile", came, remedy, InputError)
+    pixels = at_least(pixels, side)
+    return pixels, grid_of(pixels.shape[2], pixels.shape[3], side)
 
 
 def middle(pixels: Tensor) -> Tensor:
@@ -185,26 +192,31 @@ def joined(fits: list[Fit]) -> Fit:
 def account(model: LatentGenerator, fitted: Fitted, how: str, restarts: int) -> dict[str, Any]:
     """Everything measured, for the JSON file and the page."""
     fit = fitted.fit
-    objective = float(fit.objective.mean())
-    score = float(model.objective_score(fit.objective).mean())
-    best = fit.objective
     return {
         "how": how,
         "size": [fitted.image.shape[2], fitted.image.shape[1]],
         "tiles": len(fitted.places),
         "PSNR": fitted.quality,
-        "objective": objective,
+        "objective": float(fit.objective.mean()),
         "error": float(fit.error.mean()),
         "prior": float(fit.prior.mean()),
         "converged": float(fit.converged.float().mean()),
         "largest residual": float(fit.residual.max()),
-        "starts": restarts + 1,
-        "fits improved by a further start": float((fit.starts[0] > 1.01 * best).float().mean()),
-        "spread between starts": float(((fit.starts - best) / best.abs().clamp_min(1e-12)).median(1).values.max()),
-        "standard deviations above training images": score,
+        **of_starts(fit, restarts),
+        "standard deviations above training images": float(model.objective_score(fit.objective).mean()),
         "surprise": float(fitted.surprise.mean()),
         "evaluations": fit.evaluations,
         "VJPs": fit.vjps,
+    }
+
+
+def of_starts(fit: Fit, restarts: int) -> dict[str, Any]:
+    """Whether it mattered where a fit began."""
+    best = fit.objective
+    return {
+        "starts": restarts + 1,
+        "fits improved by a further start": float((fit.starts[0] > 1.01 * best).float().mean()),
+        "spread between starts": float(((fit.starts - best) / best.abs().clamp_min(1e-12)).median(1).values.max()),
     }
 
 

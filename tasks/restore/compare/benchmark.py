@@ -94,6 +94,8 @@ def benchmark(
         fail("pictures", "at least one picture", "none")
     benchmark = done or Benchmark()
     methods: dict[str, Callable[[Case], Row]] = {"start": of_start}
+
+    # Which baselines serve does not depend on the picture; their settings are found once, on other pictures.
     some = Case.draw(next(iter(pictures.values())), corruption, seed, "which baselines")
     for baseline in serving(some.operator, baselines):
         if baseline.name not in benchmark.tuned:
@@ -101,22 +103,28 @@ def benchmark(
         methods[baseline.name] = of_baseline(baseline, benchmark.tuned[baseline.name])
     for label, restorer in restorers.items():
         methods[label] = of_restorer(restorer.to(device), device, {"on_failure": "ignore"} | dict(settings or {}))
+
     for number, (name, clean) in enumerate(pictures.items(), 1):
-        missing = [label for label in methods if not benchmark.has(label, name)]
+        missing = {label: method for label, method in methods.items() if not benchmark.has(label, name)}
         if not missing:
             continue
-        case = Case.draw(clean, corruption, seed, name)
-        rows = []
-        for label in missing:
-            try:
-                rows.append({"method": label, "picture": name, **methods[label](case)})
-            except JiioError as error:
-                raise type(error)(f"{label}, {name}: {error}") from error
+        rows = measured(missing, name, Case.draw(clean, corruption, seed, name))
         benchmark.rows += rows
         shown = [f"{row['method']} {row['PSNR']:.2f} dB" for row in rows if row["method"] in restorers]
         report(f"{number} of {len(pictures)}: {', '.join([name, *shown])}")
         after(benchmark)
     return benchmark
+
+
+def measured(methods: Mapping[str, Callable[[Case], Row]], name: str, case: Case) -> list[Row]:
+    """The rows of one picture. Errors: JiioError; the sentence names method and picture."""
+    rows = []
+    for label, method in methods.items():
+        try:
+            rows.append({"method": label, "picture": name, **method(case)})
+        except JiioError as error:
+            raise type(error)(f"{label}, {name}: {error}") from error
+    return rows
 
 
 def tuned(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import ArgumentParser
 
 from jiio.checks import check_integer, fail
-from jiio.tasks.frame.files import InputError, read_bytes
+from jiio.tasks.frame.files import InputError
 from jiio.tasks.frame.options import check_seed, check_threads, chosen, declare, keys_of
 from jiio.tasks.frame.terminal import say
 
@@ -119,6 +119,7 @@ class Comparison:
         from jiio.tasks.images.sets import load_set, tuning_pictures
 
         from . import baselines
+        from .earlier import earlier
 
         check_place(options)
         device = str(check_device(options.device))
@@ -134,7 +135,7 @@ class Comparison:
         tuning = tuning_pictures(options.on, channels=channels, data_root=root) if rivals else []
 
         head = settings_of(options, choice, restorers, len(pictures))
-        done = earlier(options, head)
+        done = earlier(options.json if options.resume else None, head)
         return cls(options, restorers, pictures, corruption, rivals, tuning, device, settings, head, done)
 
     def figures(self, result: Benchmark) -> dict[str, Any]:
@@ -159,6 +160,7 @@ def measure(comparison: Comparison) -> Benchmark:
         if comparison.options.json is not None:
             write(comparison.options.json, comparison.figures(so_far))
 
+    # After every picture the file holds all figures so far: --resume begins there.
     with cpu_threads(comparison.options.threads):
         return benchmark(
             comparison.restorers,
@@ -191,7 +193,7 @@ def report(comparison: Comparison, result: Benchmark) -> None:
 
 def check_place(options: CompareOptions) -> None:
     """The file of the figures is none of what is given; an earlier one is replaced where it is asked for or gone on
-    with, and :func:`earlier` finds out whether it is one.
+    with, and :func:`.earlier.earlier` finds out whether it is one.
     """
     from jiio.tasks.frame.outputs import FOLDER, Outputs, of_checkpoint, of_word
     from jiio.tasks.frame.shipped import shipped
@@ -258,39 +260,3 @@ def solve_settings(joint: Mapping[str, Any]) -> dict[str, Any]:
     config = build(JointConfig, merge(dataclasses.asdict(JointConfig()), joint), "joint.")
     named = {"tolerance" if key in ("atol", "rtol") else key for key in joint}
     return {key: value for key, value in config.arguments().items() if key in named}
-
-
-def earlier(options: CompareOptions, head: Mapping[str, Any]) -> Benchmark:
-    """The figures of an interrupted run under the same settings; none where they are not asked for or not there yet.
-
-    Errors: InputError where the file is of other settings or cannot be read.
-    """
-    from .benchmark import Benchmark
-
-    path = options.json
-    if not options.resume or path is None or not path.exists():
-        return Benchmark()
-    found, result = read_figures(path)
-    for key, value in json.loads(json.dumps(head)).items():
-        if key != "pictures" and found.get(key) != value:  # more pictures of the same set may follow
-            came = f"{path} with {found.get(key)!r}"
-            fail("--resume", f"figures of the same run ({key} {value!r})", came, "Name another file.", InputError)
-    return result
-
-
-def read_figures(path: Path) -> tuple[dict[str, Any], Benchmark]:
-    """A file of figures: all that it says, and the figures themselves."""
-    from .benchmark import Benchmark
-
-    try:
-        found = json.loads(read_bytes("--json", path, "the figures of jiio compare", 64 << 20))
-        rows = [{key: float("nan") if v is None else v for key, v in row.items()} for row in found["rows"]]
-        result = Benchmark(rows, dict(found["tuned"]))
-        if not all({"method", "picture", "PSNR", "SSIM"} <= row.keys() for row in rows):
-            raise KeyError("method, picture, PSNR and SSIM")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
-        came = f"{path}, which holds something else"
-        raise InputError(f"--json: expected the figures of jiio compare to go on with, got {came}.") from error
-    return found, result

@@ -67,7 +67,24 @@ def run(*, fast: bool, output: Path, seed: int) -> Path:
     """
     begin = time.perf_counter()
     trained, how = trained_inpainter(fast, output, seed)
+    rows, example, race = shown_at_work(trained)
+    shown = {"joint.gif": example.gif(), "restored.png": example.sheet(), "convergence.png": race.plot()}
 
+    # The page last: where it is, all is there.
+    seconds = time.perf_counter() - begin
+    data = {"rows": rows, "cost": race.rows(), "seconds": seconds, "seed": seed, "fast": fast}
+    line = f"jiio demo{' --fast' if fast else ''} --seed {seed}: {seconds:.0f} seconds on this machine."
+    words = ", ".join(f"{name} {number}" for name, number in versions().items())
+    text = page_of(shown, rows, race.rows(), how).render(f"{line} {words}.")
+    texts = {"figures.json": json.dumps(data, indent=2), "index.html": f"{text}{MARK}\n"}
+    for name, content in {**shown, **{name: text.encode() for name, text in texts.items()}}.items():
+        write_whole(output / name, content)
+    say(f"Done in {seconds:.0f} seconds: open {output / 'index.html'}")
+    return output / "index.html"
+
+
+def shown_at_work(trained: checkpoint.Checkpoint) -> tuple[list[Row], Example, Race]:
+    """The figures of the model beside the classical restorers, a few faces, and what they cost."""
     # Trained with noise on the known pixels, which regularises; shown without, as a person would use it.
     assert isinstance(trained.config, RestoreConfig)
     clean = dataclasses.replace(trained.config, corruption=Choice("BoxHole", {"side": 8}))
@@ -81,20 +98,7 @@ def run(*, fast: bool, output: Path, seed: int) -> Path:
     say("Counting what the joint and the nested iteration cost.")
     with cpu_threads(trained.config.threads):
         example = Example(task, model)
-        race = Race(example.problem, model.start(example.y), example.solution)
-        shown = {"joint.gif": example.gif(), "restored.png": example.sheet(), "convergence.png": race.plot()}
-
-    seconds = time.perf_counter() - begin
-    data = {"rows": rows, "cost": race.rows(), "seconds": seconds, "seed": seed, "fast": fast}
-    page = page_of(shown, rows, race.rows(), how)
-    line = f"jiio demo{' --fast' if fast else ''} --seed {seed}"
-    words = ", ".join(f"{name} {number}" for name, number in versions().items())
-    text = page.render(f"{line}: {seconds:.0f} seconds on this machine. {words}.")
-    texts = {"figures.json": json.dumps(data, indent=2), "index.html": f"{text}{MARK}\n"}
-    for name, content in {**shown, **{name: text.encode() for name, text in texts.items()}}.items():
-        write_whole(output / name, content)
-    say(f"Done in {seconds:.0f} seconds: open {output / 'index.html'}")
-    return output / "index.html"
+        return rows, example, Race(example.problem, model.start(example.y), example.solution)
 
 
 def trained_inpainter(fast: bool, output: Path, seed: int) -> tuple[checkpoint.Checkpoint, str]:
@@ -116,7 +120,7 @@ def page_of(shown: Mapping[str, bytes], rows: list[Row], cost: list[Row], how: s
     page.heading("Restored faces")
     page.picture(shown["restored.png"], SHEET, pixels=True)
 
-    # Tables.
+    # What it is worth and what it takes, in numbers.
     page.heading("Quality on the held-out faces")
     page.table(rows, ours=OURS)
     page.paragraph(QUALITY)
@@ -150,11 +154,14 @@ class Example:
     def gif(self) -> bytes:
         trace = self.solution.trace
         assert trace is not None
+
+        # All of the first steps, then every fourth: the late ones change little.
         steps = list(range(len(trace.z)))
         shown = steps[:24] + steps[24::4]
         frames = [self.model.decode(trace.z[k]) for k in shown]
         residual = trace.residual.nanmedian(1).values
         words = ("z", "mu", "x")
+
         captions = [
             f"step {k:3d}   " + "   ".join(f"{w} {float(r):.0e}" for w, r in zip(words, residual[k], strict=True))
             for k in shown

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 import jiio
-from jiio.tasks.frame import drawings as figures
-from jiio.tasks.solving.nested import nested
+from jiio.tasks.frame import drawings
+from jiio.tasks.solving.nested import NestedRun, nested
 
+RULES = (jiio.AdamStep, jiio.GradientStep)
 RATES = (0.03, 0.1, 0.3, 1.0)
 WITHIN = 0.01
 OURS = "joint (jiio)"
@@ -42,32 +43,27 @@ class Race:
         self.problem, self.residual = problem, trace.residual.nanmedian(1).values
         calls = [4 + 2 * k for k in range(len(trace.x))]  # two evaluations and two VJPs measure the scale
         self.joint = Lap(OURS, calls, self.verified(trace.x))
-        runs = {}
-        for rule in (jiio.AdamStep, jiio.GradientStep):
-            for rate in RATES:
-                runs[rule.__name__, rate] = nested(
-                    problem,
-                    x0,
-                    rule=rule(rate),
-                    outer_steps=120,
-                    tolerance=jiio.Tolerance(1e-5, 1e-3),
-                    trace=True,
-                )
-        laps = {
-            key: Lap(
-                f"nested, {key[0]}, rate {key[1]:g}",
-                [v.calls for v in run.visits],
-                self.verified([v.x for v in run.visits]),
-            )
-            for key, run in runs.items()
-        }
+        runs = {(rule.__name__, rate): self.nested(x0, rule(rate)) for rule in RULES for rate in RATES}
+        laps = {key: self.lap(key, run) for key, run in runs.items()}
+
+        # The best that anybody found, sample by sample; then the best rate of each rule.
         every = torch.cat([self.joint.values, *(lap.values for lap in laps.values())])
-        self.best = every.amin(0)
+        self.best = every.amin(0)  # (B,)
         self.laps = []
-        for rule in ("AdamStep", "GradientStep"):
-            keys = [key for key in laps if key[0] == rule]
+        for rule in RULES:
+            keys = [key for key in laps if key[0] == rule.__name__]
             chosen = min(keys, key=lambda key: (_last(laps[key].finish(self.best)), float(laps[key].values[-1].mean())))
             self.laps.append((laps[chosen], runs[chosen]))
+
+    def nested(self, x0: Tensor, rule: jiio.AbstractRule) -> NestedRun:
+        """A run of the nested loop, every visited input kept."""
+        tolerance = jiio.Tolerance(1e-5, 1e-3)
+        return nested(self.problem, x0, rule=rule, outer_steps=120, tolerance=tolerance, trace=True)
+
+    def lap(self, key: tuple[str, float], run: NestedRun) -> Lap:
+        """The cost of a run, under the name of its rule and rate."""
+        name = f"nested, {key[0]}, rate {key[1]:g}"
+        return Lap(name, [v.calls for v in run.visits], self.verified([v.x for v in run.visits]))
 
     def verified(self, inputs: list[Tensor]) -> Tensor:
         """(T, B) objective at the equilibrium of each input."""
@@ -98,33 +94,36 @@ class Race:
         return table
 
     def plot(self) -> bytes:
-        joint = self.residual
+        """Residuals of both over the calls, and how far the objective is from the best."""
         lap, run = self.laps[0]
         assert run.trace is not None
-        staircase = run.trace.residual.nanmedian(1).values
         limit = max(self.joint.calls)  # the same stretch of calls as the joint panel
-        colours = figures.COLOURS
-        left = [
-            figures.Curve(name, self.joint.calls, joint[:, i].tolist(), colours[name])
-            for i, name in enumerate(("z", "mu", "x"))
-        ]
         near = [(k, c) for k, c in enumerate(run.trace.calls.tolist()) if c <= limit]
-        middle = [
-            figures.Curve(name, [c for _, c in near], [float(staircase[k, i]) for k, _ in near], colours[name])
-            for i, name in enumerate(("z", "mu", "x"))
-        ]
-        gap = [figures.Curve("joint", self.joint.calls, self.gap(self.joint), colours["z"])]
-        for (other, _), colour in zip(self.laps, (colours["mu"], colours["x"]), strict=True):
-            gap.append(figures.Curve(other.name, other.calls, self.gap(other), colour, dashed=True))
+        staircase = run.trace.residual.nanmedian(1).values[[k for k, _ in near]]
+        left = _blocks(self.joint.calls, self.residual)
+        middle = _blocks([c for _, c in near], staircase)
+
+        # Both nested rules beside the joint iteration, in the colours of the blocks.
+        gap = [drawings.Curve("joint", self.joint.calls, self.gap(self.joint), drawings.COLOURS["z"])]
+        for (other, _), name in zip(self.laps, ("mu", "x"), strict=True):
+            gap.append(drawings.Curve(other.name, other.calls, self.gap(other), drawings.COLOURS[name], dashed=True))
         panels = [
             ("Joint", "RMS residual", left),
             ("Nested (" + lap.name.removeprefix("nested, ") + ")", "RMS residual", middle),
             ("Objective", "relative distance to the best", gap),
         ]
-        return figures.plot(panels, "evaluations + VJPs")
+        return drawings.plot(panels, "evaluations + VJPs")
 
     def gap(self, lap: Lap) -> list[float]:
         return ((lap.values - self.best) / self.best.abs()).mean(1).clamp_min(1e-7).tolist()
+
+
+def _blocks(calls: list[int], residual: Tensor) -> list[drawings.Curve]:
+    """A curve for each block of unknowns; residual: (T, 3)."""
+    return [
+        drawings.Curve(name, calls, residual[:, i].tolist(), drawings.COLOURS[name])
+        for i, name in enumerate(("z", "mu", "x"))
+    ]
 
 
 def _last(value: float) -> float:

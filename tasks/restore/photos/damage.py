@@ -15,6 +15,7 @@ from torch import Tensor
 
 from jiio.checks import fail
 from jiio.tasks.frame.files import InputError
+from jiio.tasks.frame.terminal import plain
 from jiio.tasks.images.pictures import MAX_PICTURE_PIXELS, Picture, read_picture
 from jiio.tasks.maps.base import Denoise, Inpaint, LinearMap
 from jiio.tasks.maps.convolution import blur, downsample
@@ -22,6 +23,8 @@ from jiio.tasks.maps.kernels import MAX_SIDE, gaussian_kernel, given_kernel, mot
 
 from ..tiles import OVERLAP, STEP
 
+# --blur KIND:NUMBERS -> how it is written, the kernel of the numbers.
+BLURS = {"gaussian": ("gaussian:WIDTH", gaussian_kernel), "motion": ("motion:LENGTH,ANGLE", motion_kernel)}
 KEEP = 0.5  # a mask is white, at least so bright, where a pixel is kept
 
 
@@ -195,27 +198,33 @@ class Coarse(AbstractDamage):
 def parse_blur(text: str) -> Blurred:
     """``gaussian:WIDTH`` in pixels, ``motion:LENGTH,ANGLE`` in pixels and degrees, or the path of a kernel picture."""
     kind, _, numbers = text.partition(":")
-    if kind in ("gaussian", "motion"):
-        wanted = {"gaussian": "gaussian:WIDTH", "motion": "motion:LENGTH,ANGLE"}[kind]
-        try:
-            values = [float(number) for number in numbers.split(",")]
-        except ValueError:
-            values = []
-        if len(values) != wanted.count(",") + 1:
-            fail("--blur", wanted, text, "Width and length are in pixels, the angle in degrees.", InputError)
-        kernel = gaussian_kernel(*values) if kind == "gaussian" else motion_kernel(*values)
-        return Blurred(f"blur ({text})", kernel)
+    if kind not in BLURS:
+        return read_blur(text)
+    try:
+        values = [float(number) for number in numbers.split(",")]
+    except ValueError:
+        values = []
+    wanted, kernel = BLURS[kind]
+    if len(values) != wanted.count(",") + 1:
+        fail("--blur", wanted, text, "Width and length are in pixels, the angle in degrees.", InputError)
+    return Blurred(f"blur ({text})", kernel(*values))
+
+
+def read_blur(text: str) -> Blurred:
+    """The picture of a kernel."""
     path = Path(text)
     if not path.exists():
         wanted = "gaussian:WIDTH, motion:LENGTH,ANGLE, or a picture of the kernel"
         fail("--blur", wanted, f"{text}, which is no file either", error=InputError)
     picture = read_picture("--blur", path, min_side=1)
     height, width = picture.pixels.shape[1:]
+
+    # A kernel is divided by its sum, and every pixel of it costs.
     if max(height, width) > MAX_SIDE:
         fail("--blur", f"a kernel of at most {MAX_SIDE} x {MAX_SIDE} pixels", f"{path} with {width} x {height}")
     if not picture.pixels.any():
         fail("--blur", "a kernel with bright pixels", f"{path}, which is all black", error=InputError)
-    return Blurred(f"blur ({path.name})", given_kernel(torch.from_numpy(picture.pixels.mean(0))))
+    return Blurred(f"blur ({plain(path.name)})", given_kernel(torch.from_numpy(picture.pixels.mean(0))))
 
 
 def parse_colour(text: str) -> Marked:

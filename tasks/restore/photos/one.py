@@ -53,6 +53,7 @@ class Job:
         if channels > len(picture.pixels):
             remedy = "Choose weights for grey pictures."
             fail("--weights", "weights that fit the picture", f"a colour prior for {picture.path}", remedy, InputError)
+
         y = damage.measurement(picture)  # (1, C, h, w)
         estimated = sigma is None
         if sigma is None:
@@ -62,6 +63,7 @@ class Job:
             except JiioError as error:
                 words = f"--sigma: the noise in {picture.path} cannot be estimated; {error}"
                 raise InputError(words) from error
+
         y = y.transpose(0, 1) if channels < len(picture.pixels) else y
         return cls(picture, damage, y, damage.operator(picture, sigma), sigma, estimated)
 
@@ -131,11 +133,11 @@ def restore_photo(
     """
     begin = time.perf_counter()
     job = Job.of(picture, damage, sigma, restorer.channels)
-    tile = max(tile, 2 * damage.overlap)
+    tile = max(tile, 2 * damage.overlap)  # or a window would be all margin
     check_holes(job, tile)
-    tiled = restore_tiled(
-        restorer, job.y, job.operator, tile=tile, overlap=damage.overlap, device=device, progress=progress, **settings
-    )
+    options = {"tile": tile, "overlap": damage.overlap, "device": device, "progress": progress}
+    tiled = restore_tiled(restorer, job.y, job.operator, **options, **settings)
+
     pixels = job.image(tiled.image)[0].numpy()
     alpha = None if picture.alpha is None else enlarged(picture.alpha, damage.factor)
     restored = dataclasses.replace(picture, pixels=pixels, alpha=alpha)

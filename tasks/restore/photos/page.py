@@ -14,6 +14,7 @@ from torch import Tensor
 from jiio.outputs.page import Page
 from jiio.tasks.frame.drawings import COLOURS, Curve, heat, plot
 from jiio.tasks.frame.machine import versions
+from jiio.tasks.frame.terminal import plain
 from jiio.tasks.images.pictures import Picture
 from jiio.tasks.maps.base import LinearMap
 
@@ -39,6 +40,10 @@ RESIDUALS = (
     "scaled units that the tolerance is compared with."
 )
 OBJECTIVE = " Beside it how far the objective is from its last value."
+FRAMED = (
+    "Framed: {bad} of {count} tiles, with a margin that overlaps their neighbours. The largest residual left is "
+    "{worst:.1e}. More steps (--max-steps) may help; the pictures show whether it matters."
+)
 CONVERGED = " met its tolerance."
 CHANGE = (
     "Restored minus original, mean over the colours, in 8-bit grey levels: red became brighter, blue darker. Where "
@@ -87,7 +92,9 @@ def photo_page(subject: Subject, command: str) -> str:
     how = "estimated from the picture" if job.estimated else "as given"
     kind = subject.before.kind
     words = LEAD.format(size=size, kind=kind, damage=job.damage.words, sigma=job.sigma * LEVELS, how=how)
-    page = Page(f"{subject.before.path.name}, restored", words)
+
+    # What changed comes first, how it was found after it.
+    page = Page(f"{plain(subject.before.path.name)}, restored", words)
     add_comparison(page, before, after)
     add_details(page, before, after)
     add_changes(page, before, after)
@@ -95,6 +102,7 @@ def photo_page(subject: Subject, command: str) -> str:
     if subject.expected is not None:
         add_confidence(page, subject.expected)
     add_iteration(page, subject)
+
     page.heading("Numbers")
     page.facts(numbers(subject))
     software = ", ".join(f"{name} {number}" for name, number in versions().items())
@@ -139,21 +147,17 @@ def add_convergence(page: Page, subject: Subject) -> None:
     page.heading("Where the solve did not converge")
     bad = [tile for tile in tiled.tiles if not tile.converged]
     if not bad:
-        page.paragraph(
-            "Nowhere: " + ("it" if len(tiled.tiles) == 1 else f"each of the {len(tiled.tiles)} tiles") + CONVERGED
-        )
+        which = "it" if len(tiled.tiles) == 1 else f"each of the {len(tiled.tiles)} tiles"
+        page.paragraph(f"Nowhere: {which}{CONVERGED}")
         return
+
+    # Windows are (top, left, height, width), boxes (left, top, width, height), on the map that leaves pixels out.
     image = subject.done.picture
     thin = thinning(image.pixels)
-    boxes = []
-    for tile in bad:
-        top, left, height, width = (side / thin for side in tile.window)
-        boxes.append((left, top, width, height))
+    windows = [[side / thin for side in tile.window] for tile in bad]
+    boxes = [(left, top, width, height) for top, left, height, width in windows]
     worst = max(tile.residual for tile in bad)
-    words = (
-        f"Framed: {len(bad)} of {len(tiled.tiles)} tiles, with a margin that overlaps their neighbours. The largest "
-        f"residual left is {worst:.1e}. More steps (--max-steps) may help; the pictures show whether it matters."
-    )
+    words = FRAMED.format(bad=len(bad), count=len(tiled.tiles), worst=worst)
     grey = LEVELS * image.pixels[:, ::thin, ::thin].mean(0)
     page.picture(heat(grey, "grey levels", limit=LEVELS, boxes=boxes), words)
 
@@ -169,19 +173,25 @@ def add_confidence(page: Page, expected: Tensor) -> None:
 
 def add_iteration(page: Page, subject: Subject) -> None:
     """One window solved again, stopped early for its pictures and in full for its residuals."""
-    part = Part.richest(subject)
+    part = Excerpt.richest(subject)
     page.heading("How the solve goes")
     frames = [(part.start(), "the start")]
     whole = part.restore(trace=True)
-    trail, steps = whole.solution.trace, int(whole.solution.steps.max())
-    assert trail is not None
-    count = 2
+    steps, count = int(whole.solution.steps.max()), 2
     while 1.5 * count < steps:
         frames.append((part.restore(max_steps=count).image, f"{count} steps"))
         count *= 2
     frames.append((whole.image, f"{steps} steps"))
+
     page.row([(part.shown(image), caption) for image, caption in frames], width=TRACED)
     page.paragraph(ITERATES.format(**part.window._asdict()))
+    add_residuals(page, whole)
+
+
+def add_residuals(page: Page, whole: Restoration) -> None:
+    """The residuals of a traced solve, and its objective where it has one."""
+    trail = whole.solution.trace
+    assert trail is not None
     numbers = list(range(1, len(trail.residual) + 1))
     residual, value = trail.residual.amax(1), trail.value.sum(1)  # (T, K), (T,)
     curves = [
@@ -190,6 +200,8 @@ def add_iteration(page: Page, subject: Subject) -> None:
     ]
     panels: list[tuple[str, str, list[Curve]]] = [("Residuals", "root mean square", curves)]
     words = RESIDUALS
+
+    # A plain equilibrium has none.
     if bool(torch.isfinite(value).any()):
         apart = (value - value[torch.isfinite(value)][-1]).abs().tolist()
         panels.append(("Objective", "distance from its last value", [Curve("objective", numbers, apart, COLOURS["x"])]))
@@ -198,7 +210,7 @@ def add_iteration(page: Page, subject: Subject) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class Excerpt:
     """A window of a picture, as a restoration of its own."""
 
     subject: Subject
@@ -207,7 +219,7 @@ class Part:
     operator: LinearMap
 
     @classmethod
-    def richest(cls, subject: Subject) -> Part:
+    def richest(cls, subject: Subject) -> Excerpt:
         """The window with most detail."""
         job = subject.done.job
         side = TRACED + job.damage.overlap - OVERLAP  # a window smaller than the kernel of a blur measures nothing
@@ -241,11 +253,12 @@ def numbers(subject: Subject) -> dict[str, str]:
     done, job = subject.done, subject.done.job
     height, width = done.picture.pixels.shape[1:]
     tiled, steps = done.tiled, [tile.steps for tile in done.tiled.tiles]
+
     return {
         "picture": f"{width} x {height}, {subject.before.kind}",
         "noise": f"{job.sigma * LEVELS:.2f} grey levels, {'estimated' if job.estimated else 'given'}",
         "damage": job.damage.words,
-        "weights": subject.weights,
+        "weights": plain(subject.weights),
         "device": str(subject.device),
         "seconds": f"{done.seconds:.1f}",
         "evaluations of the network": f"{tiled.evaluations:,}",

@@ -69,6 +69,7 @@ def restore_one(request: Request, options: RestoreOptions, places: Places, argv:
     picture = read_picture("pictures", plan.source.path)
     places.outputs.file("--output", plan.target)
 
+    # A tile is restored once, and once more for each draw of the noise where its error is asked for.
     with tqdm(desc=plain(plan.source.path.name), unit="tile", leave=False, disable=None) as bar:
 
         def progress(_: object, total: int) -> None:
@@ -92,15 +93,12 @@ def restore_many(request: Request, places: Places, sources: Sequence[Source]) ->
     an output that cannot be written does.
     """
     failed: list[Path] = []
-    done = 0
     plans = places.plan(sources, lambda source, error: note(failed, source.path, error))
+    todo = [plan for plan in plans if places.outputs.overwrite or not passed_over(plan)]
+    done = 0
     try:
-        with tqdm(plans, unit="picture", leave=False, disable=None) as bar:
+        with tqdm(todo, unit="picture", leave=False, disable=None) as bar:
             for plan in bar:
-                if plan.target.exists() and not places.outputs.overwrite:
-                    told = f"passed over, {plan.target} exists (--overwrite replaces it)"
-                    say(f"{plan.source.path}: {told}", sys.stdout)
-                    continue
                 with noted(failed, plan.source.path):
                     picture = read_picture("pictures", plan.source.path)
                     write(plan, request.restore(picture), places)
@@ -109,9 +107,18 @@ def restore_many(request: Request, places: Places, sources: Sequence[Source]) ->
         words = f"Interrupted; {done} of {len(sources)} pictures restored. The same command goes on with the rest."
         raise KeyboardInterrupt(words) from None
 
+    # The sentence of the whole run names a few; each had a sentence of its own.
     if failed:
         names = ", ".join(str(path) for path in failed[:8]) + (", ..." if len(failed) > 8 else "")
         raise InputError(f"pictures: {len(failed)} of {len(sources)} could not be restored ({names}).")
+
+
+def passed_over(plan: Plan) -> bool:
+    """Whether the result is there already, from an earlier run; and a line about it."""
+    if not plan.target.exists():
+        return False
+    say(f"{plan.source.path}: passed over, {plan.target} exists (--overwrite replaces it)", sys.stdout)
+    return True
 
 
 @contextlib.contextmanager

@@ -23,6 +23,8 @@ def richest(values: np.ndarray, shape: tuple[int, int], *others: Window) -> Wind
     height, width = shape
     sums = np.pad(values.cumsum(0, dtype=np.float64).cumsum(1), ((1, 0), (1, 0)))
     best, found = -math.inf, None
+
+    # The sum over a window is four numbers of the table of sums (Crow 1984).
     for top in places(values.shape[0], height):
         for left in places(values.shape[1], width):
             bottom, right = top + height, left + width
