@@ -153,9 +153,8 @@ class Restore(AbstractTask):
         """The decoder around its mean image, in evaluation mode; the mean comes with the weights."""
         config = check_instance("checkpoint.config", checkpoint.config, RestoreConfig)
         data = config.data
-        model = build_restorer(config, torch.zeros(data.channels, data.size, data.size))
-        checkpoint.restore_model(model)
-        return model.eval()
+        mean = torch.zeros(data.channels, data.size, data.size)
+        return checkpoint.network(lambda: build_restorer(config, mean)).eval()
 
     def case(self, clean: Tensor, purpose: str) -> Case:
         """Images with their corruption."""

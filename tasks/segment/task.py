@@ -171,9 +171,7 @@ class Segment(AbstractTask):
     def trained(cls, checkpoint: Checkpoint) -> nn.Module:
         """The network of a checkpoint, x (B, C, H, W) -> :class:`SceneScores`, in evaluation mode."""
         config = check_instance("checkpoint.config", checkpoint.config, SegmentConfig)
-        model = config.model.build(config.data)
-        checkpoint.restore_model(model)
-        return model.eval()
+        return checkpoint.network(lambda: config.model.build(config.data)).eval()
 
     @torch.no_grad()
     def predict(self, model: nn.Module, count: int | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -31,9 +31,9 @@ from jiio.tasks.images.pictures import Picture, read_picture
 
 from ..generator import LatentGenerator
 from ..task import GenerateConfig, load_generator
-from .command import FitOptions
 from .fit import Fit, fit_images, surprise
 from .fitted import Fitted
+from .options import FitOptions
 from .page import FILES, pictures_of
 
 CHUNK = 512  # tiles fitted at a time

@@ -23,7 +23,7 @@ from jiio.tasks.maps.corruption import Inpaint
 from jiio.tasks.solving.latent import LatentRestorer
 
 from ..latent import Restore, RestoreConfig
-from .command import MARK
+from .options import MARK
 from .race import OURS, RATES, WITHIN, Race
 
 Row = dict[str, str | float]

@@ -1,88 +1,15 @@
-"""``jiio restore``: its options; the work is in :mod:`.run`, which is imported when it runs."""
+"""``jiio restore``; the work is in :mod:`.run`, which is imported when it runs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from jiio.checks import check_choice, check_integer, check_number, fail
-from jiio.tasks.frame.files import InputError
-from jiio.tasks.frame.options import check_threads, chosen, declare, named
+from jiio.tasks.frame.options import chosen, declare
 
-FAMILIES = {"image-space": "prior", "direct": "direct"}  # --restorer -> the name of its weights up to -grey or -colour
-MAX_SIGMA = 128.0
-SUFFIX_OF = {"report": ".html", "confidence": ".png"}  # of what else is written
-
-
-@dataclass(frozen=True)
-class RestoreOptions:
-    """Which pictures are restored, from what, and how.
-
-    Args:
-        pictures: pictures, or folders of them (folders inside are not searched)
-        output: a file or a folder (default: photo-restored.png beside photo.png, photos-restored/ beside photos/)
-        sigma: noise in 8-bit grey levels, 0 to 128, whatever the depth of the picture (default: estimated)
-        mask: a picture of the same size: white pixels are kept, black ones are missing
-        missing: pixels of this colour are missing: '#ff00ff', or a grey level from 0 to 255
-        blur: gaussian:WIDTH, motion:LENGTH,ANGLE (pixels, degrees), or a picture of the kernel
-        upscale: enlarge by 2, 3 or 4
-        restorer: image-space (default) or direct (faster, for noise alone)
-        weights: shipped weights, a checkpoint or the folder of a training, instead of --restorer
-        symmetries: average over 1, 2, 4 or 8 turns and mirror images: better and slower
-        report: also write a page about the restoration of a single picture to this .html file
-        confidence: also write the error to be expected of each pixel to this .png file
-        tile: side of the windows of large pictures, a multiple of 8 (default: 384)
-        max_steps: steps of a solve at most (default: as the weights were made for)
-        device: cpu, cuda, cuda:0, mps
-        threads: CPU threads (default: torch's choice)
-        overwrite: replace results that exist; the pictures themselves never
-    """
-
-    pictures: tuple[str, ...]
-    output: str | None = None  # not a path: a slash at the end means a folder
-    sigma: float | None = None
-    mask: Path | None = None
-    missing: str | None = None
-    blur: str | None = None
-    upscale: int | None = None
-    restorer: str | None = None
-    weights: str | None = None
-    symmetries: int = 1
-    report: Path | None = None
-    confidence: Path | None = None
-    tile: int | None = None
-    max_steps: int | None = None
-    device: str = "cpu"
-    threads: int | None = None
-    overwrite: bool = False
-
-    def __post_init__(self) -> None:
-        if self.output is not None:
-            named("--output", self.output)
-        if self.sigma is not None:
-            check_number("--sigma", self.sigma, 0.0, MAX_SIGMA)
-        if self.weights is not None and self.restorer is not None:
-            fail("--weights", "either --weights or --restorer", "both", error=InputError)
-        if self.restorer is not None:
-            check_choice("--restorer", self.restorer, FAMILIES)
-        check_threads(self.threads)
-        if self.max_steps is not None:
-            check_integer("--max-steps", self.max_steps, 2)
-
-        # Pages and maps go where their names say what they are.
-        for name, path in self.extras.items():
-            if path.suffix.lower() != SUFFIX_OF[name]:
-                fail(f"--{name}", f"a name that ends in {SUFFIX_OF[name]}", repr(str(path)), error=InputError)
-
-    @property
-    def extras(self) -> dict[str, Path]:
-        """What else is written of a single picture."""
-        found = {"report": self.report, "confidence": self.confidence}
-        return {name: path for name, path in found.items() if path is not None}
+from .options import RestoreOptions
 
 
 def declare_restore(parser: ArgumentParser, argv: Sequence[str]) -> None:

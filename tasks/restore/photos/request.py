@@ -18,9 +18,9 @@ from .. import load
 from ..base import AbstractRestorer
 from ..symmetries import SymmetricRestorer, check_symmetries
 from ..tiles import TILE, check_tile
-from .command import FAMILIES, RestoreOptions
 from .damage import AbstractDamage, Coarse, Masked, Noise, parse_blur, parse_colour
 from .one import LEVELS, Restored, restore_photo
+from .options import FAMILIES, RestoreOptions
 
 UPSCALES = (2, 3, 4)
 

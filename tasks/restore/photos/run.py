@@ -20,8 +20,8 @@ from jiio.tasks.images.encode import write_picture
 from jiio.tasks.images.pictures import Picture, read_picture
 
 from ..confidence import DRAWS
-from .command import RestoreOptions
 from .one import Restored
+from .options import RestoreOptions
 from .page import Subject, photo_page
 from .places import Places, Plan, Source, find_pictures
 from .request import Request, WeightsError

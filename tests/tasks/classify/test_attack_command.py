@@ -18,10 +18,10 @@ from safetensors.torch import save_file
 
 from jiio import attacks
 from jiio.attacks import Square, Target, ThreatModel
-from jiio.tasks.classify import command as attack_command
-from jiio.tasks.classify.command import fitting
 from jiio.tasks.classify.data import load_labelled
+from jiio.tasks.classify.options import SUITES
 from jiio.tasks.classify.task import Classify
+from jiio.tasks.classify.victim import fitting
 from jiio.tasks.cli import main
 from jiio.tasks.frame.checkpoint import load
 from jiio.tasks.solving.networks import ReferenceConfig, reference
@@ -278,4 +278,4 @@ def test_a_missing_extra_is_a_sentence(capsys, monkeypatch):
 
 
 def test_the_words_of_the_command_are_those_of_the_suites():
-    assert set(attack_command.SUITES) == set(attacks.SUITES)
+    assert set(SUITES) == set(attacks.SUITES)

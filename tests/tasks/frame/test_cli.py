@@ -22,7 +22,7 @@ import toy
 from jiio.tasks.cli import main
 from jiio.tasks.commands import doctor
 from jiio.tasks.frame.checkpoint import load
-from jiio.tasks.restore.demo.command import MARK
+from jiio.tasks.restore.demo.options import MARK
 from jiio.tasks.restore.latent import RestoreConfig
 
 ROOT = Path(__file__).parents[3]
