@@ -28,11 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     with streams():
         try:
-            code = answer(argv)
+            code = exit_code(argv)
             sys.stdout.flush()  # here, and not when Python ends, a full disk can still become a sentence
             return code
-        except SystemExit as stop:  # --help and --version end this way
-            return stop.code if isinstance(stop.code, int) else 2
         except KeyboardInterrupt as stop:
             print(f"jiio: {sentence(str(stop)) or 'Interrupted.'}", file=sys.stderr)
             return getattr(stop, "code", 130)
@@ -41,6 +39,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             return BROKEN_PIPE
         except Exception as error:
             return excuse(error)
+
+
+def exit_code(argv: Sequence[str]) -> int:
+    """That of a command; the parser ends --help and --version by an exception."""
+    try:
+        return answer(argv)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 2
 
 
 def answer(argv: Sequence[str]) -> int:

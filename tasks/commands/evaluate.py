@@ -69,6 +69,7 @@ def named_config(argv: Sequence[str]) -> type[RunConfig]:
 
     from jiio.checks import JiioError
     from jiio.tasks.frame.checkpoint import checkpoints
+    from jiio.tasks.frame.paths import only
     from jiio.tasks.frame.registry import config_class
     from jiio.tasks.frame.shipped import shipped
 
@@ -79,7 +80,9 @@ def named_config(argv: Sequence[str]) -> type[RunConfig]:
             path = shipped("CHECKPOINT", word, "weights", ".safetensors")
             path = checkpoints(path)[-1] if path.is_dir() else path
             with safe_open(path, framework="pt") as file:
-                return config_class(json.loads(file.metadata()["jiio"])["config"])
+                about = json.loads(file.metadata()["jiio"])
+            with only(()):  # no code of a stranger's choice is loaded to find out
+                return config_class(about["config"])
     return config_class({})
 
 
@@ -136,9 +139,9 @@ def check_places(options: EvaluateOptions, outputs: Outputs) -> None:
 def check_task(checkpoint: Checkpoint) -> None:
     """Restorers have no test images of their own."""
     from jiio.checks import fail
-    from jiio.tasks.frame.registry import look_up
+    from jiio.tasks.frame.task import overrides, task_of
 
-    if hasattr(look_up("task", checkpoint.config.task, "task"), "restorer"):
+    if overrides(task_of(checkpoint), "restorer"):
         came = f"{checkpoint.path}, a restorer of pictures of any size"
         remedy = "Measure it by: jiio compare CHECKPOINT --on set12."
         fail("CHECKPOINT", "a model with test images of its own", came, remedy, InputError)

@@ -155,6 +155,10 @@ def test_a_killed_attack_goes_on_to_the_same_report(capsys, monkeypatch, named):
     assert main(words) == 0
     assert Path("parted.json").read_text() == Path("whole.json").read_text()
     assert state.exists() == named
+    if named:  # the same command again has nothing left to do, and replaces its own report
+        assert main([*words, "--report", "page.html"]) == 0 and main([*words, "--report", "page.html"]) == 0
+        Path("parted.json").write_text("mine")
+        assert main(words) == 2 and Path("parted.json").read_text() == "mine"
 
 
 def test_interrupting_says_how_to_go_on(capsys, monkeypatch):
@@ -253,6 +257,16 @@ BAD: list[tuple[str, Callable[[], object], str, str]] = [
     ("state of another attack", other_state, "runs --samples 4 --radius 0.2 --state kept", "of this very evaluation"),
     ("no data", mnist, "mnist.safetensors", "Pass --data-root or set JIIO_DATA"),
     ("no such data root", mnist, "mnist.safetensors --data-root nowhere", "no nowhere"),
+    ("figures into the checkpoint", nothing, "runs --json runs/weights.safetensors --overwrite", "never overwritten"),
+    ("figures into the checkpoint named", nothing, "runs/weights.safetensors --json runs/weights.safetensors", "never"),
+    (
+        "report that exists",
+        lambda: write("r.html", b"my page"),
+        "runs --report r.html",
+        "Pass --overwrite to replace it",
+    ),
+    ("figures that exist", lambda: write("a.json", b"{}"), "runs --json a.json --state kept", "Pass --overwrite"),
+    ("many threads", nothing, f"runs --threads {10**20}", "--threads: expected a whole number of at most 1,024"),
     ("an empty name", nothing, "runs --json ''", "--json: expected the name of a file"),
 ]
 

@@ -180,6 +180,22 @@ def earlier() -> None:
     Path("done/fit.json").write_text("{}")
 
 
+def foreign() -> None:
+    Path("site").mkdir()
+    Path("site/index.html").write_text("my homepage")
+
+
+def linked() -> None:
+    Path("y").mkdir()
+    photo("y/fitted.png")
+    Path("l.png").symlink_to("y/fitted.png")
+
+
+def twice() -> None:
+    Path("y").mkdir()
+    Path("y/beside.png").hardlink_to("a.png")
+
+
 def several_frames() -> None:
     frames = [Image.new("L", (16, 16), k) for k in (0, 255)]
     frames[0].save("moving.gif", save_all=True, append_images=frames[1:])
@@ -212,6 +228,10 @@ BAD = [
     ("unknown option", None, f"fit a.png {GREY} --restart 3", "--restarts"),
     ("output is a file", wrote("out", b"x"), f"fit a.png {GREY} --output out", "is a file"),
     ("earlier fit", earlier, f"fit a.png {GREY} --output done", "--overwrite"),
+    ("foreign page", foreign, f"fit a.png {GREY} --output site", "site/index.html, which exists. Pass --overwrite"),
+    ("the picture by a link", linked, f"fit l.png {GREY} --output y --overwrite", "own"),
+    ("the picture by a second name", twice, f"fit a.png {GREY} --output y --overwrite", "own"),
+    ("no name", None, f"fit a.png {GREY} --output=", "--output: expected the name"),
     ("the picture's folder", None, f"fit a.png {GREY} --output .", "own"),
 ]
 
