@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -17,9 +18,11 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from jiio.tasks.frame.load import nearest
 from jiio.tasks.frame.machine import package_version
+from jiio.tasks.frame.paths import allowing
 from jiio.tasks.frame.registry import COMMANDS
 from jiio.tasks.frame.terminal import abandon, sentence, streams
 
+ALLOW = "code of your own that a checkpoint may name: package.module:Name, a module or a package; may be repeated"
 BROKEN_PIPE = 141  # what a shell says of a program that SIGPIPE ended
 
 
@@ -52,6 +55,7 @@ def exit_code(argv: Sequence[str]) -> int:
 def answer(argv: Sequence[str]) -> int:
     """Read the command line and do what it says."""
     name = next((word for word in argv if not word.startswith("-")), None)
+    look_here()
     parser = build_parser(name, argv)
     if not argv:
         parser.print_help()
@@ -63,7 +67,16 @@ def answer(argv: Sequence[str]) -> int:
         arguments = parser.parse_args(argv, defaults=False)
     except ArgumentError as error:
         return complain(argument_sentence(error, parser, name, argv))
-    return COMMANDS[arguments.command].run(as_mapping(arguments[arguments.command]), argv)
+    values = as_mapping(arguments[arguments.command])
+    with allowing(values.pop("allow", ())):
+        return COMMANDS[arguments.command].run(values, argv)
+
+
+def look_here() -> None:
+    """Let modules be named that lie where the command is started; last, so that none of them hides an installed one."""
+    here = os.getcwd()
+    if not sys.flags.safe_path and here not in sys.path:
+        sys.path.append(here)
 
 
 def excuse(error: Exception) -> int:
@@ -97,6 +110,7 @@ def build_parser(selected: str | None, argv: Sequence[str]) -> ArgumentParser:
         sub = ArgumentParser(description=command.help, **options)
         if name == selected:
             command.declare(sub, argv)
+            sub.add_argument("--allow", type=str, action="append", metavar="PATH", help=ALLOW)
         commands.add_subcommand(name, sub, help=command.help)
     return parser
 
@@ -135,7 +149,7 @@ def options_of(parser: ArgumentParser, command: str | None, argv: Sequence[str])
         return re.findall(r"(?<=\s)--[\w.-]+", parser.format_help())
     sub = ArgumentParser(exit_on_error=False)
     COMMANDS[command].declare(sub, argv)
-    return re.findall(r"--[\w.-]+", sub.format_help())
+    return ["--allow", *re.findall(r"--[\w.-]+", sub.format_help())]
 
 
 def as_mapping(values: Any) -> Any:

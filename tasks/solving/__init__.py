@@ -1,6 +1,12 @@
 """Around a joint solve: its settings, networks and decoders, nested baselines, learnt starts."""
 
-KINDS = {"solver": "jiio:AbstractSolver", "rule": "jiio:AbstractRule", "adjoint": "jiio:AbstractAdjoint"}
+KINDS = {
+    "solver": "jiio:AbstractSolver",
+    "rule": "jiio:AbstractRule",
+    "adjoint": "jiio:AbstractAdjoint",
+    "cell": "jiio.models:AbstractCellConfig",
+    "network": "jiio.models:AbstractCellConfig",
+}
 CELLS = {name: f"jiio.models:{name}Config" for name in ("Dense", "Monotone", "Conv", "Multiscale")}
 CHOICES = {
     "solver": {name: f"jiio:{name}" for name in ("Picard", "Anderson", "Broyden")},
