@@ -123,8 +123,11 @@ class Solution:
         """(B,) bool."""
         return self.status == Status.CONVERGED
 
+    def __repr__(self) -> str:
+        return f"Solution({self.summary()})"
+
     def summary(self) -> str:
-        """One line a person can read."""
+        """One line a person can read: how samples ended, the worst residual of each block, and what it cost."""
         counts = [f"{int((self.status == s).sum())} {s.name}" for s in Status if bool((self.status == s).any())]
         worst = ", ".join(f"{n} {r:.1e}" for n, r in zip(self.blocks, self.residual.amax(0).tolist(), strict=True))
         calls = f"{self.evaluations.cell} evaluations, {self.evaluations.vjp} VJPs"

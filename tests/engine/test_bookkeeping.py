@@ -178,6 +178,17 @@ def test_acceleration_finds_the_fixed_point_of_an_expanding_map() -> None:
     assert gap(solution.z, x / (1 - gain[:, None])) < 1e-6
 
 
+def test_a_solution_prints_as_one_line() -> None:
+    case = mixed()
+    solution = case.solve(tolerance=jiio.Tolerance(1e-4, 1e-3), max_steps=20, on_failure="ignore")
+    text, done = repr(solution), int(solution.converged.sum())
+    assert str(solution) == text and "\n" not in text and len(text) < 200
+    assert 0 < done < 32 and f"Solution({done} CONVERGED, {32 - done} MAX_STEPS; worst residual z " in text
+    worst = {name: f"{name} {float(solution.residual[:, k].max()):.1e}" for k, name in enumerate(solution.blocks)}
+    assert all(word in text for word in worst.values())
+    assert text.endswith(f"; {solution.evaluations.cell} evaluations, 22 VJPs, 20 steps)")
+
+
 def test_on_failure() -> None:
     case = CASES["tanh"]
     short: dict[str, Any] = {"max_steps": 3, "adjoint": jiio.Detached()}
