@@ -46,25 +46,34 @@ def spectral_radius(
         m = min(memory, steps, v.shape[1])
         for _ in range(steps - m):
             v = _unit(pull(v))
-        basis = [v]
-        h = v.new_zeros(v.shape[0], m, m)
-        for j in range(m):
-            w = pull(basis[j])
-            size = w.norm(dim=1, keepdim=True)
-            q = torch.stack(basis, dim=1)  # (B, j + 1, D)
-            for _ in range(2):  # Gram-Schmidt twice keeps the basis orthogonal to rounding
-                part = torch.bmm(q, w.unsqueeze(2))
-                h[:, : j + 1, j] += part[:, :, 0]
-                w = w - torch.bmm(part.transpose(1, 2), q)[:, 0]
-            if j + 1 < m:
-                length = w.norm(dim=1, keepdim=True)
-                ended = length <= 10 * torch.finfo(v.dtype).eps * size  # invariant subspace, exact eigenvalues
-                h[:, j + 1, j] = torch.where(ended, torch.zeros_like(length), length)[:, 0]
-                basis.append(torch.where(ended, torch.zeros_like(w), _unit(w)))
+        h = _hessenberg(pull, v, m)
+
+    # The eigenvalues of the small matrix are those of J on the space that the steps have spanned.
     sane = torch.isfinite(h).flatten(1).all(1)
     h = torch.where(sane[:, None, None], h, torch.zeros_like(h))
     radius = torch.linalg.eigvals(h.double()).abs().amax(1).to(h.dtype)
     return torch.where(sane, radius, radius.new_full((), float("nan")))
+
+
+def _hessenberg(pull: Callable[[Tensor], Tensor], v: Tensor, m: int) -> Tensor:
+    """(B, m, m) of the linear map ``pull`` in the orthonormal basis of v, pull(v), ... (Arnoldi); v: (B, D), unit."""
+    basis = [v]
+    h = v.new_zeros(v.shape[0], m, m)
+    for j in range(m):
+        w = pull(basis[j])
+        size = w.norm(dim=1, keepdim=True)
+        q = torch.stack(basis, dim=1)  # (B, j + 1, D)
+        for _ in range(2):  # Gram-Schmidt twice keeps the basis orthogonal to rounding
+            part = torch.bmm(q, w.unsqueeze(2))
+            h[:, : j + 1, j] += part[:, :, 0]
+            w = w - torch.bmm(part.transpose(1, 2), q)[:, 0]
+
+        if j + 1 < m:
+            length = w.norm(dim=1, keepdim=True)
+            ended = length <= 10 * torch.finfo(v.dtype).eps * size  # invariant subspace, exact eigenvalues
+            h[:, j + 1, j] = torch.where(ended, torch.zeros_like(length), length)[:, 0]
+            basis.append(torch.where(ended, torch.zeros_like(w), _unit(w)))
+    return h
 
 
 def jacobian_penalty(
@@ -85,6 +94,8 @@ def jacobian_penalty(
         image = spec.pack(spec.check(cell(spec.unpack(flat), x), flat, "cell", "z'"))
         if not image.requires_grad:
             return flat.new_zeros(flat.shape[0])
+
+        # Hutchinson: the expectation of |e^T J|^2 over Gaussian e is |J|_F^2.
         total = flat.new_zeros(flat.shape[0])
         for _ in range(probes):
             probe = _normal(flat.detach(), generator)
@@ -118,6 +129,8 @@ def adjoint_error(
     like = leaves(check_tree("x", x))[0]
     z0 = initial_state(cell, x, z0, like)
     spec = Spec.of(z0)
+
+    # What the equilibrium is weighted with, so that there is one number to differentiate.
     if cotangent is None:
         cotangent = spec.unpack(_normal(spec.pack(z0), generator))
     elif Spec.of(check_tree("cotangent", cotangent, like.shape[0], like)) != spec:
@@ -131,6 +144,7 @@ def adjoint_error(
                 cell, inputs, z0, solver=solver, adjoint=method, tolerance=tight, max_steps=max_steps
             )
             total = (spec.pack(solution.z) * weight).sum()
+            # With respect to x every sample has a gradient of its own; with respect to weights there is one for all.
             wanted = leaves(inputs) if parameters is None else list(parameters)
             if not total.requires_grad:
                 fail("cell", "an equilibrium that depends on what it is differentiated by", "a constant")
@@ -140,6 +154,7 @@ def adjoint_error(
 
     exact = gradient(Implicit(solver=solver, tolerance=tight, max_steps=max_steps))
     given = gradient(adjoint)
+
     length = exact.norm(dim=1)
     cosine = (exact * given).sum(1) / (length * given.norm(dim=1))
     ratio = torch.where(cosine.isnan(), cosine, given.norm(dim=1) / length)
@@ -168,12 +183,15 @@ def dependence_on_z0(
     check_integer("starts", starts, 2)
     check_number("scale", scale, 0.0, open_low=True)
     like = leaves(check_tree("x", x))[0]
+
     with torch.no_grad():
         first = initial_state(cell, x, z0, like)
         spec = Spec.of(first)
         packed = spec.pack(first)
         found: list[Tensor] = []
         settled = torch.ones(packed.shape[0], dtype=torch.bool, device=packed.device)
+
+        # The start that is given, and noisy ones around it.
         for k in range(starts):
             start = packed if k == 0 else packed + scale * _normal(packed, generator)
             solution = equilibrium(
@@ -188,6 +206,7 @@ def dependence_on_z0(
             )
             settled &= solution.converged
             found.append(spec.pack(solution.z))
+
         z = torch.stack(found)  # (starts, B, D)
         # An equilibrium at zero has no size to compare with; the square root of the rounding error stands in for it.
         size = z.norm(dim=2).amax(0).clamp_min((spec.size * torch.finfo(z.dtype).eps) ** 0.5)

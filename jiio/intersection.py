@@ -75,21 +75,9 @@ class Intersection(AbstractProx):
         return Active(free, normals, sum((part.weights for part in parts), ()), sum(part.diagonal for part in parts))
 
     def _dykstra(self, x: Tensor, step: Tensor | float) -> Tensor:
-        increments = [torch.zeros_like(x) for _ in self.parts]
+        """The nearest point by sweeps over all parts, then into every part to rounding."""
         tiny = 4 * torch.finfo(x.dtype).eps * (1 + x.detach().abs().amax(1, keepdim=True))
-        running = torch.ones_like(x[:, :1], dtype=torch.bool)
-        for _ in range(self.rounds):
-            y, change = x, torch.zeros_like(tiny)
-            for i, part in enumerate(self.parts):
-                moved = y + increments[i]
-                y = part.apply(moved, step)
-                # The point may rest for many sweeps while the increments still move; they have to rest as well.
-                change = torch.maximum(change, (moved - y - increments[i]).abs().amax(1, keepdim=True))
-                increments[i] = torch.where(running, moved - y, increments[i])
-            x = torch.where(running, y, x)  # each sample stops for itself, or it would hear of its neighbours
-            running = running & (change > tiny)
-            if not bool(running.any()):
-                break
+        x = self._swept(x, step, tiny)
         for _ in range(self.rounds):
             outside = self.excess(x)[:, None] > tiny
             if not bool(outside.any()):
@@ -99,6 +87,26 @@ class Intersection(AbstractProx):
         excess = self.excess(x)
         if bool((excess > 1e3 * tiny[:, 0]).any()):
             _apart(excess)
+        return x
+
+    def _swept(self, x: Tensor, step: Tensor | float, tiny: Tensor) -> Tensor:
+        """Dykstra's sweeps until nothing moves by more than ``tiny`` (B, 1)."""
+        increments = [torch.zeros_like(x) for _ in self.parts]
+        running = torch.ones_like(x[:, :1], dtype=torch.bool)
+        for _ in range(self.rounds):
+            y, change = x, torch.zeros_like(tiny)
+            for i, part in enumerate(self.parts):
+                moved = y + increments[i]
+                y = part.apply(moved, step)
+                # The point may rest for many sweeps while the increments still move; they have to rest as well.
+                change = torch.maximum(change, (moved - y - increments[i]).abs().amax(1, keepdim=True))
+                increments[i] = torch.where(running, moved - y, increments[i])
+
+            # Each sample stops for itself, or it would hear of its neighbours.
+            x = torch.where(running, y, x)
+            running = running & (change > tiny)
+            if not bool(running.any()):
+                break
         return x
 
 
@@ -171,21 +179,34 @@ def _onto(ball: L1Ball | L2Ball, x: Tensor, low: Tensor, high: Tensor) -> Tensor
     way = _Scaled(d, a, b) if isinstance(ball, L2Ball) else _Thresholded(d, a, b)
     target = way.target(radius).expand_as(d[:, :1])
     with torch.no_grad():
-        if bool((a.amax() > 0) | (b.amin() < 0)):  # the centre is outside the box: is the nearest point in the ball?
-            near = _clip(torch.zeros_like(d), a, b)
-            reach = near.norm(p=2 if isinstance(ball, L2Ball) else 1, dim=1, keepdim=True)
-            if bool((reach > radius + 1e3 * torch.finfo(x.dtype).eps * (radius + reach)).any()):
-                _apart(reach - radius)
+        _check_meets(ball, radius, a, b)
         inside = way.norm(way.top)[0] <= target
         s = way.top if bool(inside.all()) else _root(way.norm, target, way.bottom, way.top, way.start(target), inside)
     if torch.is_grad_enabled():
-        # One more Newton step, with a graph: between kinks the norm is linear in s, so this step carries the
-        # derivatives of the root, first and second, and moves nothing else.
-        value, slope = way.norm(s)
-        moves = slope > 0
-        s = torch.where(moves, s + (target - value) / torch.where(moves, slope, torch.ones_like(slope)), s)
-        s = torch.minimum(torch.maximum(s, way.bottom), way.top)
+        s = _with_graph(way, s, target)
     return center + _clip(torch.where(inside, d, way.shrunk(s)), a, b)
+
+
+def _check_meets(ball: L1Ball | L2Ball, radius: Tensor, a: Tensor, b: Tensor) -> None:
+    """Raise where ball and box [a, b], both seen from the centre of the ball, have no point in common."""
+    if not bool((a.amax() > 0) | (b.amin() < 0)):
+        return  # the centre is in the box
+    near = _clip(torch.zeros_like(a), a, b)
+    reach = near.norm(p=2 if isinstance(ball, L2Ball) else 1, dim=1, keepdim=True)
+    if bool((reach > radius + 1e3 * torch.finfo(a.dtype).eps * (radius + reach)).any()):
+        _apart(reach - radius)
+
+
+def _with_graph(way: _Scaled | _Thresholded, s: Tensor, target: Tensor) -> Tensor:
+    """One more Newton step from the root s (B, 1), with a graph.
+
+    Between kinks the norm is linear in s, so this step carries the derivatives of the root, first and second, and moves
+    nothing else.
+    """
+    value, slope = way.norm(s)
+    moves = slope > 0
+    s = torch.where(moves, s + (target - value) / torch.where(moves, slope, torch.ones_like(slope)), s)
+    return torch.minimum(torch.maximum(s, way.bottom), way.top)
 
 
 def _root(norm: Norm, target: Tensor, low: Tensor, high: Tensor, s: Tensor, done: Tensor) -> Tensor:

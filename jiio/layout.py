@@ -81,12 +81,8 @@ class Spec:
             wanted = (like.shape[0], *shape)
             if tuple(leaf.shape) != wanted or leaf.dtype != like.dtype or leaf.device != like.device:
                 dtype = str(like.dtype).removeprefix("torch.")
-                fail(
-                    who,
-                    f"{expected}: a {dtype} tensor of shape {wanted} on device {like.device}",
-                    leaf,
-                    error=CellError,
-                )
+                what = f"{expected}: a {dtype} tensor of shape {wanted} on device {like.device}"
+                fail(who, what, leaf, error=CellError)
         return tree
 
 
@@ -96,19 +92,9 @@ def check_tree(argument: str, tree: Tree, batch: int | None = None, like: Tensor
     if not flat:
         fail(argument, "a tensor, or a tuple, list or dict of tensors", tree, error=ArgumentTypeError)
     for leaf in flat:
-        if not isinstance(leaf, Tensor):
-            fail(argument, "a tensor, or a tuple, list or dict of tensors", leaf, error=ArgumentTypeError)
-        if not leaf.is_floating_point():
-            remedy = "Convert it, for example with .float()."
-            fail(argument, "floating-point tensors", leaf, remedy, error=ArgumentTypeError)
-        if leaf.layout != torch.strided:
-            fail(argument, "dense tensors", leaf, "Convert it with .to_dense().", error=ArgumentTypeError)
-        if leaf.device.type == "meta":
-            fail(argument, "tensors on a device that holds their numbers", leaf)
-        if leaf.dim() == 0:
-            fail(argument, "tensors whose first dimension is the batch", leaf)
-        if leaf.shape[0] == 0 or leaf.numel() == 0:
-            fail(argument, "at least one sample and one number per sample", leaf)
+        _check_leaf(argument, leaf)
+
+    # All alike, and like the input where there is one.
     first = flat[0] if like is None else like
     size = flat[0].shape[0] if batch is None else batch
     for leaf in flat:
@@ -119,6 +105,22 @@ def check_tree(argument: str, tree: Tree, batch: int | None = None, like: Tensor
         if leaf.device != first.device:
             fail(argument, f"device {first.device}, like the input", describe(leaf))
     return tree
+
+
+def _check_leaf(argument: str, leaf: Any) -> None:
+    """One dense floating-point tensor with a batch, and with numbers in it."""
+    if not isinstance(leaf, Tensor):
+        fail(argument, "a tensor, or a tuple, list or dict of tensors", leaf, error=ArgumentTypeError)
+    if not leaf.is_floating_point():
+        fail(argument, "floating-point tensors", leaf, "Convert it, for example with .float().", ArgumentTypeError)
+    if leaf.layout != torch.strided:
+        fail(argument, "dense tensors", leaf, "Convert it with .to_dense().", error=ArgumentTypeError)
+    if leaf.device.type == "meta":
+        fail(argument, "tensors on a device that holds their numbers", leaf)
+    if leaf.dim() == 0:
+        fail(argument, "tensors whose first dimension is the batch", leaf)
+    if leaf.shape[0] == 0 or leaf.numel() == 0:
+        fail(argument, "at least one sample and one number per sample", leaf)
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,17 @@ def module_of(cell: Any) -> nn.Module | None:
     return module if isinstance(module, nn.Module) else None
 
 
+def _check_still(argument: str, part: nn.Module) -> None:
+    """Raise where a layer in training mode changes the map between two evaluations."""
+    expected = "a map that stays fixed during a solve"
+    if isinstance(part, nn.modules.batchnorm._BatchNorm):
+        remedy = "Use GroupNorm, or call .eval() on it."
+        fail(argument, expected, "BatchNorm in training mode", remedy, CellError)
+    if isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0:
+        remedy = "Draw one mask per solve (jiio.models does), or set p=0."
+        fail(argument, expected, f"{type(part).__name__}(p={part.p}) in training mode", remedy, CellError)
+
+
 @contextlib.contextmanager
 def held_fixed(cell: Any) -> Iterator[None]:
     """Hold the map fixed for one solve and its taped application.
@@ -87,23 +98,11 @@ def held_fixed(cell: Any) -> Iterator[None]:
         yield
         return
     for name, part in module.named_modules():
-        if not part.training:
-            continue
-        if isinstance(part, nn.modules.batchnorm._BatchNorm):
-            remedy = "Use GroupNorm, or call .eval() on it."
-            fail(
-                f"cell.{name}", "a map that stays fixed during a solve", "BatchNorm in training mode", remedy, CellError
-            )
-        if isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0:
-            remedy = "Draw one mask per solve (jiio.models does), or set p=0."
-            fail(
-                f"cell.{name}",
-                "a map that stays fixed during a solve",
-                f"{type(part).__name__}(p={part.p}) in training mode",
-                remedy,
-                CellError,
-            )
+        if part.training:
+            _check_still(f"cell.{name}", part)
+
     with parametrize.cached():
+        # Reading a weight once puts it into the cache with its graph; the solve itself runs without grad mode.
         if torch.is_grad_enabled():
             for part in module.modules():
                 if parametrize.is_parametrized(part):

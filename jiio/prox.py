@@ -26,8 +26,8 @@ class Active:
     """The active set of one prox at one point.
 
     free: (B, n) bool, coordinates that may move. normals: directions (B, n) orthogonal to the tangent space.
-    weights: for each normal, the curvature of its surface (1 for a sphere, 0 for a flat face). diagonal: (B, n)
-    or a number, curvature of a smooth prior.
+    weights: for each normal, the curvature of its surface (1 for a sphere, 0 for a flat face).
+    diagonal: (B, n) or a number, curvature of a smooth prior.
     """
 
     free: Tensor
@@ -43,9 +43,7 @@ class Active:
         return w
 
     def curvature(self, gradient: Tensor) -> Tensor:
-        """(B, n) diagonal that the active constraints add to the Hessian, from the multipliers of ``gradient`` (B,
-        n).
-        """
+        """(B, n) diagonal that the active constraints add to the Hessian, by the multipliers of ``gradient`` (B, n)."""
         total = torch.zeros_like(gradient) + self.diagonal
         if not any(self.weights):
             return total
@@ -59,6 +57,7 @@ class Active:
         return total + (weights * force.clamp_min(0.0)).sum(1, keepdim=True)
 
     def _basis(self) -> list[Tensor]:
+        """The normals made orthonormal on the free coordinates, (B, n) each; zero where one adds nothing."""
         basis: list[Tensor] = []
         for normal in self.normals:
             direction = normal * self.free
@@ -102,9 +101,8 @@ class AbstractProx(ABC):
         for entry in dataclasses.fields(self):  # type: ignore[arg-type]
             value = getattr(self, entry.name)
             if isinstance(value, (Tensor, tuple, list, dict)):
-                changes[entry.name] = _fit(
-                    f"{type(self).__name__}.{entry.name}", value, x, per_sample=entry.name == "radius"
-                )
+                name = f"{type(self).__name__}.{entry.name}"
+                changes[entry.name] = _fit(name, value, x, per_sample=entry.name == "radius")
         return dataclasses.replace(self, **changes) if changes else self  # type: ignore[type-var]
 
     def __call__(self, x: Tree, step: float = 1.0) -> Tree:
@@ -118,22 +116,17 @@ class AbstractProx(ABC):
 
 
 def _fit(argument: str, value: Tree, x: Tree, per_sample: bool) -> Tensor:
+    """A parameter packed to the shape of ``x``, (B, n); a radius, one ``per_sample``, to (B, 1)."""
     for leaf in leaves(value):
-        if not isinstance(leaf, Tensor):
-            fail(argument, "a number or tensors", leaf, error=ArgumentTypeError)
-        if leaf.requires_grad:
-            remedy = "Detach it; gradients with respect to a constraint are not defined here."
-            fail(argument, "tensors that do not require grad", "one that does", remedy, GradientError)
-        if not bool(torch.isfinite(leaf).all()) and per_sample:
-            fail(argument, "finite values", leaf)
-        if bool(torch.isnan(leaf).any()):
-            fail(argument, "values without NaN", leaf)
+        _check_parameter(argument, leaf, finite=per_sample)
     first = leaves(x)[0]
-    batch = first.shape[0]
     if per_sample:
+        batch = first.shape[0]
         if not isinstance(value, Tensor) or value.numel() not in (1, batch):
             fail(argument, f"a number or a tensor of {batch} radii, one per sample", value)
         return value.to(first).reshape(-1, 1).expand(batch, 1)
+
+    # One tensor stands for every leaf of x; a tree has to be the tree of x.
     if isinstance(value, Tensor):
         value = map_tree(lambda _: value, x)
     try:
@@ -145,6 +138,19 @@ def _fit(argument: str, value: Tree, x: Tree, per_sample: bool) -> Tensor:
         came = ", ".join(str(tuple(leaf.shape)) for leaf in leaves(value))
         raise ArgumentError(f"{argument}: expected something that broadcasts to {shapes}, got {came}.") from error
     return Spec.of(x).pack(wide)
+
+
+def _check_parameter(argument: str, leaf: Any, finite: bool) -> None:
+    """A constant tensor without NaN, and without infinities where it must be ``finite``."""
+    if not isinstance(leaf, Tensor):
+        fail(argument, "a number or tensors", leaf, error=ArgumentTypeError)
+    if leaf.requires_grad:
+        remedy = "Detach it; gradients with respect to a constraint are not defined here."
+        fail(argument, "tensors that do not require grad", "one that does", remedy, GradientError)
+    if finite and not bool(torch.isfinite(leaf).all()):
+        fail(argument, "finite values", leaf)
+    if bool(torch.isnan(leaf).any()):
+        fail(argument, "values without NaN", leaf)
 
 
 def check_radius(name: str, radius: Any) -> None:

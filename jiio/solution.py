@@ -137,15 +137,19 @@ class Solution:
         """Warn or raise where a sample did not converge."""
         if on_failure == "ignore" or bool(self.converged.all()):
             return self
-        failed = sorted({int(s) for s in self.status.tolist()} - {int(Status.CONVERGED)})
-        reasons = "; ".join(f"{int((self.status == s).sum())} sample(s) {Status(s).words}" for s in failed)
-        text = (
-            f"{int((~self.converged).sum())} of {self.status.numel()} samples did not converge ({reasons}). "
-            f"{self.summary()}. "
-            f"Raise max_steps, loosen the tolerance, or pass on_failure='ignore' and read Solution.status."
-        )
+        text = self._complaint()
         if on_failure == "raise":
             raise ConvergenceError(text)
         with torch.no_grad():
             warnings.warn(text, ConvergenceWarning, stacklevel=4)
         return self
+
+    def _complaint(self) -> str:
+        """How many samples ended otherwise, why, and what may be done."""
+        failed = sorted({int(s) for s in self.status.tolist()} - {int(Status.CONVERGED)})
+        reasons = "; ".join(f"{int((self.status == s).sum())} sample(s) {Status(s).words}" for s in failed)
+        count = int((~self.converged).sum())
+        return (
+            f"{count} of {self.status.numel()} samples did not converge ({reasons}). {self.summary()}. "
+            "Raise max_steps, loosen the tolerance, or pass on_failure='ignore' and read Solution.status."
+        )

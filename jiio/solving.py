@@ -18,7 +18,7 @@ from .checks import (
     check_instance,
     fail,
 )
-from .iterate import Recorder, iterate
+from .iterate import Outcome, Recorder, iterate
 from .layout import Spec, Tree, check_tree, detach, leaves
 from .operators import EquilibriumMap, JointMap, Point, check_scaling
 from .problem import Cell, Problem, held_fixed, initial_state
@@ -28,6 +28,45 @@ from .solution import Solution, Tolerance, Trace
 from .solvers import AbstractSolver, Anderson
 
 Watch = Callable[[int, Tree, Tree, Tensor], None]
+
+
+def _check_joint(problem: Problem, rule: AbstractRule) -> None:
+    """Problem and rule, and whether the fixed points of the rule are optimal under the problem's prox."""
+    check_instance("problem", problem, Problem)
+    check_instance("rule", rule, AbstractRule)
+    if torch.is_inference_mode_enabled():
+        came, remedy = "torch.inference_mode()", "Use torch.no_grad()."
+        fail("solve", "a mode in which gradients can be taken", came, remedy, GradientError)
+    prox, name = problem.prox, type(rule).__name__
+
+    # A prior has to see the very step that the input takes.
+    if not rule.exact_step and not prox.is_set:
+        remedy = "Use GradientStep(), or put the prior into the objective."
+        fail("rule", f"a plain gradient step with the prior {type(prox).__name__}", name, remedy)
+
+    # Under a scale per coordinate a projection in the plain norm ends somewhere else.
+    if rule.diagonal and not prox.separable:
+        remedy = "Its fixed points would not be optimal; use GradientStep() or NormalizedStep()."
+        came = f"{name} with {type(prox).__name__}"
+        fail("rule", "a rule without a per-coordinate scale where the constraint couples coordinates", came, remedy)
+
+
+def _check_multiplier(multiplier: Tree | None, z0: Tree, like: Tensor) -> None:
+    """None, or finite and like z0."""
+    if multiplier is None:
+        return
+    if Spec.of(check_tree("multiplier", multiplier, like.shape[0], like)) != Spec.of(z0):
+        fail("multiplier", "the same tree and shapes as z0", multiplier)
+    for leaf in leaves(multiplier):
+        check_finite("multiplier", leaf)
+
+
+def _state(cell: Cell, x: Tree, z0: Tree | None, like: Tensor) -> Tree:
+    """The state to start from, finite."""
+    z0 = initial_state(cell, x, z0, like)
+    for leaf in leaves(z0):
+        check_finite("z0", leaf)
+    return z0
 
 
 def _check_trace(trace: bool | str) -> None:
@@ -98,41 +137,20 @@ def solve(
     Raises ArgumentError / ArgumentTypeError for unusable arguments, CellError where the cell or objective breaks
     its contract, ConvergenceError where ``on_failure="raise"`` and a sample did not converge (the default warns).
     """
-    check_instance("problem", problem, Problem)
-    check_instance("rule", rule, AbstractRule)
-    if torch.is_inference_mode_enabled():
-        fail(
-            "solve",
-            "a mode in which gradients can be taken",
-            "torch.inference_mode()",
-            "Use torch.no_grad().",
-            GradientError,
-        )
+    _check_joint(problem, rule)
     check_settings(solver, adjoint, tolerance, max_steps, on_failure)
     _check_trace(trace)
     if watch is not None:
         check_callable("watch", watch, "(step, z, x, value) -> None")
     like = leaves(check_tree("x0", x0))[0]
     rule.check(like.shape[0])
-    if not rule.exact_step and not problem.prox.is_set:
-        remedy = "Use GradientStep(), or put the prior into the objective."
-        fail("rule", f"a plain gradient step with the prior {type(problem.prox).__name__}", type(rule).__name__, remedy)
-    if rule.diagonal and not problem.prox.separable:
-        remedy = "Its fixed points would not be optimal; use GradientStep() or NormalizedStep()."
-        came = f"{type(rule).__name__} with {type(problem.prox).__name__}"
-        fail("rule", "a rule without a per-coordinate scale where the constraint couples coordinates", came, remedy)
     with held_fixed(problem.cell):
-        z0 = initial_state(problem.cell, x0, z0, like)
-        for leaf in leaves(z0):
-            check_finite("z0", leaf)
-        if multiplier is not None:
-            check_tree("multiplier", multiplier, like.shape[0], like)
-            if Spec.of(multiplier) != Spec.of(z0):
-                fail("multiplier", "the same tree and shapes as z0", multiplier)
-            for leaf in leaves(multiplier):
-                check_finite("multiplier", leaf)
+        z0 = _state(problem.cell, x0, z0, like)
+        _check_multiplier(multiplier, z0, like)
         check_scaling(scaling, like)
         _check_one_scale(scaling, rule)
+
+        # The iteration: recorded by autograd only for an adjoint that differentiates through it.
         taped = adjoint.taped and torch.is_grad_enabled()
         with _recording(taped):
             operator = JointMap(problem, rule, x0, z0, solver.damping, taped)
@@ -142,27 +160,33 @@ def solve(
             z, mu, x, _ = operator.parts(outcome.v)
             # Dividing by sqrt(kappa) can cost the last bit of feasibility; the prox gives it back.
             x = operator.prox.project(x)
-        zspec, xspec = operator.zspec, operator.xspec
-        solution = Solution(
-            z=zspec.unpack(z),
-            x=xspec.unpack(x),
-            multiplier=zspec.unpack(mu),
-            value=outcome.value,
-            status=outcome.status,
-            steps=outcome.steps,
-            residual=outcome.residual,
-            blocks=operator.blocks,
-            evaluations=operator.evaluations,
-            trace=_traced(recorder, lambda points: _split(operator, points)),
-            scaling=operator.scales.pair,
-            gradient=outcome.gradient,
-        )
+        solution = _joint_solution(operator, outcome, recorder, z, mu, x)
         if torch.is_grad_enabled():
             solution = adjoint.attach(problem, solution)
     return solution.report(on_failure)
 
 
-def _split(operator: JointMap, points: list) -> tuple[list[Tree], list[Tree]]:
+def _joint_solution(
+    operator: JointMap, outcome: Outcome, recorder: Recorder, z: Tensor, mu: Tensor, x: Tensor
+) -> Solution:
+    """The record of a joint solve that ended at packed z, mu, x in natural units."""
+    return Solution(
+        z=operator.zspec.unpack(z),
+        x=operator.xspec.unpack(x),
+        multiplier=operator.zspec.unpack(mu),
+        value=outcome.value,
+        status=outcome.status,
+        steps=outcome.steps,
+        residual=outcome.residual,
+        blocks=operator.blocks,
+        evaluations=operator.evaluations,
+        trace=_traced(recorder, lambda points: _split(operator, points)),
+        scaling=operator.scales.pair,
+        gradient=outcome.gradient,
+    )
+
+
+def _split(operator: JointMap, points: list[Tensor]) -> tuple[list[Tree], list[Tree]]:
     parts = [operator.parts(v) for v in points]
     return [operator.zspec.unpack(p[0]) for p in parts], [operator.xspec.unpack(p[2]) for p in parts]
 
@@ -190,30 +214,35 @@ def equilibrium(
     _check_trace(trace)
     like = leaves(check_tree("x", x))[0]
     with held_fixed(cell):
-        z0 = initial_state(cell, x, z0, like)
-        for leaf in leaves(z0):
-            check_finite("z0", leaf)
+        z0 = _state(cell, x, z0, like)
+
+        # The iteration: recorded by autograd only for an adjoint that differentiates through it.
         taped = adjoint.taped and torch.is_grad_enabled()
         with _recording(taped):
             operator = EquilibriumMap(cell, x if taped else detach(x), z0, solver.damping)
             recorder = Recorder(bool(trace), trace == "points")
             outcome = iterate(operator, solver, operator.start(z0), tolerance, max_steps, recorder)
-        spec = operator.layout.specs[0]
-        solution = Solution(
-            z=spec.unpack(outcome.v),
-            x=x,
-            multiplier=None,
-            value=outcome.value,
-            status=outcome.status,
-            steps=outcome.steps,
-            residual=outcome.residual,
-            blocks=operator.blocks,
-            evaluations=operator.evaluations,
-            trace=_traced(recorder, lambda points: ([spec.unpack(p) for p in points], [])),
-        )
+        solution = _plain_solution(operator, x, outcome, recorder)
         if torch.is_grad_enabled():
             solution = adjoint.attach_equilibrium(cell, x, solution)
     return solution.report(on_failure)
+
+
+def _plain_solution(operator: EquilibriumMap, x: Tree, outcome: Outcome, recorder: Recorder) -> Solution:
+    """The record of a plain equilibrium, in trees; there is no objective, and no multiplier."""
+    spec = operator.layout.specs[0]
+    return Solution(
+        z=spec.unpack(outcome.v),
+        x=x,
+        multiplier=None,
+        value=outcome.value,
+        status=outcome.status,
+        steps=outcome.steps,
+        residual=outcome.residual,
+        blocks=operator.blocks,
+        evaluations=operator.evaluations,
+        trace=_traced(recorder, lambda points: ([spec.unpack(p) for p in points], [])),
+    )
 
 
 __all__ = ["ArgumentError", "equilibrium", "solve"]

@@ -117,11 +117,9 @@ class Envelope(AbstractAdjoint):
         lagrangian = problem.value(z, x, batch) + (spec.pack(mu) * (image - spec.pack(z))).sum(1)
         if not lagrangian.requires_grad:
             return solution
+
         # The constraint term is a zero of the value but not of its derivative: show the measured objective,
         # keep the slope.
-        value = solution.value.detach() + torch.where(
-            bad, torch.zeros_like(lagrangian), lagrangian - lagrangian.detach()
-        )
-        return dataclasses.replace(
-            solution, value=first_order_only(value, "Envelope"), differentiable=frozenset({"value"})
-        )
+        slope = torch.where(bad, torch.zeros_like(lagrangian), lagrangian - lagrangian.detach())
+        value = first_order_only(solution.value.detach() + slope, "Envelope")
+        return dataclasses.replace(solution, value=value, differentiable=frozenset({"value"}))

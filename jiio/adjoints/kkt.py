@@ -95,38 +95,35 @@ class KKT(AbstractAdjoint):
 
     def attach(self, problem: Problem, solution: Solution) -> Solution:
         assert solution.multiplier is not None
-        bad = solution.status == Status.NONFINITE
         zspec, xspec = Spec.of(solution.z), Spec.of(solution.x)
+        bad = solution.status == Status.NONFINITE
         z, mu, x = (sanitised(detach(t), bad) for t in (solution.z, solution.multiplier, solution.x))
         s = torch.cat([zspec.pack(z), zspec.pack(mu), xspec.pack(x)], dim=1).requires_grad_()
         sizes = (zspec.size, zspec.size, xspec.size)
+        slope = self._slope(problem, solution, s, sizes)
+        if not slope.requires_grad or not reaches_beyond(slope, {id(s)}):
+            return with_value(problem, solution, frozenset(), "KKT")
+
+        # K of the linear system, restricted to what may move at the active constraints.
+        gradient = slope.detach()[:, -xspec.size :]
+        active = problem.prox.bind(solution.x).active(xspec.pack(x), gradient)
+        curvature, scale = active.curvature(gradient), self._scale(solution, s, sizes)
+        system = _System(slope, s, active, curvature, scale, sizes, bad, solution.evaluations)
+
+        zs, ms, xs = _KKTFunction.apply(slope, s, system, self).split(sizes, dim=1)
+        parts = {"z": zspec.unpack(zs), "multiplier": zspec.unpack(ms), "x": xspec.unpack(xs)}
+        return with_value(problem, dataclasses.replace(solution, **parts), frozenset(parts), "KKT")
+
+    @staticmethod
+    def _slope(problem: Problem, solution: Solution, s: Tensor, sizes: tuple[int, int, int]) -> Tensor:
+        """dL/ds at s = [z, mu, x] (B, D), with a graph; one call of the cell."""
+        zspec, xspec = Spec.of(solution.z), Spec.of(solution.x)
         zs, ms, xs = s.split(sizes, dim=1)
         ztree, xtree = zspec.unpack(zs), xspec.unpack(xs)
         image = zspec.pack(problem.cell(ztree, xtree))
         solution.evaluations.cell += 1
         lagrangian = problem.value(ztree, xtree, s.shape[0]) + (ms * (image - zs)).sum(1)
-        slope = torch.autograd.grad(lagrangian.sum(), s, create_graph=True)[0]
-        if not slope.requires_grad or not reaches_beyond(slope, {id(s)}):
-            return with_value(problem, solution, frozenset(), "KKT")
-        prox = problem.prox.bind(solution.x)
-        gradient = slope.detach()[:, -xspec.size :]
-        active = prox.active(xspec.pack(x), gradient)
-        system = _System(
-            slope,
-            s,
-            active,
-            active.curvature(gradient),
-            self._scale(solution, s, sizes),
-            sizes,
-            bad,
-            solution.evaluations,
-        )
-        packed = _KKTFunction.apply(slope, s, system, self)
-        parts = packed.split(sizes, dim=1)
-        attached = dataclasses.replace(
-            solution, z=zspec.unpack(parts[0]), multiplier=zspec.unpack(parts[1]), x=xspec.unpack(parts[2])
-        )
-        return with_value(problem, attached, frozenset({"z", "x", "multiplier"}), "KKT")
+        return torch.autograd.grad(lagrangian.sum(), s, create_graph=True)[0]
 
     @staticmethod
     def _scale(solution: Solution, s: Tensor, sizes: tuple[int, int, int]) -> Tensor:

@@ -70,22 +70,29 @@ class Phantom(AbstractAdjoint):
         bad = solution.status == Status.NONFINITE
         x, start = sanitised(x, bad), sanitised(detach(solution.z), bad)
         spec = Spec.of(start)
-        if self.kind == "neumann":
-            leaf = spec.pack(start).clone().requires_grad_()
-            image = spec.pack(cell(spec.unpack(leaf), x))
-            solution.evaluations.cell += 1
-            if not image.requires_grad or not reaches_beyond(image, {id(leaf)}):
-                return solution
-            z = _NeumannFunction.apply(image, spec.pack(solution.z).detach(), leaf, self, solution, bad)
-        else:
-            z = spec.pack(start)
-            for _ in range(self.steps):
-                z = torch.lerp(z, spec.pack(cell(spec.unpack(z), x)), self.damping)
-            solution.evaluations.cell += self.steps
-            if not z.requires_grad:
-                return solution
-            z = first_order_only(z, "Phantom", bad)
+        z = self._series(cell, x, start, solution) if self.kind == "neumann" else self._steps(cell, x, start, solution)
+        if z is None or not z.requires_grad:
+            return solution
         return dataclasses.replace(solution, z=spec.unpack(z), differentiable=frozenset({"z"}))
+
+    def _series(self, cell: Cell, x: Tree, start: Tree, solution: Solution) -> Tensor | None:
+        """z* (B, D) with the series behind it; None where the cell has nothing to give a gradient to."""
+        spec, bad = Spec.of(start), solution.status == Status.NONFINITE
+        leaf = spec.pack(start).clone().requires_grad_()
+        image = spec.pack(cell(spec.unpack(leaf), x))
+        solution.evaluations.cell += 1
+        if not image.requires_grad or not reaches_beyond(image, {id(leaf)}):
+            return None
+        return _NeumannFunction.apply(image, spec.pack(solution.z).detach(), leaf, self, solution, bad)
+
+    def _steps(self, cell: Cell, x: Tree, start: Tree, solution: Solution) -> Tensor:
+        """A few damped steps on from z*, taped (B, D)."""
+        spec, bad = Spec.of(start), solution.status == Status.NONFINITE
+        z = spec.pack(start)
+        for _ in range(self.steps):
+            z = torch.lerp(z, spec.pack(cell(spec.unpack(z), x)), self.damping)
+        solution.evaluations.cell += self.steps
+        return first_order_only(z, "Phantom", bad)
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,7 @@ class JointMap:
         """Pack the start; take the scales that are given, or measure them."""
         z, x = self.zspec.pack(z0), self.prox.project(self.xspec.pack(x0))
         mu = torch.zeros_like(z) if multiplier is None else self.zspec.pack(multiplier)
+
         if scaling is not None:
             self.scales = Scales.given(scaling, x)
         elif self.rule.curvature is not None:

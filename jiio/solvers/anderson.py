@@ -85,29 +85,37 @@ class Anderson(AbstractSolver):
         g = fv - v
         if state.count == 0:
             return v + self.mixing * g, state._replace(last_v=v, last_g=g, fresh=torch.zeros_like(state.fresh), count=1)
+        # The new differences. Type II needs the s only for mixing, so it keeps s + beta y and mixes in one pass over
+        # one history.
         slot = (state.count - 1) % self.memory
         s, y = v - state.last_v, g - state.last_g
-        # Type II needs the s only for mixing, so it keeps s + beta y and mixes in one pass over one history.
         all_s = write(state.s, slot, s if self.kind == "I" else torch.add(s, y, alpha=self.mixing))
         all_y = write(state.y, slot, y)
         alive = ~state.fresh & (torch.linalg.vector_norm(y, dim=1) > 0)
         valid = write(state.valid, slot, alive)
+
+        # One column and one row of the small system are new; of type II it is symmetric.
         column, right = _products((y, g), all_s if self.kind == "I" else all_y)
-        (row,) = (column,) if self.kind == "II" else _products((s,), all_y)  # type II is symmetric
+        (row,) = (column,) if self.kind == "II" else _products((s,), all_y)
         gram = write(write(state.gram, slot, column, dim=2), slot, row, dim=1)
         gamma, failed = self._coefficients(gram, right, valid)
+
+        fresh = torch.zeros_like(state.fresh)
+        after = AndersonState(all_s, all_y, gram, valid & ~failed[:, None], v, g, fresh, state.count + 1)
+        return self._mix(v, fv, g, gamma, after), after
+
+    def _mix(self, v: Tensor, fv: Tensor, g: Tensor, gamma: Tensor, state: AndersonState) -> Tensor:
+        """v + beta g - sum_i gamma_i (s_i + beta y_i), (B, D)."""
         plain = fv if self.mixing == 1.0 else v + self.mixing * g
-        mixed = torch.baddbmm(plain.unsqueeze(1), gamma.unsqueeze(1), all_s, alpha=-1.0)
+        mixed = torch.baddbmm(plain.unsqueeze(1), gamma.unsqueeze(1), state.s, alpha=-1.0)
         if self.kind == "I":
-            mixed = torch.baddbmm(mixed, gamma.unsqueeze(1), all_y, alpha=-self.mixing)
-        mixed = mixed[:, 0]
-        state = AndersonState(
-            all_s, all_y, gram, valid & ~failed[:, None], v, g, torch.zeros_like(state.fresh), state.count + 1
-        )
-        return mixed, state
+            mixed = torch.baddbmm(mixed, gamma.unsqueeze(1), state.y, alpha=-self.mixing)
+        return mixed[:, 0]
 
     def _coefficients(self, gram: Tensor, right: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """gamma (B, m), zero for the samples whose system failed (B,)."""
+        # Double precision, and rows and columns scaled to a largest entry of 1, so that the ridge means the same for
+        # all.
         pair = valid[:, :, None] & valid[:, None, :]
         a = torch.where(pair, gram, torch.zeros_like(gram)).double()
         b = torch.where(valid, right, torch.zeros_like(right)).double()
@@ -115,6 +123,8 @@ class Anderson(AbstractSolver):
         a, b = a / rows[:, :, None], b / rows[:, :]
         columns = a.abs().amax(1).clamp_min(torch.finfo(a.dtype).tiny)
         a = a / columns[:, None, :]
+
+        # The ridge has the sign of the diagonal; an unused slot becomes a row of the identity.
         diagonal = a.diagonal(dim1=1, dim2=2)
         shift = torch.where(valid, self.ridge * torch.where(diagonal < 0, -1.0, 1.0).to(a), torch.ones_like(diagonal))
         gamma, info = torch.linalg.solve_ex(a + torch.diag_embed(shift), b)

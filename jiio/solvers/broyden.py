@@ -60,19 +60,28 @@ class Broyden(AbstractSolver):
         slot = (state.count - 1) % self.memory
         if slot == 0 and state.count > 1:
             u, w = torch.zeros_like(u), torch.zeros_like(w)
+
+        # The new factors: B += (s - B y) (s^T B) / (s^T B y), after which B y = s.
         s, y = v - state.last_v, g - state.last_g
         by = torch.bmm((w @ y.unsqueeze(2)).transpose(1, 2), u)[:, 0] - y  # B y
         sb = torch.bmm((u @ s.unsqueeze(2)).transpose(1, 2), w)[:, 0] - s  # s^T B
-        bottom = (s * by).sum(1, keepdim=True)
-        tiny = torch.finfo(v.dtype).eps * s.norm(dim=1, keepdim=True) * by.norm(dim=1, keepdim=True)
-        usable = (bottom.abs() > tiny) & ~state.fresh[:, None]
-        factor = torch.where(
-            usable, (s - by) / torch.where(usable, bottom, torch.ones_like(bottom)), torch.zeros_like(s)
-        )
-        u, w = write(u, slot, factor), write(w, slot, sb)
-        move = g - torch.bmm((w @ g.unsqueeze(2)).transpose(1, 2), u)[:, 0]  # -B g
+        u, w = write(u, slot, _ratio(s, by, state.fresh)), write(w, slot, sb)
+
+        # The step -B g; the plain one where that is absurdly long.
+        move = g - torch.bmm((w @ g.unsqueeze(2)).transpose(1, 2), u)[:, 0]
         size, plain = move.norm(dim=1, keepdim=True), g.norm(dim=1, keepdim=True)
         sane = torch.isfinite(size) & (size <= self.limit * plain)
         following = torch.where(sane, v + move, fv)
-        state = BroydenState(u, w, v, g, torch.zeros_like(state.fresh), state.count + 1)
-        return following, self.restart(state, ~sane[:, 0])._replace(fresh=torch.zeros_like(state.fresh))
+
+        fresh = torch.zeros_like(state.fresh)
+        after = BroydenState(u, w, v, g, fresh, state.count + 1)
+        return following, self.restart(after, ~sane[:, 0])._replace(fresh=fresh)
+
+
+def _ratio(s: Tensor, by: Tensor, fresh: Tensor) -> Tensor:
+    """(s - B y) / (s^T B y), (B, D); zero where the bottom is rounding or there is no last point."""
+    bottom = (s * by).sum(1, keepdim=True)
+    tiny = torch.finfo(s.dtype).eps * s.norm(dim=1, keepdim=True) * by.norm(dim=1, keepdim=True)
+    usable = (bottom.abs() > tiny) & ~fresh[:, None]
+    ratio = (s - by) / torch.where(usable, bottom, torch.ones_like(bottom))
+    return torch.where(usable, ratio, torch.zeros_like(s))

@@ -17,8 +17,8 @@ def minres(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Solve A x = b for symmetric A.
 
-    matvec: (B, D) -> (B, D), acting sample by sample. b: (B, D). Returns x (B, D), the relative residual |b - A
-    x| / |b| as estimated by the recurrence (B,), and the products used per sample (B,). A zero right-hand side
+    matvec: (B, D) -> (B, D), acting sample by sample. b: (B, D). Returns x (B, D), the relative residual
+    |b - A x| / |b| as estimated by the recurrence (B,), and the products used per sample (B,). A zero right-hand side
     gives zero.
     """
 
@@ -29,20 +29,31 @@ def minres(
         safe = c.abs() > torch.finfo(c.dtype).tiny
         return torch.where(safe, a / torch.where(safe, c, torch.ones_like(c)), torch.zeros_like(a))
 
+    # Lanczos: the last two vectors of the basis, and the length that joins them.
     size = norm(b)
-    x = torch.zeros_like(b)
     v_old, v = torch.zeros_like(b), over(b, size)
-    w_old, w = torch.zeros_like(b), torch.zeros_like(b)
-    beta, eta = torch.zeros_like(size), size.clone()
+    beta = torch.zeros_like(size)
+    scale = torch.zeros_like(size)  # a lower bound of |A|, to tell breakdown from a small beta
+
+    # The QR factors of the tridiagonal matrix: the last two Givens rotations, and what they leave of |b|.
     c_old, c = torch.ones_like(size), torch.ones_like(size)
     s_old, s = torch.zeros_like(size), torch.zeros_like(size)
+    eta = size.clone()
+
+    # The answer, and the last two directions in which it grows.
+    x = torch.zeros_like(b)
+    w_old, w = torch.zeros_like(b), torch.zeros_like(b)
+
+    # Per sample: how well it is solved, what it cost, and whether it goes on.
     residual = torch.where(size > 0, torch.ones_like(size), torch.zeros_like(size))
-    running = size > 0
     products = torch.zeros_like(size)
-    scale = torch.zeros_like(size)  # a lower bound of |A|, to tell breakdown from a small beta
+    running = size > 0
+
     for _ in range(max_steps):
         if not bool(running.any()):
             break
+
+        # One Lanczos step: a new basis vector, orthogonal to the last two.
         av = matvec(v)
         alpha = (v * av).sum(1, keepdim=True)
         v_new = av - alpha * v - beta * v_old
@@ -50,11 +61,15 @@ def minres(
         scale = torch.maximum(scale, torch.maximum(alpha.abs(), beta_new))
         ended = beta_new <= torch.finfo(b.dtype).eps * scale  # invariant subspace: the answer is exact
         beta_new = torch.where(ended, torch.zeros_like(beta_new), beta_new)
+
+        # The new column (beta, alpha, beta_new) under the last two rotations, and the rotation that ends it.
         rho0 = c * alpha - c_old * s * beta
         rho1 = torch.sqrt(rho0 * rho0 + beta_new * beta_new)
         rho2 = s * alpha + c_old * c * beta
         rho3 = s_old * beta
         c_new, s_new = over(rho0, rho1), over(beta_new, rho1)
+
+        # The answer grows along w; a singular column adds nothing.
         w_new = over(v - rho3 * w_old - rho2 * w, rho1)
         usable = running & (rho1 > torch.finfo(b.dtype).eps * scale) & torch.isfinite(rho1)
         x = torch.where(usable, x + c_new * eta * w_new, x)
@@ -62,6 +77,10 @@ def minres(
         residual = torch.where(usable, over(eta.abs(), size), residual)
         products = products + running.to(products)
         running = usable & (residual > rtol) & ~ended
+
+        # What was new is old.
         v_old, v, beta = v, over(v_new, beta_new), beta_new
-        w_old, w, c_old, c, s_old, s = w, w_new, c, c_new, s, s_new
+        w_old, w = w, w_new
+        c_old, c = c, c_new
+        s_old, s = s, s_new
     return x, residual[:, 0], products[:, 0]
