@@ -27,9 +27,7 @@ def check_parameter(name: str, value: Tree) -> None:
 
 
 def rounding(x: Tensor) -> float:
-    """What counts as touching a constraint: wide enough for what an iterated projection leaves, far below any
-    tolerance.
-    """
+    """What counts as touching a constraint: as wide as an iterated projection needs, far below any tolerance."""
     return torch.finfo(x.dtype).eps ** 0.75
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -12,7 +13,7 @@ from .adjoints import AbstractAdjoint, Detached, Implicit
 from .checks import ArgumentTypeError, GradientError, check_callable, check_instance, check_integer, check_number, fail
 from .layout import Spec, Tree, check_tree, detach, leaves, map_tree
 from .problem import Cell, held_fixed, initial_state
-from .solution import Tolerance
+from .solution import Solution, Tolerance
 from .solvers import AbstractSolver, Anderson
 from .solving import equilibrium
 
@@ -135,30 +136,33 @@ def adjoint_error(
         cotangent = spec.unpack(_normal(spec.pack(z0), generator))
     elif Spec.of(check_tree("cotangent", cotangent, like.shape[0], like)) != spec:
         fail("cotangent", "the same tree and shapes as z", cotangent)
-    tight, weight = _tight(like), spec.pack(detach(cotangent))
+    weight = spec.pack(detach(cotangent))
 
-    def gradient(method: AbstractAdjoint) -> Tensor:
-        with torch.enable_grad():
-            inputs = map_tree(lambda leaf: leaf.detach().clone().requires_grad_(), x)
-            solution = equilibrium(
-                cell, inputs, z0, solver=solver, adjoint=method, tolerance=tight, max_steps=max_steps
-            )
-            total = (spec.pack(solution.z) * weight).sum()
-            # With respect to x every sample has a gradient of its own; with respect to weights there is one for all.
-            wanted = leaves(inputs) if parameters is None else list(parameters)
-            if not total.requires_grad:
-                fail("cell", "an equilibrium that depends on what it is differentiated by", "a constant")
-            grads = torch.autograd.grad(total, wanted, allow_unused=True)
-        found = [torch.zeros_like(w) if g is None else g for g, w in zip(grads, wanted, strict=True)]
-        return torch.cat([g.flatten(1) if parameters is None else g.flatten()[None] for g in found], dim=1)
-
-    exact = gradient(Implicit(solver=solver, tolerance=tight, max_steps=max_steps))
-    given = gradient(adjoint)
+    tight = _tight(like)
+    found = partial(equilibrium, cell, z0=z0, solver=solver, tolerance=tight, max_steps=max_steps)
+    best = Implicit(solver=solver, tolerance=tight, max_steps=max_steps)
+    exact, given = (_gradient(partial(found, adjoint=how), x, weight, parameters) for how in (best, adjoint))
 
     length = exact.norm(dim=1)
     cosine = (exact * given).sum(1) / (length * given.norm(dim=1))
     ratio = torch.where(cosine.isnan(), cosine, given.norm(dim=1) / length)
     return AdjointError(cosine, ratio) if parameters is None else AdjointError(cosine[0], ratio[0])
+
+
+def _gradient(found: Callable[..., Solution], x: Tree, weight: Tensor, parameters: Sequence[Tensor] | None) -> Tensor:
+    """Of <weight, z*(x)>, z* as ``found`` finds it: (B, n) with respect to x, or (1, n) with respect to parameters."""
+    with torch.enable_grad():
+        inputs = map_tree(lambda leaf: leaf.detach().clone().requires_grad_(), x)
+        z = found(x=inputs).z
+        total = (Spec.of(z).pack(z) * weight).sum()
+        wanted = leaves(inputs) if parameters is None else list(parameters)
+        if not total.requires_grad:
+            fail("cell", "an equilibrium that depends on what it is differentiated by", "a constant")
+        grads = torch.autograd.grad(total, wanted, allow_unused=True)
+
+    # With respect to x every sample has a gradient of its own; with respect to weights there is one for all.
+    whole = [torch.zeros_like(w) if g is None else g for g, w in zip(grads, wanted, strict=True)]
+    return torch.cat([g.flatten(1) if parameters is None else g.flatten()[None] for g in whole], dim=1)
 
 
 def dependence_on_z0(
@@ -190,20 +194,13 @@ def dependence_on_z0(
         packed = spec.pack(first)
         found: list[Tensor] = []
         settled = torch.ones(packed.shape[0], dtype=torch.bool, device=packed.device)
+        solve = partial(equilibrium, cell, x, solver=solver, adjoint=Detached(), max_steps=max_steps)
+        solve = partial(solve, tolerance=_tight(like) if tolerance is None else tolerance, on_failure="ignore")
 
         # The start that is given, and noisy ones around it.
         for k in range(starts):
             start = packed if k == 0 else packed + scale * _normal(packed, generator)
-            solution = equilibrium(
-                cell,
-                x,
-                spec.unpack(start),
-                solver=solver,
-                adjoint=Detached(),
-                tolerance=_tight(like) if tolerance is None else tolerance,
-                max_steps=max_steps,
-                on_failure="ignore",
-            )
+            solution = solve(spec.unpack(start))
             settled &= solution.converged
             found.append(spec.pack(solution.z))
 

@@ -210,8 +210,9 @@ def _with_graph(way: _Scaled | _Thresholded, s: Tensor, target: Tensor) -> Tenso
 
 
 def _root(norm: Norm, target: Tensor, low: Tensor, high: Tensor, s: Tensor, done: Tensor) -> Tensor:
-    """From s (B, 1), the one in [low, high] with norm(s) = target, for a growing piecewise linear norm: Newton in a
-    bracket.
+    """From s (B, 1), the one in [low, high] with norm(s) = target: Newton in a bracket.
+
+    The norm grows, and is piecewise linear.
     """
     finfo = torch.finfo(high.dtype)
     for _ in range(200):

@@ -74,9 +74,7 @@ def iterate(
     max_steps: int,
     recorder: Recorder,
 ) -> Outcome:
-    """Run ``solver`` on ``operator`` from ``v`` (B, D) until every sample has ended or ``max_steps`` evaluations were
-    spent.
-    """
+    """Run ``solver`` on ``operator`` from ``v`` (B, D) until all samples have ended or ``max_steps`` are spent."""
     progress = Progress.start(v, tolerance)
     state = solver.init(v)
     for step in range(max_steps):

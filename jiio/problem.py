@@ -1,6 +1,4 @@
-"""Problem: the cell f(z, x), the objective l(z, x) and the prox on x; and the contract that a cell keeps during a
-solve.
-"""
+"""Problem: the cell f(z, x), the objective l(z, x) and the prox on x; and what a cell promises during a solve."""
 
 from __future__ import annotations
 

@@ -102,6 +102,7 @@ def _multiplier(problem: Problem, x: Tree, z: Tree, implicit: Implicit, counts: 
         slope = torch.autograd.grad(value.sum(), leaf)[0] if value.requires_grad else torch.zeros_like(leaf)
     counts.cell += 1
 
+    # Of a cell that does not depend on z nothing comes back, and mu = l_z.
     def transposed(u: Tensor) -> Tensor | None:
         if not image.requires_grad:
             return None

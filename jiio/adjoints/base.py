@@ -89,9 +89,7 @@ def reaches_beyond(output: Tensor, own: set[int]) -> bool:
 
 
 def sanitised(tree: Tree, bad: Tensor) -> Tree:
-    """The same tree with the rows of failed samples (B,) replaced by zeros, so that 0 * NaN does not reach the
-    parameters.
-    """
+    """The same tree with the rows of failed samples (B,) zero, so that 0 * NaN does not reach the parameters."""
     if not bool(bad.any()):
         return tree
     return map_tree(lambda leaf: leaf.masked_fill(rows(bad, leaf), 0.0), tree)

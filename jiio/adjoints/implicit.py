@@ -20,8 +20,9 @@ from .base import AbstractAdjoint, first_order_only, reaches_beyond, refuse_seco
 
 
 class _ImplicitFunction(torch.autograd.Function):
-    """Identity onto z*; backward turns a cotangent g into u = (I - J_z^T)^{-1} g, which autograd then pulls through
-    the taped f.
+    """Identity onto z*; backward turns a cotangent g into u = (I - J_z^T)^{-1} g.
+
+    Autograd then pulls u through the taped f.
     """
 
     @staticmethod

@@ -17,8 +17,9 @@ from .base import AbstractAdjoint, first_order_only, reaches_beyond, refuse_seco
 
 
 class _NeumannFunction(torch.autograd.Function):
-    """Identity onto z*; backward replaces (I - J^T)^{-1} by damping * sum_{i<k} B^i with B = damping J^T + (1 -
-    damping) I.
+    """Identity onto z*; backward replaces (I - J^T)^{-1} by damping * sum_{i<k} B^i.
+
+    B = damping J^T + (1 - damping) I.
     """
 
     @staticmethod

@@ -35,8 +35,8 @@ def check_damping(argument: str, damping: Damping) -> None:
 class AbstractSolver(ABC):
     """A frozen record of settings; what changes during a solve lives in the state that ``step`` is given and returns.
 
-    damping: how far the map itself moves each block, a number in (0, 1] or a mapping such as ``{"z": 0.8, "mu":
-    0.6}`` (the paper's).
+    damping: how far the map itself moves each block, a number in (0, 1] or a mapping such as
+    ``{"z": 0.8, "mu": 0.6}`` (the paper's).
     """
 
     damping: Damping = field(default=1.0, kw_only=True)
