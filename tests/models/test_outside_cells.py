@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import types
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,7 @@ def test_a_borrowed_word_is_not_used(tmp_path: Path) -> None:
 
 
 @pytest.fixture(name="package")
-def make_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def make_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A package nobody has imported whose module leaves a trace when it is."""
     home = tmp_path / "strange_cells" / "inner"
     home.mkdir(parents=True)
@@ -97,7 +98,7 @@ def make_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         f"from pathlib import Path\nfrom outside_cell import LeakyConfig\nPath({str(tmp_path / 'trace')!r}).touch()\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    yield tmp_path / "trace"  # type: ignore[misc]
+    yield tmp_path / "trace"
     for name in [name for name in sys.modules if name.startswith("strange_cells")]:
         del sys.modules[name]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -34,7 +36,7 @@ def test_the_penalty_is_that_of_the_map_that_was_solved(model: TransformerModel,
     """|J|_F^2 / d, with J written out under the very masks of the solve; the mean over probes is unbiased."""
     found = read(model.train(train))
     z, u = found.solution.z.detach(), found.solution.x
-    jacobian = torch.autograd.functional.jacobian(lambda point: found.cell(point, u), z)
+    jacobian: Any = torch.autograd.functional.jacobian(lambda point: found.cell(point, u), z)
     exact = torch.stack([jacobian[b, :, :, b].square().sum() for b in range(2)]) / 40
 
     drawn = torch.stack([found.penalty().detach() for _ in range(400)])
