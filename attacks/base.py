@@ -108,6 +108,7 @@ class AbstractAttack(ABC):
         target.check(x, y, threat)
         trial = _Trial(x.detach(), y, threat, target.counts.plain())
 
+        # One calm model for everything that is compared: eval mode, and the caller's random numbers left alone.
         with target.held():
             trial.clean = target.predict(trial.x) if clean is None else clean
             target.check_labels(trial.clean.logits, y)

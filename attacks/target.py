@@ -94,6 +94,8 @@ class Target:
         if self.settings and not self.implicit:
             remedy = "A plain network has no solver to set."
             fail(", ".join(self.settings), "an EquilibriumModel to set it for", type(model).__name__, remedy)
+
+        # The model sees (x - mean) / std; without them that is x itself.
         self.mean, self.std = _moment("mean", mean, 0.0), _moment("std", std, 1.0)
         if bool((self.std <= 0).any()):
             fail("std", "numbers above 0", self.std)

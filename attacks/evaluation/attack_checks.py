@@ -14,12 +14,12 @@ from ..methods.gradient import APGD
 from ..methods.search import Square
 from ..objectives import Margin
 from ..statistics import interval
-from .evidence import Case, Finding
+from .evidence import AuditCase, Finding
 from .probes import whole_range
 from .records import BROKEN, ROBUST, WRONG
 
 
-def search_wins(case: Case) -> Iterator[Finding]:
+def search_wins(case: AuditCase) -> Iterator[Finding]:
     """A search without gradients that finds what gradients do not: the sure sign of masked ones."""
     free = [i for i, attack in enumerate(case.attacks) if attack.gradient_free]
     if len(free) == len(case.attacks):
@@ -36,7 +36,7 @@ def search_wins(case: Case) -> Iterator[Finding]:
         yield _masked(taken, total)
 
 
-def _taken(case: Case, free: list[int]) -> int:
+def _taken(case: AuditCase, free: list[int]) -> int:
     """How many samples fell to the attacks at these places."""
     taken = 0
     for entry in case.entries:
@@ -55,7 +55,7 @@ def _masked(taken: int, total: int) -> Finding:
     )
 
 
-def labels(case: Case) -> Iterator[Finding]:
+def labels(case: AuditCase) -> Iterator[Finding]:
     """An accuracy that knowing the labels' frequencies would give."""
     truth = torch.cat([entry.tensors["y"] for entry in case.entries])
     right = case.samples - case.total(WRONG)
@@ -73,7 +73,7 @@ def labels(case: Case) -> Iterator[Finding]:
         )
 
 
-def large_radius(case: Case) -> Iterator[Finding]:
+def large_radius(case: AuditCase) -> Iterator[Finding]:
     """Samples that resist where every image is allowed."""
     threat = whole_range(case.threat, case.x)
     gradients = tuple(a for a in case.attacks if not a.gradient_free)
@@ -88,7 +88,7 @@ def large_radius(case: Case) -> Iterator[Finding]:
         )
 
 
-def monotone(case: Case) -> Iterator[Finding]:
+def monotone(case: AuditCase) -> Iterator[Finding]:
     """An attack that a larger radius helps less."""
     attack = next((a for a in case.attacks if not a.gradient_free), case.attacks[0])
     factors = (0.5, 1.0, 2.0)
@@ -105,7 +105,7 @@ def monotone(case: Case) -> Iterator[Finding]:
         )
 
 
-def stronger(case: Case) -> Iterator[Finding]:
+def stronger(case: AuditCase) -> Iterator[Finding]:
     """Robust samples that a plain Auto-PGD breaks."""
     attack = APGD(steps=case.audit.steps, objective=Margin())
     broken = _broken_by(case, attack, "steps")
@@ -119,7 +119,7 @@ def stronger(case: Case) -> Iterator[Finding]:
         )
 
 
-def _broken_by(case: Case, attack: AbstractAttack, purpose: str) -> int | None:
+def _broken_by(case: AuditCase, attack: AbstractAttack, purpose: str) -> int | None:
     """How many of the samples that count as robust this attack breaks; None where there are none."""
     left = torch.nonzero(case.status == ROBUST)[:, 0].to(case.x.device)
     if not len(left):
@@ -129,7 +129,7 @@ def _broken_by(case: Case, attack: AbstractAttack, purpose: str) -> int | None:
     return int(result.success.sum())
 
 
-def certificate(case: Case) -> Iterator[Finding]:
+def certificate(case: AuditCase) -> Iterator[Finding]:
     """Samples that were broken inside their certified radius."""
     kept = [entry.tensors for entry in case.entries if "certified" in entry.tensors]
     against = sum(int((record["certified"] & (record["status"] == BROKEN)).sum()) for record in kept)

@@ -17,7 +17,7 @@ from ..base import AbstractAttack
 from ..target import Target
 from ..threat import ThreatModel
 from .batch import attacked
-from .evidence import Audit, Case, Evidence
+from .evidence import Audit, AuditCase, Evidence
 from .figures import Books, report
 from .findings import audited
 from .gallery import Gallery
@@ -120,7 +120,7 @@ class _Evaluation:
         entry = self.kept.load("audit", data)
 
         if entry is None:
-            case = Case(self.audit, terms.target, terms.attacks, self.evidence, self.entries, terms.seed)
+            case = AuditCase(self.audit, terms.target, terms.attacks, self.evidence, self.entries, terms.seed)
             entry = Entry({}, {"findings": [finding.plain() for finding in audited(case)]})
             self.kept.save("audit", data, entry)
         return entry.words["findings"]

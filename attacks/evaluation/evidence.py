@@ -85,7 +85,7 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Case:
+class AuditCase:
     """What every check gets to see. evidence: has one sample at least. entries: what is kept of every batch."""
 
     audit: Audit

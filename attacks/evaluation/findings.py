@@ -9,7 +9,7 @@ that depends on the adjoint, an accuracy that depends on the solver's budget, to
 from __future__ import annotations
 
 from .attack_checks import certificate, labels, large_radius, monotone, search_wins, stronger
-from .evidence import Case, Finding
+from .evidence import AuditCase, Finding
 from .gradient_checks import adjoint, wrong_gradients, zero_gradients
 from .solver_checks import solver_budget, start, unconverged
 
@@ -29,7 +29,7 @@ CHECKS = (
 )
 
 
-def audited(case: Case) -> list[Finding]:
+def audited(case: AuditCase) -> list[Finding]:
     """All findings, errors first."""
     if not case.evidence.parts:
         return [Finding("labels", "error", "Not one sample is classified rightly.", {"clean": 0.0})]

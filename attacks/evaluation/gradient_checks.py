@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..objectives import CrossEntropy, Margin
-from .evidence import Case, Finding
+from .evidence import AuditCase, Finding
 from .probes import converged, cosine, finite_difference, gradient_in_train_mode
 
 
-def zero_gradients(case: Case) -> Iterator[Finding]:
+def zero_gradients(case: AuditCase) -> Iterator[Finding]:
     """Samples without a gradient of the margin, or else with a cross-entropy that is flat."""
     without, flat = _without(case, Margin()), _without(case, CrossEntropy())
 
@@ -28,7 +28,7 @@ def zero_gradients(case: Case) -> Iterator[Finding]:
         )
 
 
-def _without(case: Case, objective: Margin | CrossEntropy) -> float:
+def _without(case: AuditCase, objective: Margin | CrossEntropy) -> float:
     """Share of the samples whose gradient of the objective is zero."""
     slope = case.target.slope(case.x, lambda logits: objective(logits, case.y))
     return (slope.gradient.flatten(1).abs().amax(1) == 0).float().mean().item()
@@ -46,7 +46,7 @@ def _missing(without: float, trained: float) -> Finding:
     )
 
 
-def wrong_gradients(case: Case) -> Iterator[Finding]:
+def wrong_gradients(case: AuditCase) -> Iterator[Finding]:
     """A margin that changes by another amount than its gradient says."""
     claimed, measured = finite_difference(case.target, case.x, case.y, case.threat)
     here = claimed > 0
@@ -65,7 +65,7 @@ def wrong_gradients(case: Case) -> Iterator[Finding]:
         )
 
 
-def adjoint(case: Case) -> Iterator[Finding]:
+def adjoint(case: AuditCase) -> Iterator[Finding]:
     """A gradient that another adjoint does not confirm, or one whose linear system is not solved."""
     if not case.target.implicit:
         return

@@ -38,6 +38,7 @@ def render(content: Content) -> str:
     page.boxes(content.figures)
     page.note("In brackets: the 95 % interval of Clopper and Pearson.")
 
+    # Whether the figures can be believed stands before how they came about.
     page.heading("The audit")
     if not content.findings:
         page.notice("good", "Nothing speaks against these figures.")

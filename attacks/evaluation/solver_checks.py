@@ -8,12 +8,12 @@ import torch
 
 from jiio.outputs.seeds import generator
 
-from .evidence import Case, Finding
+from .evidence import AuditCase, Finding
 from .probes import converged, labels_from_another_start
 from .records import UNCONVERGED
 
 
-def solver_budget(case: Case) -> Iterator[Finding]:
+def solver_budget(case: AuditCase) -> Iterator[Finding]:
     """Predictions that change with more steps and a tighter tolerance."""
     if not case.target.implicit:
         return
@@ -35,7 +35,7 @@ def solver_budget(case: Case) -> Iterator[Finding]:
         )
 
 
-def start(case: Case) -> Iterator[Finding]:
+def start(case: AuditCase) -> Iterator[Finding]:
     """Predictions that change with the start of the solver."""
     if not case.target.implicit:
         return
@@ -56,7 +56,7 @@ def start(case: Case) -> Iterator[Finding]:
         )
 
 
-def unconverged(case: Case) -> Iterator[Finding]:
+def unconverged(case: AuditCase) -> Iterator[Finding]:
     """Equilibria that were not reached, over all batches."""
     clean, attacked = (
         sum(int((~entry.tensors[name]).sum()) for entry in case.entries) for name in ("clean_converged", "converged")
