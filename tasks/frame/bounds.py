@@ -25,6 +25,7 @@ from .files import reason
 # those of every task, measured, want no more than they bring: 0.8 to 1.0 of the numbers, 0.6 to 1.0 of the tensors.
 TIMES, SPARE_NUMBERS = 4, 1 << 24
 CALLS, SPARE_CALLS = 10, 1_000
+LARGEST = 1e18
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # What building runs into with sizes that make no sense.
 BUILDING_ERRORS = (RuntimeError, TypeError, ValueError, ArithmeticError, MemoryError, LookupError, AttributeError)
@@ -99,8 +100,8 @@ def check_weights(path: Path, model: nn.Module, weights: Mapping[str, Tensor]) -
 
 
 def check_usable(path: Path, name: str, tensor: Tensor, *, finite: bool) -> None:
-    """No NaN, and nothing infinite with ``finite``."""
-    good = tensor.isfinite() if finite else ~tensor.isnan()
+    """No NaN; with ``finite`` nothing infinite either, and nothing so large that its square would be (in float32)."""
+    good = tensor.abs() < LARGEST if finite else ~tensor.isnan()
     if not bool(good.all()):
-        came = f"{int((~good).sum())} of {tensor.numel()} NaN or infinite in {name!r} of {path}"
-        fail("checkpoint", "weights that are numbers", came, "Use a checkpoint before it.", CheckpointError)
+        came = f"{int((~good).sum())} of {tensor.numel()} NaN, infinite or too large in {name!r} of {path}"
+        fail("checkpoint", "weights that one can compute with", came, "Use a checkpoint before it.", CheckpointError)

@@ -104,18 +104,24 @@ def save(
     handed: str | None = None,
 ) -> Checkpoint:
     """Write a checkpoint, or the bare weights where there is no optimiser, and return it."""
+    # A copy each: safetensors wants contiguous tensors that share no memory.
+    tensors = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in _state(model, optimiser).items()}
+    about = {"step": step, "config": dataclasses.asdict(config), "versions": versions()}
+    if handed is not None:
+        about["handed"] = handed
+
+    sealed.write(path, tensors, about)
+    return Checkpoint(path, step, config, tensors, about["versions"], handed)
+
+
+def _state(model: nn.Module, optimiser: torch.optim.Optimizer | None) -> dict[str, Tensor]:
+    """Weights and buffers, and what the optimiser keeps of each parameter, by the names they have in the file."""
     tensors = {f"model.{name}": t for name, t in model.state_dict().items()}
     if optimiser is not None:
         for name, parameter in model.named_parameters():
             for key, value in optimiser.state.get(parameter, {}).items():
                 tensors[f"optimiser.{name}:{key}"] = value
-    # A copy each: safetensors wants contiguous tensors that share no memory.
-    tensors = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
-    about = {"step": step, "config": dataclasses.asdict(config), "versions": versions()}
-    if handed is not None:
-        about["handed"] = handed
-    sealed.write(path, tensors, about)
-    return Checkpoint(path, step, config, tensors, about["versions"], handed)
+    return tensors
 
 
 def load(path: Path, *, allow: Iterable[str] = ()) -> Checkpoint:
@@ -131,21 +137,26 @@ def load(path: Path, *, allow: Iterable[str] = ()) -> Checkpoint:
             fail("checkpoint", "a folder with checkpoints", f"{path} without any", error=CheckpointError)
         path = found[-1]
     tensors, about = sealed.read(path)
+    config = _config(path, about, allow)
 
-    try:
-        with only(allow):
-            config = build(config_class(about["config"]), about["config"])
-    except JiioError as error:
-        raise CheckpointError(f"checkpoint: the configuration in {path} cannot be used; {error}") from error
-    except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
-        raise sealed.foreign(path) from error
-
+    # Whoever changed the description may have put anything there.
     step, wrote, handed = about.get("step"), about.get("versions", {}), about.get("handed")
     if type(step) is not int or not 0 <= step <= config.steps:
         raise sealed.foreign(path)
     if not isinstance(wrote, dict) or not isinstance(handed, str | None):
         raise sealed.foreign(path)
     return Checkpoint(path, step, config, tensors, wrote, handed)
+
+
+def _config(path: Path, about: dict[str, Any], allow: Iterable[str]) -> RunConfig:
+    """The configuration in a description; what is no configuration at all is told from one that cannot be used."""
+    try:
+        with only(allow):
+            return build(config_class(about["config"]), about["config"])
+    except JiioError as error:
+        raise CheckpointError(f"checkpoint: the configuration in {path} cannot be used; {error}") from error
+    except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise sealed.foreign(path) from error
 
 
 def name_of(folder: Path, step: int) -> Path:

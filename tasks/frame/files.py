@@ -39,11 +39,13 @@ def check_output_folder(argument: str, folder: Path) -> Path:
     """A folder that exists and is writable, or that can be made; nothing is written to find out."""
     remedy = "Name a folder that you may write to."
     try:
+        # The nearest folder above that exists is where the others will be made.
         existing = folder
         while not existing.exists() and not existing.is_symlink():
             if existing == existing.parent:
                 break
             existing = existing.parent
+
         if not existing.is_dir():
             kind = "a file" if existing.exists() else "a link that leads nowhere"
             fail(argument, "a folder", f"{folder}, where {existing} is {kind}", remedy, InputError)
@@ -148,6 +150,8 @@ def read_image(argument: str, path: Path, *, channels: int, max_pixels: int = MA
     with decoding(argument, path), Image.open(path) as image:
         check_pixels(argument, path, image.width, image.height, max_pixels)
         image.load()
+
+        # Pictures of 16 bits keep them; cameras turn a picture by a mark beside it.
         image = ImageOps.exif_transpose(image)
         depth = 65535.0 if image.mode.startswith("I") else 255.0
         if depth == 255.0:

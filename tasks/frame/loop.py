@@ -28,7 +28,7 @@ from .files import check_output_folder
 from .interrupt import Interruption, TrainingInterrupted
 from .logs import AbstractLogger, JsonLinesLogger
 from .machine import check_device, cpu_threads, versions
-from .place import WEIGHTS, enter
+from .place import WEIGHTS, Place, enter
 from .task import AbstractTask, build_task, name_of
 
 
@@ -66,16 +66,24 @@ def train(
     with locked(folder, "output"):
         start = find_start(config, folder, resume, report, handed)
         place = enter(folder, task.PICTURES, begun=start is not None)
+        record = Record(config, folder, loggers, 0 if start is None else start.step, handed)
         with cpu_threads(config.threads), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            model, optimiser = begin(config, task, start, device)
-            place.clean(task.PICTURES)
-            record = Record(config, folder, loggers, 0 if start is None else start.step, handed)
-            last = go_on(record, task, model, optimiser, resume_hint) or start
+            return run(record, place, task, start, device, resume_hint)
 
-            # Pictures last: where weights are missing, the next run knows that no picture is its own.
-            files.save(folder / WEIGHTS, config.steps, config, model, handed=handed)
-            for name, picture in task.pictures(model.eval()).items():
-                place.write(name, picture)
+
+def run(
+    record: Record, place: Place, task: AbstractTask, start: Checkpoint | None, device: torch.device, resume_hint: str
+) -> Checkpoint:
+    """The training in a folder that is held and clear: what is left of it, its weights, its pictures."""
+    config = record.config
+    model, optimiser = begin(config, task, start, device)
+    place.clean(task.PICTURES)
+    last = go_on(record, task, model, optimiser, resume_hint) or start
+
+    # Pictures last: where weights are missing, the next run knows that no picture is its own.
+    files.save(record.folder / WEIGHTS, config.steps, config, model, handed=record.handed)
+    for name, picture in task.pictures(model.eval()).items():
+        place.write(name, picture)
     assert last is not None  # config.steps is at least 1
     return last
 
@@ -135,19 +143,17 @@ def find_start(
         return None
 
     start = files.load_newest(folder, report, allow=paths_of(config))
-    if start is None:
-        if (folder / WEIGHTS).exists():  # the end of a training whose checkpoints have gone: worth as much
-            came = f"{folder}, which has {WEIGHTS} alone"
-            fail("output", "a folder with checkpoints to resume from", came, "Train into another --output.")
-        report(f"{folder}: no checkpoint to resume from, so the training begins at step 0.")
-    else:
-        if start.handed != handed:
-            own = "that of the configuration"
-            expected = f"the task that {start.path} was trained with, {start.handed or own}"
-            fail("task", expected, handed or own, error=CheckpointError)
-        check_same(config, start, report)
+    if start is not None:
+        check_same(config, start, report, handed)
         report(f"{folder}: {start.step} of {config.steps} steps are done.")
-    return start
+        return start
+
+    # Weights alone are the end of a training whose checkpoints have gone, and worth as much.
+    if (folder / WEIGHTS).exists():
+        came = f"{folder}, which has {WEIGHTS} alone"
+        fail("output", "a folder with checkpoints to resume from", came, "Train into another --output.")
+    report(f"{folder}: no checkpoint to resume from, so the training begins at step 0.")
+    return None
 
 
 def begin_with(word: str, model: nn.Module, allow: Iterable[str] = ()) -> None:
@@ -210,6 +216,8 @@ def training_step(
     for group in optimiser.param_groups:
         group["lr"] = learning_rate(config.optimiser, step, config.steps)
     optimiser.zero_grad(set_to_none=True)
+
+    # Both are looked at before the weights move: the last checkpoint stays the last good state.
     loss, figures = task.loss(model, step)
     value = float(loss.detach())
     if not math.isfinite(value):
@@ -218,6 +226,7 @@ def training_step(
     norm = float(nn.utils.clip_grad_norm_(model.parameters(), config.optimiser.clip))
     if not math.isfinite(norm):
         raise TrainingError(f"step {step}: the norm of the gradient is {norm}. {ADVICE}")
+
     optimiser.step()
     told = {name: figure() if callable(figure) else figure for name, figure in figures.items()}
     return {"loss": value, "gradient_norm": norm, "rate": optimiser.param_groups[0]["lr"], **told}
@@ -239,8 +248,12 @@ def build_optimiser(model: nn.Module, config: OptimiserConfig) -> torch.optim.Op
     return torch.optim.AdamW(model.parameters(), lr=config.rate, weight_decay=config.weight_decay)
 
 
-def check_same(config: RunConfig, start: Checkpoint, report: Callable[[str], None]) -> None:
-    """A checkpoint can be continued under its own configuration only; other versions are allowed, and said."""
+def check_same(config: RunConfig, start: Checkpoint, report: Callable[[str], None], handed: str | None) -> None:
+    """A checkpoint can be continued by its own task and configuration only; other versions are allowed, and said."""
+    if start.handed != handed:
+        own = "that of the configuration"
+        expected = f"the task that {start.path} was trained with, {start.handed or own}"
+        fail("task", expected, handed or own, error=CheckpointError)
     difference = files.differing(config, start.config, FREE_ON_RESUME)
     if difference:
         remedy = "Restore the setting to continue, or train into another --output."

@@ -22,15 +22,15 @@ from .files import check_file, reason
 
 MAX_BYTES = 64 << 30
 KIND = "a checkpoint of jiio (safetensors)"
-# What a description may hold. Another key is damage: a bit flipped in the word `checksum` must not switch it off.
-KEYS = {"step", "config", "versions", "handed", "checksum"}
+# What a description may hold. Another key is damage: a bit flipped in the word `digest` must not switch it off.
+KEYS = {"step", "config", "versions", "handed", "digest"}
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
     """Write contiguous CPU tensors that share no memory, and a description that JSON can say."""
     from safetensors.torch import save as to_bytes
 
-    sealed = {**about, "checksum": checksum(tensors, _words(about))}
+    sealed = {**about, "digest": checksum(tensors, _words(about))}
     write_whole(path, to_bytes(dict(tensors), metadata={"jiio": json.dumps(sealed)}))
 
 
@@ -46,7 +46,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     tensors, text = _content(path)
     about = _description(path, text)
 
-    written = about.pop("checksum", None)
+    written = about.pop("digest", None)
     if written is not None and written != checksum(tensors, _words(about)):
         raise _damaged(path, "its checksum differs")
     return tensors, about

@@ -216,6 +216,7 @@ def mnist() -> None:
     data = Path("runs/weights.safetensors").read_bytes()
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     about = json.loads(header["__metadata__"]["jiio"])
+    del about["digest"]
     about["config"]["data"]["family"] = "mnist"
     tensors = {k: t.clone() for k, t in checkpoint.tensors.items()}
     tensors["model.head.linear.weight"] = torch.zeros(10, 8)

@@ -44,7 +44,7 @@ def described(path: Path, about: object) -> Path:
     """The file with another description, on trust: without the checksum that would give it away."""
     header, numbers = taken_apart(path)
     old = json.loads(header["__metadata__"]["jiio"])
-    old.pop("checksum", None)
+    old.pop("digest", None)
     new = about(old) if callable(about) else about
     header["__metadata__"]["jiio"] = new if isinstance(new, str) else json.dumps(new)
     put_together(path, header, numbers)
@@ -81,7 +81,7 @@ def test_files_from_before_there_were_checksums_still_open(tmp_path):
     path = saved(tmp_path / "a.safetensors")
     good = load(path)
     got = load(described(path, lambda about: about))
-    assert "checksum" not in taken_apart(path)[0]["__metadata__"]["jiio"]
+    assert "digest" not in taken_apart(path)[0]["__metadata__"]["jiio"]
     assert got.config == good.config and torch.equal(got.tensors["model.weight"], good.tensors["model.weight"])
 
 
@@ -135,7 +135,7 @@ DEEP = 100_000
         *(lambda old, key=key: {k: v for k, v in old.items() if k != key} for key in ("config", "step")),
         lambda old: {**old, "handed": 3},
         lambda old: {**old, "more": 1},
-        lambda old: {**old, "checksum": 1},
+        lambda old: {**old, "digest": 1},
         lambda old: {**old, "config": {**old["config"], "seed": {"a": [[[1]]]}}},
         lambda old: {
             **old,
@@ -235,8 +235,9 @@ def test_what_building_runs_into_is_a_sentence(tmp_path, error):
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda w: w.fill_(float("nan")), "6 of 6 NaN or infinite in 'weight'"),
-        (lambda w: w[0, 0].fill_(float("inf")), "1 of 6 NaN or infinite in 'weight'"),
+        (lambda w: w.fill_(float("nan")), "6 of 6 NaN, infinite or too large in 'weight'"),
+        (lambda w: w[0, 0].fill_(float("inf")), "1 of 6 NaN, infinite or too large in 'weight'"),
+        (lambda w: w[0, 0].fill_(-1e38), "1 of 6 NaN, infinite or too large in 'weight'"),
         (lambda w: w.to(torch.int64), "expected weights of float32, got 'weight' of int64"),
         (lambda w: w.to(torch.bool), "got 'weight' of bool"),
         (lambda w: w.to(torch.complex64), "got 'weight' of complex64"),

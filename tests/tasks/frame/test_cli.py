@@ -102,6 +102,7 @@ def metadata(path: str) -> str:
 
 def strange_config() -> None:
     about = json.loads(metadata("runs/weights.safetensors"))
+    del about["digest"]
     about["config"]["nonsense"] = 3
     save_file({"model.a": torch.zeros(1)}, "strange.safetensors", {"jiio": json.dumps(about)})
 
