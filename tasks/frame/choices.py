@@ -83,5 +83,6 @@ def paths_of(config: Any) -> list[str]:
         return [path for part in config for path in paths_of(part)]
     if dataclasses.is_dataclass(config):
         found += [path for f in dataclasses.fields(config) for path in paths_of(getattr(config, f.name))]
-    task = getattr(config, "task", None)
-    return [name for name in (*found, task) if isinstance(name, str) and is_path(name)]
+    # Two kinds of names stand in a configuration without options: what is trained, and where the images come from.
+    found += [getattr(config, key, None) for key in ("task", "family")]
+    return [name for name in (*found, *getattr(config, "families", ())) if isinstance(name, str) and is_path(name)]

@@ -121,8 +121,9 @@ Frame = tuple[float, float, float, float]  # left, top, width, height
 
 
 def heat(values: np.ndarray, label: str, *, limit: float, signed: bool = False, boxes: Sequence[Frame] = ()) -> bytes:
-    """A PNG of values (H, W) as colours with their scale beside: from 0 to ``limit``, or to both sides of 0. ``boxes``
-    are drawn over it.
+    """A PNG of values (H, W) as colours with their scale beside: from 0 to ``limit``, or to both sides of 0.
+
+    ``boxes`` are drawn over it.
     """
     pyplot = _pyplot()
     from matplotlib.patches import Rectangle

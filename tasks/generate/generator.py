@@ -25,8 +25,8 @@ MEMORY = 0.02  # weight of the newest batch in the running moments
 class LatentGenerator(LatentRestorer):
     """decoder, mean, prior: as in :class:`LatentRestorer`. encoder: images -> (B, 2 latent), or None.
 
-    moments: mean and second moment of the codes. errors: mean and second moment of the objective of an image, and
-    the mean squared error of a pixel. seen: number of batches behind them.
+    code_mean, code_square: mean and second moment of the codes. errors: mean and second moment of the objective of an
+    image, and the mean squared error of a pixel. seen: number of batches behind them.
     """
 
     code_mean: Tensor
@@ -53,9 +53,7 @@ class LatentGenerator(LatentRestorer):
 
     @torch.no_grad()
     def generate(self, x: Tensor, **settings) -> Tensor:
-        """The images (B, C, H, W) of codes (B, latent), clipped to [0, 1]; ``settings`` as in
-        :func:`jiio.equilibrium`.
-        """
+        """The images (B, C, H, W) of codes (B, latent), clipped to [0, 1]. settings: of :func:`jiio.equilibrium`."""
         settings = {"tolerance": jiio.Tolerance(1e-5, 1e-3), "on_failure": "ignore"} | settings
         return self.decode(self.decoder.solve(x, adjoint=jiio.Detached(), **settings).z).clamp(0.0, 1.0)
 

@@ -76,7 +76,7 @@ class GenerateConfig(RunConfig):
     Args:
         data: images
         model: the equilibrium decoder
-        inference: how codes are found, Joint, Nested or Variational
+        inference: how codes are found, the joint solve or one of the others of docs/generate.md
         sampling: the density of codes
     """
 
@@ -138,6 +138,10 @@ class Generate(AbstractTask):
         self.images = load_images(config.data, data_root=data_root)
         if len(self.images.train) < 2:
             fail("data", "at least two training images", f"{len(self.images.train)}", error=InputError)
+
+    @classmethod
+    def trained(cls, checkpoint: Checkpoint) -> nn.Module:
+        return load_generator(checkpoint, "CHECKPOINT")
 
     def model(self) -> nn.Module:
         return build_generator(self.config, self.images.train.mean(0))

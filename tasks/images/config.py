@@ -45,8 +45,7 @@ class DataConfig:
     """Images.
 
     Args:
-        family: faces, patches (of photographs), glyphs, all three offline; celeba, mnist, cifar10, omniglot;
-            folder:PATH, or a family of one's own, package.module:Name
+        family: such as faces (offline) or mnist, see docs/tasks.md; folder:PATH; or one's own, package.module:Name
         size: height and width in pixels after resizing
         channels: 1 (grey) or 3 (colour)
         batch_size: images per training step

@@ -1,7 +1,7 @@
 """Linear maps ``y = A x + sigma n`` with exact adjoints: what every map offers, and the two simplest.
 
-A map acts on images (B, C, H, W) and knows its adjoint, ``<A x, y> = <x, A* y>`` for all x and y. Where it acts
-locally it can be restricted to a window of the image, so that large pictures are restored in overlapping tiles.
+A map acts on images (B, C, H, W) and knows its adjoint, ``<A x, y> = <x, A* y>`` for all x and y. Where it acts locally
+it can be restricted to a window of the image, so that large pictures are restored in overlapping tiles.
 """
 
 from __future__ import annotations

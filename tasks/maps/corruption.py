@@ -1,8 +1,8 @@
 """What a configuration names: families of corruptions, each of which draws a linear map for images of a given size.
 
-The random part of a map is a pure function of the generator that it is given. The maps themselves are in
-:mod:`.base`, :mod:`.convolution` and :mod:`.compressed`. In all of them ``sigma`` is the standard
-deviation of the noise on the image range [0, 1].
+The random part of a map is a pure function of the generator that it is given. The maps themselves are in :mod:`.base`,
+:mod:`.convolution` and :mod:`.compressed`. In all of them ``sigma`` is the standard deviation of the noise on the image
+range [0, 1].
 """
 
 from __future__ import annotations

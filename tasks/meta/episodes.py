@@ -32,8 +32,8 @@ class EpisodeConfig:
     """Episodes.
 
     Args:
-        family: glyphs (offline), omniglot, mnist, cifar10, folder:PATH with a folder inside for each class, or a
-            labelled family of one's own, package.module:Name
+        family: with labels, such as glyphs (offline) or omniglot, see docs/meta.md; folder:PATH with a folder for each
+            class; or package.module:Name of one's own
         size: height and width in pixels after resizing
         channels: 1 (grey) or 3 (colour)
         ways: classes in a training episode

@@ -10,9 +10,9 @@ their prototypes c_k, the mean features of the support images (Snell, Swersky, Z
     sum_i cross-entropy(-scale |z_i - c|^2, label_i) + prior |x|^2
 
 over x, where for K > 1 an image does not count towards its own prototype; all support images of a task make one state.
-The outer loss is the cross-entropy of the query images, through x*, through the prototypes, and through the
-equilibria of the queries. With ``Joint`` adaptation its gradient is exact (KKT adjoint). After JIIO's Omniglot
-experiment (Gurumurthy et al. 2021), with a metric head in place of its linear one.
+The outer loss is the cross-entropy of the query images, through x*, through the prototypes, and through the equilibria
+of the queries. With ``Joint`` adaptation its gradient is exact (KKT adjoint). After JIIO's Omniglot experiment
+(Gurumurthy et al. 2021), with a metric head in place of its linear one.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ import jiio
 from jiio.checks import fail
 from jiio.outputs.seeds import generator
 from jiio.tasks.frame import drawings
+from jiio.tasks.frame.checkpoint import Checkpoint
 from jiio.tasks.frame.choices import Choice
 from jiio.tasks.frame.config import RunConfig, whole
 from jiio.tasks.frame.task import AbstractTask
@@ -75,7 +76,7 @@ class MetaConfig(RunConfig):
     Args:
         data: episodes
         model: the network that adapts
-        adaptation: Joint, Nested or FirstOrder
+        adaptation: how a learner adapts, the joint solve or one of the others of docs/meta.md
         test: how the learner is measured
     """
 
@@ -93,6 +94,11 @@ class MetaConfig(RunConfig):
         self.adaptation.make("adaptation", "adaptation")
 
 
+def learner(config: MetaConfig) -> FewShotLearner:
+    """A freshly initialised learner for the images of a configuration."""
+    return FewShotLearner(config.model, channels=config.data.channels, size=config.data.size)
+
+
 class Meta(AbstractTask):
     """The task ``meta`` of a training configuration."""
 
@@ -106,8 +112,14 @@ class Meta(AbstractTask):
         for ways, shots in zip(config.test.ways, config.test.shots, strict=True):
             self.test.check(ways, shots + config.test.queries, "test")
 
+    @classmethod
+    def trained(cls, checkpoint: Checkpoint) -> nn.Module:
+        model = learner(checkpoint.config)
+        checkpoint.restore_model(model)
+        return model.eval().requires_grad_(False)
+
     def model(self) -> nn.Module:
-        return FewShotLearner(self.config.model, channels=self.config.data.channels, size=self.config.data.size)
+        return learner(self.config)
 
     def outer(self, model: FewShotLearner, batch: Episodes) -> tuple[Tensor, dict[str, float]]:
         """Mean cross-entropy of the queries after adaptation."""

@@ -138,7 +138,7 @@ class AmortisedStart(nn.Module, AbstractStart):
 
         # All blocks are computed; which are said is a matter of ``propose``.
         x, z, mu = self(observation)
-        states = [self.state("z", z, z0), self.state("mu", mu, z0)]
+        states = [self.unpacked("z", z, z0), self.unpacked("mu", mu, z0)]
         given = BLOCKS[self.propose]
         return Start(
             Spec.of(x0).unpack(self.natural("x", x)),
@@ -147,8 +147,8 @@ class AmortisedStart(nn.Module, AbstractStart):
             (self.scaling[0], self.scaling[1]),
         )
 
-    def state(self, block: str, scaled: Tensor, like: Tree) -> Tree:
-        """(B * M, m) as a tree like the state."""
+    def unpacked(self, block: str, scaled: Tensor, like: Tree) -> Tree:
+        """A block (B * M, m) of the state's shape as a tree like the state."""
         sets = self.sizes.sets
         tree = Spec.of(elements(like, sets)).unpack(self.natural(block, scaled))
         return map_tree(lambda leaf: leaf.unflatten(0, (len(leaves(like)[0]), -1)), tree) if sets else tree
@@ -160,8 +160,9 @@ class AmortisedStart(nn.Module, AbstractStart):
 
 
 def support_observation(features: Tensor, ways: int) -> Tensor:
-    """(B, M, 2 F) what an amortised start sees of a support set with features (B, M, F), class by class: each image's
-    own features and the mean of its class.
+    """(B, M, 2 F) what an amortised start sees of a support set with features (B, M, F), class by class.
+
+    Each image's own features and the mean of its class.
     """
     kinds = features.unflatten(1, (ways, -1))
     return torch.cat([kinds, kinds.mean(2, keepdim=True).expand_as(kinds)], 3).flatten(1, 2)

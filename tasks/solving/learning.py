@@ -185,10 +185,10 @@ def train_on_objective(
     steps: int = 200,
     rate: float = 3e-4,
 ) -> AmortisedStart:
-    """A copy of the start, trained further on the objective after a few joint steps, differentiated through all of
-    them. cases: number of the step -> case.
+    """A copy of the start, trained further on the objective after a few joint steps, through all of which it goes.
 
-    Each sample counts relative to its objective, so that hard ones do not drown the others.
+    cases: number of the step -> what is solved. Each sample counts relative to its objective, so that hard ones do not
+    drown the others.
     """
     start = copy.deepcopy(start).requires_grad_(True).train()
     optimiser = torch.optim.Adam(start.parameters(), rate)

@@ -17,8 +17,8 @@ BLOCKS = ("z", "mu", "x")
 class Visit:
     """An input that the run passed through, and what it had cost by then.
 
-    cell, vjp: calls of the batch. own: (B,) the calls (evaluations plus VJPs) during which this sample itself was
-    still being solved. x: tree (B, ...).
+    cell, vjp: calls of the batch. own: (B,) the calls (evaluations plus VJPs) during which this sample itself was still
+    being solved. x: tree (B, ...).
     """
 
     cell: int

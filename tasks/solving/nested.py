@@ -116,8 +116,9 @@ class _Place:
 
 @dataclass(eq=False)
 class _Best:
-    """The best input so far of every sample, packed x and z. lowest: (B,) the least objective, which value may exceed
-    by the tolerance.
+    """The best input so far of every sample, packed x and z.
+
+    value: (B,) its objective. lowest: (B,) the least of all, which value may exceed by the tolerance.
     """
 
     x: Tensor

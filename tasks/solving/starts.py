@@ -1,9 +1,9 @@
 """Where a joint solve begins: at the plain start, or at a proposal, which is checked against the plain start.
 
 A proposal is an input, and with it a state, a multiplier and the scales of the problem, from wherever (a network,
-:mod:`.amortised`; the answer of a similar problem). The solve that follows is the same and ends at the same
-accuracy; a good proposal saves it steps. One that is worse than the plain start, in its objective or in how far it is
-from an equilibrium, is dropped, sample by sample.
+:mod:`.amortised`; the answer of a similar problem). The solve that follows is the same and ends at the same accuracy; a
+good proposal saves it steps. One that is worse than the plain start, in its objective or in how far it is from an
+equilibrium, is dropped, sample by sample.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from jiio.problem import initial_state
 class Start:
     """Where a solve begins.
 
-    scaling: of :func:`jiio.solve`; None where the solve measures it, which it cannot near an answer. calls:
-    evaluations plus VJPs of the batch that were spent to find the start. kept: (B,) whether the proposal was kept; None
-    where there was none.
+    scaling: of :func:`jiio.solve`; None where the solve measures it, which it cannot near an answer. calls: evaluations
+    plus VJPs of the batch that were spent to find the start. kept: (B,) whether the proposal was kept; None where there
+    was none.
     """
 
     x: Tree

@@ -32,9 +32,9 @@ class Inverted:
     """Codes for a batch of images y, and how far they can be trusted.
 
     x: (B, latent). image: (B, ...), what the generator G makes of them. objective: (B,), |G(x) - y|^2, plus the prior
-    where the generator has one. residual: (B,), |G(x) - y| / |y|. succeeded: (B,), the residual is within reach and
-    the method found nothing wrong. evaluations, gradients: passes of the batch through the generator and back; of one
-    of its layers its share of the multiplications.
+    where the generator has one. residual: (B,), |G(x) - y| / |y|. succeeded: (B,), the residual is within reach and the
+    method found nothing wrong. evaluations, gradients: passes of the batch through the generator and back; of one of
+    its layers its share of the multiplications.
     """
 
     x: Tensor
@@ -59,8 +59,8 @@ class AbstractInversion(ABC):
     def find(self, generator: nn.Module, images: Tensor) -> Inverted:
         """For images (B, ...) of the generator's shape. The generator keeps its weights and gets no gradients.
 
-        Errors: ArgumentError, ArgumentTypeError where the method cannot invert this generator, or the images are not
-        of its kind.
+        Errors: ArgumentError, ArgumentTypeError where the method cannot invert this generator, or the images are not of
+        its kind.
         """
 
 
@@ -68,8 +68,8 @@ class AbstractInversion(ABC):
 class AdamDescent(AbstractInversion):
     """Adam on |G(x) - y|^2 + prior |x|^2 (Kingma, Ba 2015), its rate falling to zero along half a cosine.
 
-    rate: in units of the code. starts: standard normal codes to start from; the best end is kept. start: a method
-    whose codes replace the first of them.
+    rate: in units of the code. starts: standard normal codes to start from; the best end is kept. start: a method whose
+    codes replace the first of them.
     """
 
     rate: float = 0.1

@@ -111,8 +111,9 @@ def undone(activation: nn.Module, t: Tensor, support: float) -> tuple[Tensor, Te
 
 
 def spectrum(layer: Layer, like: Tensor) -> tuple[Tensor, int]:
-    """|s A|^2 of a layer for slopes s up to one, from above (the power method's estimate and 10 %), and the passes that
-    this took.
+    """|s A|^2 of a layer for slopes s up to one, from above, and the passes that this took.
+
+    By the power method from a fixed random input, and 10 % on top of its estimate.
     """
     v = torch.randn(1, *layer.shape, generator=source_of(0, "norm"), dtype=torch.float64).to(like)
     origin = layer.affine(torch.zeros_like(v))

@@ -68,9 +68,9 @@ class LayerInverted(Inverted):
 class LayerWise(AbstractInversion):
     """Computes in double precision, whatever that of the generator.
 
-    support: a ReLU's outputs below so many times their RMS count as zeros (default: three times ``within``).
-    sparsity: lambda, relative to the smallest one that makes everything zero, at the start; it fades to 1e-4 of that.
-    0 for none. max_steps, rtol: of each convex problem, the latter the relative change of its input in a step.
+    support: a ReLU's outputs below so many times their RMS count as zeros (default: three times ``within``). sparsity:
+    lambda, relative to the smallest one that makes everything zero, at the start; it fades to 1e-4 of that; 0 for none.
+    max_steps, rtol: of each convex problem, the latter the relative change of its input in a step.
     """
 
     support: float | None = None
@@ -171,8 +171,9 @@ class Pursuit:
             return torch.autograd.grad(0.5 * error.square().sum(), v)[0]
 
     def solve(self, v: Tensor, sparsity: float, max_steps: int, rtol: float) -> End:
-        """Accelerated proximal gradient (Beck, Teboulle 2009), begun anew for a sample whose momentum points uphill
-        (O'Donoghue, Candes 2015).
+        """Accelerated proximal gradient (Beck, Teboulle 2009) from v (B, ...).
+
+        Begun anew for a sample whose momentum points uphill (O'Donoghue, Candes 2015).
         """
         low, high = RANGES.get(type(self.below), (-math.inf, math.inf))
         pull = -self.gradient(torch.zeros_like(v)) if sparsity > 0 else torch.zeros_like(v)

@@ -334,6 +334,8 @@ def test_a_resumed_training_is_the_same_bit_for_bit(tmp_path):
     a, b = load(tmp_path / "a" / "weights.safetensors"), load(tmp_path / "b" / "weights.safetensors")
     assert a.step == b.step == 4 and all(torch.equal(t, b.tensors[name]) for name, t in a.tensors.items())
     model = load_generator(a)  # the moments of the codes come with the weights
+    trained = Generate.trained(a).state_dict()
+    assert all(torch.equal(trained[name], value) for name, value in model.state_dict().items())
     assert float(model.seen) == 4 and not torch.equal(model.code_mean, torch.zeros(4))
 
 

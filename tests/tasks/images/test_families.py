@@ -10,9 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
+from jiio import tasks
 from jiio.checks import JiioError
-from jiio.tasks.frame.load import ConfigError
+from jiio.tasks.frame.checkpoint import load
+from jiio.tasks.frame.load import ConfigError, build
 from jiio.tasks.frame.registry import TABLE, fetch
+from jiio.tasks.generate.task import GenerateConfig
 from jiio.tasks.images.config import DataConfig, check_source
 from jiio.tasks.images.families import find_family, load_images
 from jiio.tasks.images.galleries import AbstractGallery, load_pictures
@@ -100,6 +103,21 @@ def test_a_family_of_ones_own(by: str, own: str, monkeypatch: pytest.MonkeyPatch
     assert images.train[:, 0, 0, 0].tolist() == pytest.approx([i / 12 for i in range(5)])
     train, test = load_classes(EpisodeConfig(name, size=8, test_share=0.1))  # six classes; half of them kept at least
     assert len(train.members) == len(test.members) == 3
+
+
+def test_a_training_on_a_family_of_ones_own_resumes_and_a_stranger_is_asked(own: str, tmp_path: Path) -> None:
+    """A resume names the family itself; who merely opens the checkpoint has named nothing, and nothing is imported."""
+    cell = {"name": "Dense", "options": {"features": 6}}
+    values = {"task": "generate", "output": str(tmp_path / "run"), "steps": 2, "checkpoint_every": 1}
+    values |= {"data": {"family": f"{own}:Stripes", "size": 8, "batch_size": 2}, "model": {"cell": cell, "latent": 2}}
+    tasks.train(build(GenerateConfig, values))
+    for name in ("weights", "step-00000002"):
+        (tmp_path / "run" / f"{name}.safetensors").unlink()
+    assert load(tmp_path / "run", allow=[own]).step == 1
+    assert tasks.train(build(GenerateConfig, values), resume=True).step == 2
+    assert load(tmp_path / "run", allow=[own]).config.data.family == f"{own}:Stripes"
+    with pytest.raises(JiioError, match=rf"{own}:Stripes.*--allow"):
+        load(tmp_path / "run")
 
 
 def test_a_gallery_of_ones_own(own: str) -> None:

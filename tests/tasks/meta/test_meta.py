@@ -275,6 +275,7 @@ def test_the_command_trains_shows_and_measures(tmp_path, monkeypatch, capsys):
     assert {p.name for p in Path("run").iterdir()} >= {"episode.png", "weights.safetensors", "log.jsonl"}
     Image.open("run/episode.png").verify()
     capsys.readouterr()
+    assert isinstance(Meta.trained(load(Path("run"))), FewShotLearner)
     assert main(["evaluate", "run", "--json", "f.json"]) == 0
     table = capsys.readouterr().err
     for word in ("3-way 1-shot", "4-way 2-shot", "Joint", "not adapted", "nearest image"):
