@@ -115,7 +115,8 @@ def test_a_training_on_a_family_of_ones_own_resumes_and_a_stranger_is_asked(own:
         (tmp_path / "run" / f"{name}.safetensors").unlink()
     assert load(tmp_path / "run", allow=[own]).step == 1
     assert tasks.train(build(GenerateConfig, values), resume=True).step == 2
-    assert load(tmp_path / "run", allow=[own]).config.data.family == f"{own}:Stripes"
+    config = load(tmp_path / "run", allow=[own]).config
+    assert isinstance(config, GenerateConfig) and config.data.family == f"{own}:Stripes"
     with pytest.raises(JiioError, match=rf"{own}:Stripes.*--allow"):
         load(tmp_path / "run")
 
