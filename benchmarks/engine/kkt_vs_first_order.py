@@ -33,7 +33,7 @@ from jiio.tasks.frame.load import build, merge, read_yaml
 from jiio.tasks.frame.shipped import shipped
 from jiio.tasks.images.metrics import psnr
 from jiio.tasks.maps.corruption import Inpaint
-from jiio.tasks.restore.compare.baselines import Case
+from jiio.tasks.restore.compare.baselines import Trial
 from jiio.tasks.restore.latent import Restore, RestoreConfig
 from jiio.tasks.solving.latent import LatentRestorer
 
@@ -109,7 +109,7 @@ def one_seed(name: str, seed: int, steps: int, root: Path | None) -> list[Row]:
 
     # What needs no training, on the same holes.
     clean, operator = task.images.test, holes(task)
-    restorers = task.classical(Case(clean, operator, operator.A(clean)))
+    restorers = task.classical(Trial(clean, operator, operator.A(clean)))
     rows: list[Row] = [
         {"method": key, **hole(image, clean, operator)} for key, image in restorers.items() if key != "start"
     ]

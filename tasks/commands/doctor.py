@@ -1,6 +1,6 @@
 """``jiio doctor``: what is installed, what this machine has, and whether its arithmetic can be trusted.
 
-Each reading is a :class:`Reading`; the command fails where one of them is not well.
+Each finding is a :class:`VitalSign`; the command fails where one of them is not well.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LIMIT = 1e-6  # relative error of a gradient in float64
 
 
 @dataclass(frozen=True)
-class Reading:
+class VitalSign:
     """One line of the report."""
 
     topic: str
@@ -39,29 +39,29 @@ class Reading:
     well: bool = True
 
 
-def examine() -> Iterator[Reading]:
+def examine() -> Iterator[VitalSign]:
     """Every finding, in the order in which it is read."""
-    yield Reading("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+    yield VitalSign("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     for name in PACKAGES:
-        yield Reading("package", f"{name} {package_version(name)}")
-    yield Reading("cpu", f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads")
+        yield VitalSign("package", f"{name} {package_version(name)}")
+    yield VitalSign("cpu", f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads")
     yield from devices()
     for extra, modules in EXTRAS.items():
-        yield Reading("extra", f"{extra}: {extra_state(modules)}")
+        yield VitalSign("extra", f"{extra}: {extra_state(modules)}")
     yield compare("implicit gradient", equilibrium_loss)
     yield compare("exact joint gradient", joint_loss)
     yield batched_lu()
 
 
-def devices() -> Iterator[Reading]:
+def devices() -> Iterator[VitalSign]:
     """The accelerators that torch sees."""
     for i in range(torch.cuda.device_count()):
         about = torch.cuda.get_device_properties(i)
-        yield Reading("device", f"cuda:{i} {about.name}, {about.total_memory / 2**30:.0f} GiB")
+        yield VitalSign("device", f"cuda:{i} {about.name}, {about.total_memory / 2**30:.0f} GiB")
     if torch.backends.mps.is_available():
-        yield Reading("device", "mps")
+        yield VitalSign("device", "mps")
     if torch.cuda.device_count() == 0 and not torch.backends.mps.is_available():
-        yield Reading("device", "cpu only")
+        yield VitalSign("device", "cpu only")
 
 
 def extra_state(modules: tuple[str, ...]) -> str:
@@ -111,7 +111,7 @@ def joint_loss(w: Tensor) -> Tensor:
     return (solution.z - y.flip(0)).square().sum()
 
 
-def compare(topic: str, loss: Callable[[Tensor], Tensor], step: float = 1e-4) -> Reading:
+def compare(topic: str, loss: Callable[[Tensor], Tensor], step: float = 1e-4) -> VitalSign:
     """The gradient of ``loss`` along one direction of W against central differences."""
     w = _weights()[0]
     random = torch.Generator().manual_seed(8)
@@ -122,13 +122,15 @@ def compare(topic: str, loss: Callable[[Tensor], Tensor], step: float = 1e-4) ->
         with torch.no_grad():
             measured = float(loss(w + step * direction) - loss(w - step * direction)) / (2 * step)
     except RuntimeError as error:
-        return Reading(topic, f"raised {' '.join(str(error).split())}", False)
+        return VitalSign(topic, f"raised {' '.join(str(error).split())}", False)
     told = float((gradient * direction).sum())
     error = abs(told - measured) / max(abs(measured), 1e-12)
-    return Reading(topic, f"{told:.8f}, finite differences {measured:.8f}, relative error {error:.1e}", error <= LIMIT)
+    return VitalSign(
+        topic, f"{told:.8f}, finite differences {measured:.8f}, relative error {error:.1e}", error <= LIMIT
+    )
 
 
-def batched_lu() -> Reading:
+def batched_lu() -> VitalSign:
     """Batched LU on the CPU goes wrong from size 150 up under several threads (pytorch issue 142815).
 
     The engine stays below 128; this checks that small systems are right on this machine.
@@ -141,9 +143,9 @@ def batched_lu() -> Reading:
         try:
             x = torch.linalg.solve(a, b)
         except RuntimeError as error:
-            return Reading("batched LU", f"raised at size {n}: {' '.join(str(error).split())}", False)
+            return VitalSign("batched LU", f"raised at size {n}: {' '.join(str(error).split())}", False)
         worst = max(worst, float((a @ x - b).abs().max()))
-    return Reading("batched LU", f"largest residual {worst:.1e} up to size 128", worst < 1e-9)
+    return VitalSign("batched LU", f"largest residual {worst:.1e} up to size 128", worst < 1e-9)
 
 
 def main() -> int:

@@ -36,7 +36,7 @@ from jiio.tasks.maps.corruption import Inpaint, LinearMap
 from jiio.tasks.solving.latent import DecoderConfig, LatentRestorer
 from jiio.tasks.solving.settings import JointConfig
 
-from .compare.baselines import Case, best, serving
+from .compare.baselines import Trial, best, serving
 
 Row = dict[str, str | float]
 
@@ -134,7 +134,7 @@ class Restore(AbstractTask):
             ]
             return [*rows, self.joint(model, case)]
 
-    def joint(self, model: LatentRestorer, case: Case) -> Row:
+    def joint(self, model: LatentRestorer, case: Trial) -> Row:
         """Our row, with what the solve took."""
         begin = time.perf_counter()
         settings = self.settings | {"adjoint": jiio.Detached(), "max_steps": max(200, self.config.joint.max_steps)}
@@ -156,12 +156,12 @@ class Restore(AbstractTask):
         mean = torch.zeros(data.channels, data.size, data.size)
         return checkpoint.network(lambda: build_restorer(config, mean)).eval()
 
-    def case(self, clean: Tensor, purpose: str) -> Case:
+    def case(self, clean: Tensor, purpose: str) -> Trial:
         """Images with their corruption."""
         operator = self.draw(len(clean), purpose, 0)
-        return Case(clean, operator, operator.measure(clean, generator(self.config.seed, "noise", purpose, 0)))
+        return Trial(clean, operator, operator.measure(clean, generator(self.config.seed, "noise", purpose, 0)))
 
-    def classical(self, case: Case) -> dict[str, Tensor]:
+    def classical(self, case: Trial) -> dict[str, Tensor]:
         """The baselines by name, tuned on training images."""
         start = case.operator.start(case.y)
         named = {"start": start}

@@ -25,7 +25,7 @@ Settings = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Case:
+class Trial:
     """A clean image (B, C, H, W), the map, and what was measured."""
 
     clean: Tensor
@@ -33,7 +33,7 @@ class Case:
     y: Tensor
 
     @classmethod
-    def draw(cls, clean: Tensor, corruption: AbstractCorruption, seed: int, *purpose: str) -> Case:
+    def draw(cls, clean: Tensor, corruption: AbstractCorruption, seed: int, *purpose: str) -> Trial:
         """A pure function of (seed, purpose): map and noise have generators of their own."""
         batch, _, height, width = clean.shape
         operator = corruption.draw(batch, height, width, generator=generator(seed, "map", *purpose))
@@ -66,7 +66,7 @@ class Baseline:
         return [dict(zip(self.grid, values, strict=True)) for values in itertools.product(*self.grid.values())]
 
 
-def best(baseline: Baseline, cases: Sequence[Case]) -> Settings:
+def best(baseline: Baseline, cases: Sequence[Trial]) -> Settings:
     """The settings with the highest PSNR, in the mean over the cases; the first where some are equal."""
     choices = baseline.choices()
     if len(choices) == 1:
@@ -81,7 +81,7 @@ def best(baseline: Baseline, cases: Sequence[Case]) -> Settings:
 
 def tune(baseline: Baseline, images: Iterable[Tensor], corruption: AbstractCorruption, *, seed: int = 0) -> Settings:
     """The best settings on images (1, C, H, W) or (B, C, H, W), each corrupted once by a draw of its own."""
-    cases = [Case.draw(image, corruption, seed, "tune", str(i)) for i, image in enumerate(images)]
+    cases = [Trial.draw(image, corruption, seed, "tune", str(i)) for i, image in enumerate(images)]
     return best(baseline, cases)
 
 

@@ -19,7 +19,7 @@ from jiio.tasks.images.metrics import psnr, ssim
 from jiio.tasks.maps.corruption import AbstractCorruption
 
 from ..base import AbstractRestorer
-from .baselines import BASELINES, Baseline, Case, Settings, serving, tune
+from .baselines import BASELINES, Baseline, Settings, Trial, serving, tune
 
 Row = dict[str, Any]
 DEFINITIONS = {
@@ -93,10 +93,10 @@ def benchmark(
     if not pictures:
         fail("pictures", "at least one picture", "none")
     benchmark = done or Benchmark()
-    methods: dict[str, Callable[[Case], Row]] = {"start": of_start}
+    methods: dict[str, Callable[[Trial], Row]] = {"start": of_start}
 
     # Which baselines serve does not depend on the picture; their settings are found once, on other pictures.
-    some = Case.draw(next(iter(pictures.values())), corruption, seed, "which baselines")
+    some = Trial.draw(next(iter(pictures.values())), corruption, seed, "which baselines")
     for baseline in serving(some.operator, baselines):
         if baseline.name not in benchmark.tuned:
             benchmark.tuned[baseline.name] = tuned(baseline, tuning, corruption, seed, report)
@@ -108,7 +108,7 @@ def benchmark(
         missing = {label: method for label, method in methods.items() if not benchmark.has(label, name)}
         if not missing:
             continue
-        rows = measured(missing, name, Case.draw(clean, corruption, seed, name))
+        rows = measured(missing, name, Trial.draw(clean, corruption, seed, name))
         benchmark.rows += rows
         shown = [f"{row['method']} {row['PSNR']:.2f} dB" for row in rows if row["method"] in restorers]
         report(f"{number} of {len(pictures)}: {', '.join([name, *shown])}")
@@ -116,7 +116,7 @@ def benchmark(
     return benchmark
 
 
-def measured(methods: Mapping[str, Callable[[Case], Row]], name: str, case: Case) -> list[Row]:
+def measured(methods: Mapping[str, Callable[[Trial], Row]], name: str, case: Trial) -> list[Row]:
     """The rows of one picture. Errors: JiioError; the sentence names method and picture."""
     rows = []
     for label, method in methods.items():
@@ -144,7 +144,7 @@ def tuned(
     return settings
 
 
-def figures(case: Case, restore: Callable[[Tensor], Tensor]) -> Row:
+def figures(case: Trial, restore: Callable[[Tensor], Tensor]) -> Row:
     """PSNR, SSIM and seconds of one method on one picture."""
     begin = time.perf_counter()
     with torch.no_grad():
@@ -155,20 +155,20 @@ def figures(case: Case, restore: Callable[[Tensor], Tensor]) -> Row:
     return {"PSNR": float(psnr(image, case.clean)), "SSIM": similar, "seconds": seconds}
 
 
-def of_start(case: Case) -> Row:
+def of_start(case: Trial) -> Row:
     """The image that a restoration starts from: the measurement, its holes filled, enlarged where it is coarser."""
     return figures(case, case.operator.start)
 
 
-def of_baseline(baseline: Baseline, settings: Settings) -> Callable[[Case], Row]:
+def of_baseline(baseline: Baseline, settings: Settings) -> Callable[[Trial], Row]:
     """A baseline under its tuned settings."""
     return lambda case: figures(case, lambda y: baseline(y, case.operator, settings))
 
 
-def of_restorer(restorer: AbstractRestorer, device: str, settings: Mapping[str, Any]) -> Callable[[Case], Row]:
+def of_restorer(restorer: AbstractRestorer, device: str, settings: Mapping[str, Any]) -> Callable[[Trial], Row]:
     """A restorer, with the account of its solve."""
 
-    def measure(case: Case) -> Row:
+    def measure(case: Trial) -> Row:
         accounts = []
 
         def restore(y: Tensor) -> Tensor:

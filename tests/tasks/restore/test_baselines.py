@@ -23,7 +23,7 @@ from jiio.tasks.maps.corruption import (
 )
 from jiio.tasks.maps.kernels import motion_kernel
 from jiio.tasks.restore.compare import classical
-from jiio.tasks.restore.compare.baselines import BASELINES, Baseline, Case, best, serving, tune
+from jiio.tasks.restore.compare.baselines import BASELINES, Baseline, Trial, best, serving, tune
 
 CORRUPTIONS = [
     GaussianNoise(0.1),
@@ -55,11 +55,11 @@ def scene(channels: int, height: int = 48, width: int = 40) -> torch.Tensor:
     return torch.stack([image * (1 - 0.2 * c) + 0.1 * c for c in range(channels)])[None]
 
 
-def case(corruption, channels=1, seed=0) -> Case:
-    return Case.draw(scene(channels), corruption, seed, "test")
+def case(corruption, channels=1, seed=0) -> Trial:
+    return Trial.draw(scene(channels), corruption, seed, "test")
 
 
-def quality(case: Case, image: torch.Tensor) -> float:
+def quality(case: Trial, image: torch.Tensor) -> float:
     return float(psnr(case.finished(image), case.clean))
 
 
@@ -207,7 +207,7 @@ def test_tuning_finds_the_best_of_the_grid():
     toy = Baseline("toy", lambda operator: True, shrink, {"factor": (0.5, 1.0, 2.0), "offset": (0.0, -0.1)})
     assert len(toy.choices()) == 6
     clean = scene(1)
-    cases = [Case(clean, Denoise(0.0), 2 * clean), Case(clean, Denoise(0.0), 2 * clean + 0.001)]
+    cases = [Trial(clean, Denoise(0.0), 2 * clean), Trial(clean, Denoise(0.0), 2 * clean + 0.001)]
     assert best(toy, cases) == {"factor": 0.5, "offset": 0.0}
     assert tune(toy, [clean], GaussianNoise(0.01)) == {"factor": 1.0, "offset": 0.0}
 
@@ -253,7 +253,7 @@ def test_the_grids_reach_far_enough():
         (GaussianBlur(width=1.6, sigma=0.01), "Wiener", "balance"),
         (GaussianBlur(width=1.6, sigma=0.01), "total variation", "weight"),
     ):
-        one = Case.draw(clean, corruption, 0, "test")
+        one = Trial.draw(clean, corruption, 0, "test")
         baseline = next(b for b in serving(one.operator) if b.name == f"{name} (scikit-image)")
         values = list(baseline.grid[key])
         chosen = best(baseline, [one])[key]
