@@ -64,7 +64,7 @@ class SolveConfig:
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadSegment:
     """What a depth makes of one segment of text.
 
     state: (B, T, width). memory: for the next segment. penalty: scalar, or None. figures: for the log.
@@ -84,9 +84,9 @@ class AbstractDepth(ABC):
     def build(self, config: TransformerConfig, solve: SolveConfig) -> AbstractSequenceModel:
         """A fresh model."""
 
-    def read(self, model: AbstractSequenceModel, x: Tensor, memory: Memory | None, *, penalty: bool) -> Reading:
+    def read(self, model: AbstractSequenceModel, x: Tensor, memory: Memory | None, *, penalty: bool) -> ReadSegment:
         """The states of embeddings (B, T, width). penalty: whether the Jacobian penalty is wanted."""
-        return Reading(*model.states(x, memory))
+        return ReadSegment(*model.states(x, memory))
 
 
 @dataclass(frozen=True)
@@ -96,14 +96,14 @@ class Equilibrium(AbstractDepth):
     def build(self, config: TransformerConfig, solve: SolveConfig) -> AbstractSequenceModel:
         return TransformerModel(config, **solve.solve_settings().arguments())
 
-    def read(self, model: AbstractSequenceModel, x: Tensor, memory: Memory | None, *, penalty: bool) -> Reading:
+    def read(self, model: AbstractSequenceModel, x: Tensor, memory: Memory | None, *, penalty: bool) -> ReadSegment:
         assert isinstance(model, TransformerModel)
         found = model.solved(x, memory)
         figures = {
             "evaluations": float(found.solution.evaluations.cell),
             "converged": float(found.solution.converged.float().mean()),
         }
-        return Reading(found.state, found.memory, found.penalty().mean() if penalty else None, figures)
+        return ReadSegment(found.state, found.memory, found.penalty().mean() if penalty else None, figures)
 
 
 @dataclass(frozen=True)
@@ -128,13 +128,13 @@ class WeightTied(AbstractDepth):
     def build(self, config: TransformerConfig, solve: SolveConfig) -> AbstractSequenceModel:
         return TransformerModel(config, **solve.solve_settings().arguments())
 
-    def read(self, model: AbstractSequenceModel, x: Tensor, memory: Memory | None, *, penalty: bool) -> Reading:
+    def read(self, model: AbstractSequenceModel, x: Tensor, memory: Memory | None, *, penalty: bool) -> ReadSegment:
         assert isinstance(model, TransformerModel)
         masks = None
         if self.sparsity > 0:
             source = generator(self.mask_seed, "masks")
             masks = sparse_masks(model.cell, self.layers, self.sparsity, generator=source)
-        return Reading(*model.unrolled(x, memory, layers=self.layers, masks=masks))
+        return ReadSegment(*model.unrolled(x, memory, layers=self.layers, masks=masks))
 
 
 @dataclass(frozen=True)

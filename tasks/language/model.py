@@ -18,7 +18,7 @@ from jiio.tasks.frame.load import ConfigError
 
 from .adversaries import AbstractAdversary, Found
 from .config import LanguageConfig
-from .depths import AbstractDepth, Reading
+from .depths import AbstractDepth, ReadSegment
 from .text import Vocabulary
 
 
@@ -45,7 +45,7 @@ class LanguageModel(nn.Module):
 
     def read(
         self, tokens: Tensor, memory: Memory | None, *, depth: AbstractDepth | None = None, penalty: bool = False
-    ) -> Reading:
+    ) -> ReadSegment:
         """The states of a segment (B, T) after ``memory``. In train mode whole columns of embeddings and states are
         dropped, drawn from the global generator.
         """
@@ -57,7 +57,7 @@ class LanguageModel(nn.Module):
 
     def hear(
         self, x: Tensor, memory: Memory | None, *, depth: AbstractDepth | None = None, penalty: bool = False
-    ) -> Reading:
+    ) -> ReadSegment:
         """As :meth:`read`, from embeddings (B, T, width)."""
         reading = (depth or self.depth).read(self.body, x, memory, penalty=penalty)
         return dataclasses.replace(reading, state=self._dropped(reading.state))
@@ -86,7 +86,7 @@ class Piece:
 
     surprise: Tensor
     found: Found
-    reading: Reading
+    reading: ReadSegment
 
 
 def read_through(

@@ -153,8 +153,8 @@ class Restore(AbstractTask):
         """The decoder around its mean image, in evaluation mode; the mean comes with the weights."""
         config = check_instance("checkpoint.config", checkpoint.config, RestoreConfig)
         data = config.data
-        mean = torch.zeros(data.channels, data.size, data.size)
-        return checkpoint.network(lambda: build_restorer(config, mean)).eval()
+        shape = (data.channels, data.size, data.size)
+        return checkpoint.network(lambda: build_restorer(config, torch.zeros(shape))).eval()
 
     def case(self, clean: Tensor, purpose: str) -> Trial:
         """Images with their corruption."""
