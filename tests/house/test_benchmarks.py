@@ -90,7 +90,7 @@ PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
 CITED = {
     (match[1], match[2])
     for path in PAGES
-    for match in re.finditer(r"python -m (benchmarks[\w.]*)([^`\n]*)`", path.read_text(encoding="utf-8"))
+    for match in re.finditer(r"python -m (benchmarks(?:\.[a-z_]+){2})([^`\n]*)`", path.read_text(encoding="utf-8"))
 }
 
 
