@@ -21,7 +21,6 @@ import jiio
 from jiio import attacks
 from jiio.attacks import Target, ThreatModel
 from jiio.checks import JiioError, check_instance, fail
-from jiio.tasks.classify.networks import NetworkConfig
 from jiio.tasks.frame.checkpoint import Checkpoint
 from jiio.tasks.frame.choices import Choice, lists_choices
 from jiio.tasks.frame.config import RunConfig, WarmConfig
@@ -30,6 +29,7 @@ from jiio.tasks.frame.task import AbstractTask, Figure
 
 from .data import ClassifyDataConfig, in_batches, labelled_batch, load_labelled
 from .defences import AbstractDefence, Answers, Attacked, Batch, Clean
+from .networks import NetworkConfig
 
 EVALUATED = 250  # images per batch of an evaluation
 Row = dict[str, str | float]

@@ -20,7 +20,7 @@ from jiio.attacks import Target, ThreatModel
 from jiio.checks import JiioError
 from jiio.tasks.classify.adversarial import Divergence, JointTraining, PGDTraining, divergence
 from jiio.tasks.classify.data import ClassifyDataConfig, in_batches, labelled_batch, load_labelled
-from jiio.tasks.classify.defences import Batch
+from jiio.tasks.classify.defences import Attacked, Batch
 from jiio.tasks.classify.task import Classify, ClassifyConfig, ThreatConfig, clean_row, quick
 from jiio.tasks.classify.threat import TrainingThreat, near
 from jiio.tasks.frame.checkpoint import load
@@ -205,10 +205,11 @@ def test_the_joint_attack_is_as_strong_as_pgd_at_fewer_calls():
     scores, calls = [], []
     for defence in (PGDTraining("l2", 0.5), JointTraining("l2", 0.5)):
         target = Target(model)
-        found = defence.images(Batch(target, x, y, 0, 0)).x
+        found = defence.images(Batch(target, x, y, 0, 0))
+        assert isinstance(found, Attacked)
         calls.append(target.counts.evaluations + target.counts.vjps)
         with torch.no_grad():
-            scores.append(float(F.cross_entropy(model(found), y)))
+            scores.append(float(F.cross_entropy(model(found.x), y)))
     assert scores[1] > 0.97 * scores[0] and calls[1] < calls[0] / 3
 
 
