@@ -69,18 +69,19 @@ def _measured(
     operator = JointMap(problem, GradientStep(1.0), x, z, 1.0, differentiable=False)
     if multiplier is None:
         multiplier = _multiplier(problem, x, z, implicit, operator.evaluations)
-    packed = [operator.zspec.pack(z), operator.zspec.pack(detach(multiplier)), operator.xspec.pack(x)]
+    multiplier = detach(multiplier)
+    flat = operator.xspec.pack(x)
 
     # One step of the joint map from here tells all that a solve would know; x is not projected, or an infeasible one
     # would pass.
     if scaling is not None:
-        operator.scales = Scales.given(scaling, packed[2])
-    point = operator(operator.scales.pack(*packed))
+        operator.scales = Scales.given(scaling, flat)
+    point = operator(operator.scales.pack(operator.zspec.pack(z), operator.zspec.pack(multiplier), flat))
     assert point.value is not None
     return Solution(
         z=z,
         x=x,
-        multiplier=detach(multiplier),
+        multiplier=multiplier,
         value=point.value,
         status=judged(point, tolerance),
         steps=torch.zeros(len(point.value), dtype=torch.int64, device=point.value.device),
