@@ -6,6 +6,7 @@ wait until a command runs, so that ``jiio --help`` answers at once.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import os
@@ -74,9 +75,10 @@ def answer(argv: Sequence[str]) -> int:
 
 def look_here() -> None:
     """Let modules be named that lie where the command is started; last, so that none of them hides an installed one."""
-    here = os.getcwd()
-    if not sys.flags.safe_path and here not in sys.path:
-        sys.path.append(here)
+    with contextlib.suppress(OSError):  # the folder may be gone
+        here = os.getcwd()
+        if not sys.flags.safe_path and here not in sys.path:
+            sys.path.append(here)
 
 
 def excuse(error: Exception) -> int:

@@ -20,7 +20,6 @@ from safetensors.torch import save_file
 
 import toy
 from jiio.tasks.cli import main
-from jiio.tasks.commands import doctor
 from jiio.tasks.frame.checkpoint import load
 from jiio.tasks.restore.demo.options import MARK
 from jiio.tasks.restore.latent import RestoreConfig
@@ -381,29 +380,21 @@ def test_jiio_alone_prints_its_help(capsys):
     assert out.startswith("usage: jiio") and "compare" in out and errors == ""
 
 
+def test_a_working_folder_that_is_gone(capsys, folder):
+    home = folder / "gone"
+    home.mkdir()
+    os.chdir(home)
+    home.rmdir()
+    try:
+        assert main(["--version"]) == 0 and main(["evaluate", "absent"]) == 2
+    finally:
+        os.chdir(folder)
+    assert "CHECKPOINT: no file is called 'absent'" in capsys.readouterr().err
+
+
 def test_help_and_version(capsys):
     for line in (["--help"], ["train", "--help"], ["evaluate", "--help"], ["demo", "--help"], ["doctor", "--help"]):
         assert main(line) == 0
         assert "usage: jiio" in capsys.readouterr().out
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("jiio ")
-
-
-def test_the_doctor_finds_this_machine_well(capsys):
-    assert main(["doctor"]) == 0
-    out = capsys.readouterr().out
-    assert "FAIL" not in out and "All is well." in out
-    for words in ("torch 2", "threads", "vision", "attacks", "log", "autoattack", "relative error", "batched LU"):
-        assert words in out
-
-
-def test_the_doctor_finds_a_wrong_gradient(capsys, monkeypatch):
-    monkeypatch.setattr(doctor, "equilibrium_loss", lambda w: (w * w.detach()).sum())  # the gradient misses a factor 2
-    assert main(["doctor"]) == 1
-    out = capsys.readouterr().out
-    assert "FAIL  implicit gradient" in out and "1 finding(s) not well." in out
-
-
-def test_the_doctor_finds_a_wrong_linear_solver(capsys, monkeypatch):
-    monkeypatch.setattr(torch.linalg, "solve", lambda a, b: b)
-    assert not doctor.batched_lu().well
