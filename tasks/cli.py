@@ -61,7 +61,7 @@ def answer(argv: Sequence[str]) -> int:
     if not argv:
         parser.print_help()
         return 0
-    if argv[0] == name and name not in COMMANDS:
+    if name is not None and argv[0] == name and name not in COMMANDS:
         return complain(f"{name!r}: no such command. {nearest(name, COMMANDS)}")
 
     try:

@@ -60,9 +60,8 @@ class Standing:
 
     def clean_part(self, left: Tensor) -> Prediction:
         """The prediction for these samples untouched."""
-        return Prediction(
-            *(map_tree(lambda leaf: leaf[left], part) if part is not None else None for part in self.clean)
-        )
+        parts: list[Any] = [None if part is None else map_tree(lambda leaf: leaf[left], part) for part in self.clean]
+        return Prediction(*parts)
 
     def offer(self, result: AttackResult, left: Tensor, level: int, place: int) -> None:
         """Enter what the attack at ``place`` did at ``level`` to the samples ``left``."""

@@ -113,7 +113,7 @@ def chosen(record: type[T], values: Mapping[str, Any]) -> T:
     given: dict[str, Any] = {}
 
     for one in dataclasses.fields(record):  # type: ignore[arg-type]
-        value = values.get(one.name)
+        value: Any = values.get(one.name)
         if value is None:
             continue
         kind, many = typed(hints[one.name])

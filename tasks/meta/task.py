@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import jiio
-from jiio.checks import fail
+from jiio.checks import check_instance, fail
 from jiio.outputs.seeds import generator
 from jiio.tasks.frame import drawings
 from jiio.tasks.frame.checkpoint import Checkpoint
@@ -114,9 +114,8 @@ class Meta(AbstractTask):
 
     @classmethod
     def trained(cls, checkpoint: Checkpoint) -> nn.Module:
-        model = learner(checkpoint.config)
-        checkpoint.restore_model(model)
-        return model.eval().requires_grad_(False)
+        config = check_instance("checkpoint.config", checkpoint.config, MetaConfig)
+        return checkpoint.network(lambda: learner(config)).eval().requires_grad_(False)
 
     def model(self) -> nn.Module:
         return learner(self.config)

@@ -143,7 +143,7 @@ def test_the_suites() -> None:
 
 def test_every_attack_and_suite_has_a_name_for_configurations() -> None:
     """ATTACKS is all of them and nothing else; the names stand where they say."""
-    public = {name: getattr(attacks, name) for name in attacks.__all__}
+    public = {name: getattr(attacks, name) for name in vars(attacks)["__all__"]}
     kinds = {n: c for n, c in public.items() if isinstance(c, type) and issubclass(c, AbstractAttack)}
     assert set(attacks.ATTACKS) == set(kinds) - {"AbstractAttack"}
     for kind, members in attacks.CHOICES.items():

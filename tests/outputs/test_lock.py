@@ -136,8 +136,9 @@ def test_never_two_at_once_although_file_and_folder_vanish_each_time(tmp_path):
     folder = tmp_path / "above" / "run"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     processes = [subprocess.Popen([sys.executable, "-c", TAKE_TURNS, str(folder)], **pipes) for _ in range(3)]
-    assert [process.stdout.readline() for process in processes] == ["ready\n"] * 3
+    assert [process.stdout.readline() for process in processes if process.stdout] == ["ready\n"] * 3
     for process in processes:
+        assert process.stdin is not None
         process.stdin.close()
         process.stdin = None
     answers = [process.communicate() for process in processes]

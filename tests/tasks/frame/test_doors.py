@@ -62,14 +62,6 @@ def outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def stranger(monkeypatch: pytest.MonkeyPatch, outside: Path) -> Path:
-    """What the same parts are to somebody who has just been sent a file: nothing of them is loaded."""
-    yield outside
-    for name in [name for name in sys.modules if name.partition(".")[0] == "mine"]:
-        monkeypatch.delitem(sys.modules, name)
-
-
 def command(text: str, *words: str) -> int:
     Path("config.yaml").write_text(text)
     return main(["train", "config.yaml", *words])
@@ -103,7 +95,7 @@ def test_a_logger_of_ones_own_is_told_everything(outside: Path) -> None:
 
 def test_a_task_of_ones_own_has_its_configuration(outside: Path, capsys) -> None:
     assert command(MEAN, "--start_at", "0.75") == 0
-    assert load(Path("runs"), allow=["mine.task:Mean"]).config.start_at == 0.75
+    assert "start_at=0.75" in repr(load(Path("runs"), allow=["mine.task:Mean"]).config)
     assert main(["train", "config.yaml", "--help"]) == 0
     assert "grey level that the mean begins with" in capsys.readouterr().out
     assert command(MEAN, "--output", "other", "--start_at", "2") == 2
@@ -177,7 +169,7 @@ def test_a_cell_of_ones_own_trains_and_is_read_again(outside: Path, capsys) -> N
 # -- somebody else's file
 
 
-def test_a_file_names_no_code_that_its_reader_has_not_named(stranger: Path, capsys) -> None:
+def test_a_file_names_no_code_that_its_reader_has_not_named(outside: Path, capsys) -> None:
     assert command(RESTORE) == 0
     forget()
     with pytest.raises(CheckpointError, match=r"'mine\.parts:\w+'; nothing of it was imported.*--allow mine\.parts"):
@@ -190,7 +182,7 @@ def test_a_file_names_no_code_that_its_reader_has_not_named(stranger: Path, caps
 
 
 @pytest.mark.parametrize("path", ["antigravity:x", "this:s", "absent_module:Thing", "os:system"])
-def test_a_strangers_checkpoint_imports_nothing(path: str, stranger: Path, capsys) -> None:
+def test_a_strangers_checkpoint_imports_nothing(path: str, outside: Path, capsys) -> None:
     from safetensors import safe_open
     from safetensors.torch import save_file
 

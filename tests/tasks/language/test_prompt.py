@@ -102,7 +102,8 @@ def test_the_figures_of_a_fit_are_those_of_the_probabilities() -> None:
     assert prompt.after < prompt.before
     sequence = torch.cat([prompt.embedding[None], model.body.tokens.embed(target[None, :-1])], 1)
     assert isinstance(model.body, TransformerModel)
-    model.body.options |= {"tolerance": jiio.Tolerance(atol=1e-6, rtol=1e-6), "max_steps": 200}
+    tight = jiio.Tolerance(atol=1e-6, rtol=1e-6)
+    model.body.settings = model.body.settings.merged(tolerance=tight, max_steps=200)
     logs = model.body.tokens.log_probabilities(model.body.states(sequence)[0])[0, -len(target) :]
     assert prompt.after == pytest.approx(-float(logs.gather(1, target[:, None]).mean()), rel=1e-4)
     assert torch.equal(prompt.spoken, logs.argmax(1))
