@@ -10,16 +10,16 @@ from typing import Any as _Any
 
 __version__ = "0.1.0"
 
-# name -> module, from the stub beside this file, which says the same to type checkers and editors.
+# Public name -> module inside jiio, from the stub beside this file, which says the same to type checkers and editors.
 _STUB = _ast.parse(_Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
-_HOME = {a.name: n.module for n in _STUB.body if isinstance(n, _ast.ImportFrom) and n.module for a in n.names}
-__all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
+HOMES = {a.name: n.module for n in _STUB.body if isinstance(n, _ast.ImportFrom) and n.module for a in n.names}
+__all__ = sorted(HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> _Any:
     """A public name, or a sub-package such as ``jiio.attacks``, loaded on first use."""
-    if name in _HOME:
-        value = getattr(_importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    if name in HOMES:
+        value = getattr(_importlib.import_module(f"{__name__}.{HOMES[name]}"), name)
         globals()[name] = value
         return value
     whole = f"{__name__}.{name}"

@@ -1,25 +1,25 @@
 """The public names, read by type checkers and editors, and by ``__init__`` to load each when it is first used."""
 
 from . import models as models
-from .adjoints import (
-    KKT as KKT,
-)
-from .adjoints import (
+from .adjoints.base import (
     AbstractAdjoint as AbstractAdjoint,
 )
-from .adjoints import (
+from .adjoints.base import (
     Detached as Detached,
 )
-from .adjoints import (
+from .adjoints.implicit import (
     Envelope as Envelope,
 )
-from .adjoints import (
+from .adjoints.implicit import (
     Implicit as Implicit,
 )
-from .adjoints import (
+from .adjoints.kkt import (
+    KKT as KKT,
+)
+from .adjoints.truncated import (
     Phantom as Phantom,
 )
-from .adjoints import (
+from .adjoints.truncated import (
     Unrolled as Unrolled,
 )
 from .checks import (
@@ -136,20 +136,20 @@ from .solution import (
 from .solution import (
     Trace as Trace,
 )
-from .solvers import (
-    AbstractSolver as AbstractSolver,
-)
-from .solvers import (
+from .solvers.anderson import (
     Anderson as Anderson,
 )
-from .solvers import (
+from .solvers.base import (
+    AbstractSolver as AbstractSolver,
+)
+from .solvers.broyden import (
     Broyden as Broyden,
 )
-from .solvers import (
-    Picard as Picard,
-)
-from .solvers import (
+from .solvers.krylov import (
     minres as minres,
+)
+from .solvers.picard import (
+    Picard as Picard,
 )
 from .solving import (
     equilibrium as equilibrium,
@@ -162,4 +162,5 @@ from .verdict import (
 )
 
 __version__: str
+HOMES: dict[str, str]
 __all__: list[str]

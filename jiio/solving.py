@@ -123,12 +123,13 @@ def solve(
     """Minimise the objective over the input while the equilibrium is being solved (JIIO, Gurumurthy et al. 2021).
 
     x0: tree of tensors (B, ...), the start. z0: the state to start from; may be left out where the cell has
-    ``initial_state(x)``. multiplier: a warm start for mu, a tree like z0. scaling: the curvature of the objective in z
-    and the squared gain in x, each () or (B, 1), as ``Solution.scaling`` has them; where left out, two steps measure
-    them. Give those of an earlier solve to one that begins near an answer: there J_x^T mu + l_x = 0, so the gain cannot
-    be measured, and steps that follow from it are too long. max_steps: evaluations after those two. trace: True keeps
-    residuals and objective of every step, "points" also every z and x. watch: called once per step with the step (from
-    0), z and x, trees that it must not change, and what is minimised there, (B,); not while the scales are measured.
+    ``initial_state(x)``. multiplier: a warm start for mu, a tree like z0. scaling: the curvature of the objective in
+    z and the squared gain in x, each () or (B, 1), as ``Solution.scaling`` has them; where left out, or NaN for some
+    samples, two steps measure them. Give those of an earlier solve to one that begins near an answer: there J_x^T mu
+    + l_x = 0, so the gain cannot be measured, and steps that follow from it are too long. max_steps: evaluations
+    after those two. trace: True keeps residuals and objective of every step, "points" also every z and x. watch:
+    called once per step with the step (from 0), z and x, trees that it must not change, and what is minimised there,
+    (B,); not while the scales are measured.
 
     One step costs one evaluation of the cell and one VJP. Every sample is its own problem: its status, residuals
     and step count are its own, and it never touches its neighbours. The returned x satisfies the constraint to

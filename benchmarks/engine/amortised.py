@@ -131,7 +131,7 @@ def follow(start: Start, problem: jiio.Problem) -> Followed:
     steps = torch.arange(len(solution.trace.x))[:, None].expand(-1, len(solution.steps))
 
     # Two evaluations and two VJPs measure the scale, where the start does not bring it.
-    before = start.calls + (4 if start.scaling is None else 0)
+    before = start.calls + (4 if start.measures else 0)
     own = (before + 2 * torch.minimum(steps, solution.steps)).float()
     values = verified(problem, [*solution.trace.x, solution.x])
     usual = start.solve(problem, **(settings | {"tolerance": USUAL, "trace": False}))

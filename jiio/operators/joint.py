@@ -61,6 +61,9 @@ class JointMap:
 
         if scaling is not None:
             self.scales = Scales.given(scaling, x)
+            if bool(self.scales.unknown.any()):
+                here = measured(self.packed, z.detach(), mu.detach(), x.detach(), cold=multiplier is None)
+                self.scales = self.scales.completed(here.scales)
         elif self.rule.curvature is not None:
             self.scales = self._curvature_of_the_rule(x)
         else:

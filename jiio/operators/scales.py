@@ -34,8 +34,18 @@ class Scales:
 
     @classmethod
     def given(cls, pair: tuple[Tensor, Tensor], like: Tensor) -> Scales:
-        """From sigma and kappa, each () or (B, 1), as constants for packed ``like`` (B, n)."""
+        """From sigma and kappa, each () or (B, 1), constants for packed ``like`` (B, n); NaN: unknown."""
         return cls(*(part.detach().to(like).reshape(-1, 1).expand(len(like), 1) for part in pair))
+
+    @property
+    def unknown(self) -> Tensor:
+        """(B, 1), the samples whose scales are still to be measured."""
+        return self.sigma.isnan() | self.kappa.isnan()
+
+    def completed(self, found: Scales) -> Scales:
+        """These, with those of ``found`` where they are unknown."""
+        pairs = zip(self.pair, found.pair, strict=True)
+        return Scales(*(torch.where(self.unknown, new, old) for old, new in pairs))
 
     @property
     def pair(self) -> tuple[Tensor, Tensor]:
@@ -66,8 +76,8 @@ def check_scaling(scaling: Any, like: Tensor) -> None:
     for part in scaling:
         if part.shape not in ((), (1,), (like.shape[0], 1)):
             fail("scaling", f"tensors () or ({like.shape[0]}, 1), a number for each sample", part)
-        if not bool((torch.isfinite(part) & (part > 0)).all()):
-            fail("scaling", "finite numbers above zero", part)
+        if not bool((torch.isfinite(part) & (part > 0) | part.isnan()).all()):
+            fail("scaling", "finite numbers above zero, or NaN where they are to be measured", part)
 
 
 class Measured(NamedTuple):

@@ -58,13 +58,19 @@ class _Count(TorchDispatchMode):
         self.numbers = self.calls = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        if not any(isinstance(value, Tensor) for value in args):
+        if not any(isinstance(part, Tensor) for part in flat(args)):
             self.numbers += _wanted(func.overloadpacket.__name__, args)
             self.calls += 1
             if self.numbers > self.most_numbers or self.calls > self.most_calls:
                 came = f"one for {self.numbers:,} numbers in {self.calls:,} tensors in {self.path}"
                 fail("checkpoint", "a configuration that fits the weights beside it", came, error=CheckpointError)
         return func(*args, **(kwargs or {}))
+
+
+def flat(args: Iterable[Any]) -> Iterator[Any]:
+    """The arguments, and what stands in lists of them: ``torch.stack`` takes its tensors in one."""
+    for value in args:
+        yield from flat(value) if isinstance(value, (list, tuple)) else (value,)
 
 
 def _wanted(name: str, args: tuple[Any, ...]) -> int:

@@ -83,7 +83,7 @@ class JointAdaptation(AbstractAdaptation):
         begin = Start(x0) if begin is None else begin
         settings = self.solve_settings().arguments()
         solution = begin.solve(problem, rule=jiio.GradientStep(self.rate), **settings)
-        measured = 0 if begin.scaling else 2  # evaluations, and as many VJPs, for the scale
+        measured = 2 if begin.measures else 0  # evaluations, and as many VJPs, for the scale
         calls = begin.calls + 2 * (solution.steps.cpu() + measured)
         return Adapted(solution.x, solution.z, solution.value, calls, solution.converged)
 

@@ -363,3 +363,17 @@ def test_solves_run_without_grad_mode() -> None:
         assert gap(jiio.equilibrium(case.cell, solution.x, case.z0, tolerance=CLOSE).z, solution.z) < 1e-6
         with pytest.raises(jiio.GradientError, match=r"torch\.no_grad"):
             case.solve()
+
+
+def test_unknown_scales_are_measured_and_known_ones_kept() -> None:
+    """NaN stands for a sample that measures its own; its batch mates keep what they were given."""
+    case = CASES["tanh"]
+    own, nan = case.solve(tolerance=CLOSE), float("nan")
+    batch = len(own.steps)
+    assert own.scaling is not None
+    given = torch.tensor([[3.0], [nan]]).repeat(batch, 1)[:batch].to(own.scaling[0])
+    mixed = case.solve(tolerance=CLOSE, scaling=(given, given.clone()))
+    assert mixed.scaling is not None
+    for found, measured in zip(mixed.scaling, own.scaling, strict=True):
+        assert bool((found[::2] == 3.0).all()) and torch.allclose(found[1::2], measured[1::2])
+    assert gap(mixed.x, own.x) < 1e-6 and bool(mixed.converged.all())

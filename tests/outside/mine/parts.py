@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from jiio.tasks.classify.defences import AbstractDefence, Batch
+from jiio.tasks.classify.defences import AbstractDefence, Attacked, Batch
 from jiio.tasks.frame.logs import AbstractLogger
 from jiio.tasks.maps.base import Inpaint
 from jiio.tasks.maps.corruption import AbstractCorruption
@@ -44,8 +43,8 @@ class Noisy(AbstractDefence):
 
     sigma: float = 0.1
 
-    def images(self, batch: Batch) -> Tensor:
-        return (batch.x + self.sigma * torch.randn_like(batch.x)).clamp(0.0, 1.0)
+    def images(self, batch: Batch) -> Attacked:
+        return Attacked((batch.x + self.sigma * torch.randn_like(batch.x)).clamp(0.0, 1.0))
 
 
 class LastLine(AbstractLogger):
