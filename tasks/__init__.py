@@ -2,6 +2,7 @@
 
 >>> from jiio import tasks
 >>> checkpoint = tasks.train(tasks.RestoreConfig(output="runs/first"))  # doctest: +SKIP
+>>> rows = tasks.evaluate(checkpoint)  # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -9,13 +10,35 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .frame.checkpoint import Checkpoint
+    from .frame.checkpoint import Checkpoint, load
+    from .frame.evaluate import evaluate
     from .frame.loop import train
+    from .frame.task import AbstractTask
     from .restore.latent import RestoreConfig
+    from .restore.load import load_restorer
+    from .restore.photos.one import restore_photo
 
-__all__ = ["Checkpoint", "RestoreConfig", "train"]
+__all__ = [
+    "AbstractTask",
+    "Checkpoint",
+    "RestoreConfig",
+    "evaluate",
+    "load",
+    "load_restorer",
+    "restore_photo",
+    "train",
+]
 
-_HOME = {"Checkpoint": "frame.checkpoint", "RestoreConfig": "restore.latent", "train": "frame.loop"}
+_HOME = {
+    "AbstractTask": "frame.task",
+    "Checkpoint": "frame.checkpoint",
+    "RestoreConfig": "restore.latent",
+    "evaluate": "frame.evaluate",
+    "load": "frame.checkpoint",
+    "load_restorer": "restore.load",
+    "restore_photo": "restore.photos.one",
+    "train": "frame.loop",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -165,3 +165,12 @@ def test_the_command_line_answers_without_torch() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert all(name in done.stdout for name in ("demo", "train", "evaluate", "doctor"))
+
+
+def test_the_door_of_tasks_opens_on_every_name() -> None:
+    from jiio import tasks
+
+    assert sorted(tasks.__all__) == sorted(tasks._HOME)
+    assert all(callable(getattr(tasks, name)) for name in tasks.__all__)
+    with pytest.raises(AttributeError, match=r"jiio\.tasks"):
+        _ = tasks.nothing
