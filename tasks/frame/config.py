@@ -18,6 +18,9 @@ def whole(argument: str, value: int, low: int, high: int) -> None:
         fail(argument, f"a whole number of at most {high:,}", f"{value:,}", error=ConfigError)
 
 
+LARGEST = 1e18  # a number whose square single precision cannot hold is a slip of the hand
+
+
 @dataclass(frozen=True)
 class OptimiserConfig:
     """Adam with a cosine schedule.
@@ -37,11 +40,11 @@ class OptimiserConfig:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        check_number("optimiser.rate", self.rate, 0.0, open_low=True)
+        check_number("optimiser.rate", self.rate, 0.0, LARGEST, open_low=True)
         check_number("optimiser.final_rate", self.final_rate, 0.0, self.rate)
         check_integer("optimiser.warmup", self.warmup, 0)
-        check_number("optimiser.clip", self.clip, 0.0, open_low=True)
-        check_number("optimiser.weight_decay", self.weight_decay, 0.0)
+        check_number("optimiser.clip", self.clip, 0.0, LARGEST, open_low=True)
+        check_number("optimiser.weight_decay", self.weight_decay, 0.0, LARGEST)
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,8 @@ from ..equilibrium import EquilibriumModel
 from ..layers import check_image
 from .parts import SMOOTH_ACTIVATIONS, LevelInjection, ResidualHead, TwoScaleCell
 
+MAX_SIZE = 65_536  # a slip of the hand, or a stranger's file, must not fill the memory
+
 
 @dataclass(frozen=True)
 class ImagePriorConfig:
@@ -47,7 +49,8 @@ class ImagePriorConfig:
         if self.channels not in (1, 3):
             fail("channels", "1 (grey) or 3 (colour)", self.channels)
         for name in ("features", "wide", "depth"):
-            check_integer(name, getattr(self, name), 1)
+            if check_integer(name, getattr(self, name), 1) > MAX_SIZE:
+                fail(name, f"at most {MAX_SIZE:,}", f"{getattr(self, name):,}")
         check_choice("activation", self.activation, SMOOTH_ACTIVATIONS)
 
 

@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 import jiio
+from jiio import JiioError
+from jiio.models import ImagePriorConfig
 from jiio.tasks.frame.choices import Choice
+from jiio.tasks.frame.config import OptimiserConfig
 from jiio.tasks.frame.load import ConfigError, build, flatten, merge, read_yaml
 from jiio.tasks.frame.registry import TABLE, config_class, look_up
 from jiio.tasks.frame.shipped import all_shipped
@@ -202,3 +205,15 @@ def test_every_key_of_a_training_is_explained(task):
     cls = config_class({"task": task})
     explained = re.findall(r"^        (\w+): ", cls.__doc__ or "", re.M)
     assert sorted(explained) == sorted(field.name for field in dataclasses.fields(cls))
+
+
+@pytest.mark.parametrize("change", [{"rate": 1e40}, {"clip": 1e40}, {"weight_decay": 1e19}])
+def test_numbers_that_single_precision_cannot_square_are_refused(change):
+    with pytest.raises(JiioError, match=rf"optimiser\.{next(iter(change))}: expected .* at most 1e\+18"):
+        OptimiserConfig(**change)
+
+
+@pytest.mark.parametrize("name", ["features", "wide", "depth"])
+def test_sizes_of_a_prior_are_bounded(name):
+    with pytest.raises(JiioError, match=f"{name}: expected at most 65,536"):
+        ImagePriorConfig(**{name: 10**40})
