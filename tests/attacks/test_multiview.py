@@ -153,8 +153,8 @@ def test_an_evaluation_of_a_multi_view_model() -> None:
 def test_a_certificate_for_all_views_in_one_ball() -> None:
     torch.manual_seed(0)
     cell = MonotoneCell(12, m=2.0)
-    model = fit(multi_view_classifier(SIZES, CLASSES, features=12, cell=cell, **OPTIONS), slice(None))  # type: ignore[arg-type]
-    x, y = views(40, seed=12)
+    model = fit(multi_view_classifier(SIZES, CLASSES, features=12, cell=cell, **OPTIONS), slice(None), 15)  # type: ignore[arg-type]
+    x, y = views(20, seed=12)
     found = certify(model, x, y, ThreatModel("l2", 0.1, WIDE))
     assert found is not None and float(found.radius.max()) > 0.05
     held = found.radius > 1e-3

@@ -36,8 +36,12 @@ def made(**over) -> LanguageModel:
     return model
 
 
+def posed(model: LanguageModel, target: Tensor, **options) -> PromptProblem:
+    return PromptProblem(model.to(DOUBLE), target, length=2, prior=0.5, **options)
+
+
 def solved(model: LanguageModel, target: Tensor, **options) -> tuple[PromptProblem, jiio.Solution]:
-    task = PromptProblem(model.to(DOUBLE), target, length=2, prior=0.5, **options)
+    task = posed(model, target, **options)
     solution = jiio.solve(
         task.problem(), task.start, adjoint=jiio.Detached(), tolerance=TIGHT, max_steps=800, on_failure="ignore"
     )
@@ -66,7 +70,7 @@ def test_the_fitted_prompt_is_stationary_and_lower() -> None:
 
 
 def test_the_gradient_in_the_prompt_by_finite_differences() -> None:
-    task, _ = solved(made(), VOCABULARY.encode("bad"), restarts=2)
+    task = posed(made(), VOCABULARY.encode("bad"), restarts=2)
     x = task.start.clone().requires_grad_()
     (slope,) = torch.autograd.grad(objective(task, x).sum(), x)
     direction = torch.randn(x.shape, dtype=DOUBLE, generator=torch.Generator().manual_seed(1))
