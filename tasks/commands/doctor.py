@@ -25,6 +25,7 @@ EXTRAS = {
     "attacks": ("torchattacks", "pyautoattack"),
     "autoattack": ("pyautoattack",),
     "log": ("tensorboard",),
+    "heif": ("pillow_heif",),
 }
 PACKAGES = ("jiio", "torch", "numpy", "scikit-image", "safetensors", "pillow", "jsonargparse")
 LIMIT = 1e-6  # relative error of a gradient in float64

@@ -5,34 +5,34 @@ Everything wrong with a file is one sentence in an :class:`InputError`, never a 
 
 from __future__ import annotations
 
-import contextlib
 import os
-import stat
-import struct
-import sys
-import warnings
-import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jiio.checks import JiioError, fail
+from jiio.checks import fail
+
+from .guards import InputError, check_file, check_pixels, decoding, reason
 
 if TYPE_CHECKING:
     import numpy as np
+    from PIL.Image import Image
+
+__all__ = [
+    "InputError",
+    "check_file",
+    "check_output_file",
+    "check_output_folder",
+    "check_pixels",
+    "decoding",
+    "read_bytes",
+    "read_image",
+    "read_text",
+    "reason",
+]
 
 MAX_TEXT_BYTES = 1 << 20
 MAX_IMAGE_BYTES = 256 << 20
 MAX_IMAGE_PIXELS = 50_000_000
-# What decoders run into in damaged files; RuntimeError, LookupError, TypeError and AttributeError are slips of theirs.
-DECODER_ERRORS = (
-    *(OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, OverflowError, MemoryError),
-    *(RuntimeError, LookupError, TypeError, AttributeError),
-)
-
-
-class InputError(JiioError, ValueError):
-    """A file or a folder that cannot be used."""
 
 
 def check_output_folder(argument: str, folder: Path) -> Path:
@@ -64,23 +64,6 @@ def check_output_file(argument: str, path: Path) -> Path:
     return path
 
 
-def check_file(argument: str, path: Path, what: str, max_bytes: int) -> Path:
-    """An ordinary, readable, non-empty file of at most ``max_bytes``; pipes and devices could block for ever."""
-    try:
-        status = path.stat()
-    except (OSError, ValueError) as error:
-        fail(argument, what, f"{path}, which cannot be opened ({reason(error)})", "Check the path.", InputError)
-    if stat.S_ISDIR(status.st_mode):
-        fail(argument, what, f"the folder {path}", error=InputError)
-    if not stat.S_ISREG(status.st_mode):
-        fail(argument, what, f"{path}, which is not an ordinary file", error=InputError)
-    if status.st_size == 0:
-        fail(argument, what, f"{path}, which is empty (zero bytes)", error=InputError)
-    if status.st_size > max_bytes:
-        fail(argument, f"{what} of at most {max_bytes:,} bytes", f"{path} with {status.st_size:,}", error=InputError)
-    return path
-
-
 def read_bytes(argument: str, path: Path, what: str, max_bytes: int) -> bytes:
     """The bytes of an ordinary file, with a limit."""
     check_file(argument, path, what, max_bytes)
@@ -98,72 +81,55 @@ def read_text(argument: str, path: Path, what: str) -> str:
         fail(argument, f"{what} in UTF-8", f"{path}, which is not text", error=InputError)
 
 
-@contextlib.contextmanager
-def muted() -> Iterator[None]:
-    """What C libraries (libtiff, libjpeg) themselves print on standard error within is thrown away."""
-    with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError, ValueError):  # there may be no standard error
-            sys.stderr.flush()
-            before = os.dup(2)
-            stack.callback(os.close, before)
-            stack.callback(os.dup2, before, 2)
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            stack.callback(os.close, nowhere)
-            os.dup2(nowhere, 2)
-        yield
-
-
-@contextlib.contextmanager
-def decoding(argument: str, path: Path) -> Iterator[None]:
-    """What Pillow's decoders raise within becomes one sentence; their warnings are thrown away."""
-    from PIL import Image
-
-    try:
-        with muted(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    except Image.DecompressionBombError as error:
-        raise InputError(f"{argument}: {path} unfolds to too many pixels for an image. Shrink it first.") from error
-    except JiioError:
-        raise
-    except DECODER_ERRORS as error:
-        raise InputError(f"{argument}: {path} is not an image that can be read ({reason(error)}).") from error
-
-
-def check_pixels(argument: str, path: Path, width: int, height: int, limit: int) -> None:
-    """No more pixels than ``limit``; asked of the header, before anything is decoded."""
-    if width * height > limit:
-        came = f"{path} with {width} x {height}"
-        fail(argument, f"an image of at most {limit:,} pixels", came, "Shrink it first.", InputError)
-
-
 def read_image(argument: str, path: Path, *, channels: int, max_pixels: int = MAX_IMAGE_PIXELS) -> np.ndarray:
     """An image file as float32 values in [0, 1], of shape (height, width, channels); 1 channel is grey, 3 are colour.
+
+    Of pictures beyond 8 bits black and white are the ends of the range that they use: :func:`.pixels.used_span`.
 
     The number of pixels is read from the header and limited before anything is decoded, so that a small file that
     unfolds to gigabytes is refused and not opened.
     """
+    from .pixels import upright
+    from .scans import read_scan
+
+    check_file(argument, path, "an image file", MAX_IMAGE_BYTES)
+    with decoding(argument, path):
+        scan = read_scan(argument, path, max_pixels)
+        if scan is None:
+            return _in_channels(_decoded(argument, path, channels, max_pixels), channels)
+    return _in_channels(upright(scan.span.unit(scan.values), scan.turn).clip(0.0, 1.0), channels)
+
+
+def _decoded(argument: str, path: Path, channels: int, max_pixels: int) -> np.ndarray:
+    """(H, W, K) by Pillow's decoders, turned upright."""
     import numpy as np
     from PIL import Image, ImageOps
 
-    check_file(argument, path, "an image file", MAX_IMAGE_BYTES)
-    with decoding(argument, path), Image.open(path) as image:
+    from .pixels import used_span
+
+    with Image.open(path) as image:
         check_pixels(argument, path, image.width, image.height, max_pixels)
         image.load()
 
-        # Pictures of 16 bits keep them; cameras turn a picture by a mark beside it.
+        # Numbers of more than 8 bits stay; cameras turn a picture by a mark beside it.
+        wide = image.mode.startswith(("I", "F"))
+        white_is_zero = _white_is_zero(image)
         image = ImageOps.exif_transpose(image)
-        depth = 65535.0 if image.mode.startswith("I") else 255.0
-        if depth == 255.0:
-            image = image.convert("L" if channels == 1 else "RGB")
-        pixels = np.asarray(image, dtype=np.float32) / depth
-    pixels = np.clip(pixels, 0.0, 1.0)
-    if pixels.ndim == 2:
-        pixels = np.repeat(pixels[:, :, None], channels, axis=2)
-    return pixels
+        values = np.asarray(image if wide else image.convert("L" if channels == 1 else "RGB"))
+    span = used_span(argument, path, values)
+    values, span = span.flipped(values) if wide and white_is_zero else (values, span)
+    return span.unit(values if values.ndim == 3 else values[:, :, None]).clip(0.0, 1.0)
 
 
-def reason(error: BaseException) -> str:
-    """Why, in a few words on one line."""
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(text.split())[:200] or type(error).__name__
+def _white_is_zero(image: Image) -> bool:
+    """Whether a TIFF says that its least number is white, which Pillow obeys up to 8 bits only."""
+    return getattr(image, "tag_v2", {}).get(262) == 0
+
+
+def _in_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
+    """(H, W, 1 or 3) with as many channels as are wanted; grey is the luma of Rec. 601, as in Pillow."""
+    import numpy as np
+
+    if pixels.shape[2] == 3 and channels == 1:
+        return (pixels @ np.array([0.299, 0.587, 0.114], np.float32))[:, :, None]
+    return np.repeat(pixels, channels, axis=2) if pixels.shape[2] < channels else pixels

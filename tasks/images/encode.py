@@ -12,11 +12,14 @@ from typing import Any
 import numpy as np
 
 from jiio.checks import fail
-from jiio.tasks.frame.files import InputError, muted, reason
+from jiio.tasks.frame.files import InputError, reason
+from jiio.tasks.frame.guards import muted
 from jiio.tasks.frame.outputs import write_new
+from jiio.tasks.frame.pixels import Span
 
 from .header import Header
-from .pictures import KEPT_TAGS, Picture
+from .notes import IPTC_TAG, KEPT_TAGS, XMP_TAG
+from .pictures import Picture
 
 ROWS = 256  # compressed at a time, so that no second copy of a large picture is made
 
@@ -26,30 +29,47 @@ class FileKind:
     """A kind of file that can be written.
 
     name: Pillow's word. suffixes: of its files, the usual one first. alpha: whether it can have transparency. deep: the
-    numbers per pixel (with alpha) that it can store with 16 bits. options: of Pillow's writer.
+    numbers per pixel (with alpha) that it can store with 16 bits. any_type: whether it can store signed, longer and
+    floating-point numbers as well. options: of Pillow's writer.
     """
 
     name: str
     suffixes: tuple[str, ...]
     alpha: bool = False
     deep: frozenset[int] = frozenset()
+    any_type: bool = False
     options: dict[str, Any] = field(default_factory=dict)
 
     def bits(self, picture: Picture) -> int:
         """Per number, when the picture is written as this kind."""
-        return self.depth(picture.bits, bands(picture))
+        bits = self.depth(picture.bits, bands(picture))
+        signed = picture.span is not None and np.dtype(picture.span.dtype).kind == "i"
+        return 16 if signed and not self.any_type and bands(picture) in self.deep else bits
 
     def depth(self, bits: int, numbers: int) -> int:
         """Bits that are written where a picture has so many, and so many numbers per pixel."""
-        return bits if numbers in self.deep else 8
+        if numbers not in self.deep:
+            return 8
+        return bits if bits <= 16 or (self.any_type and numbers in (1, 3)) else 16
+
+    def span(self, picture: Picture) -> Span:
+        """The numbers that are written as this kind: those of the picture's own file where it can hold them."""
+        own, bits = picture.span, self.bits(picture)
+        if own is not None and bits == picture.bits:
+            plain = np.dtype(own.dtype).kind == "u" and bits <= 16
+            if plain or (self.any_type and picture.alpha is None):
+                return own
+        return full_span(min(bits, 16))
 
 
 WRITTEN = (
     FileKind("PNG", (".png",), alpha=True, deep=frozenset((1, 2, 3, 4))),
-    FileKind("JPEG", (".jpg", ".jpeg"), options={"quality": 95, "subsampling": 0}),
-    FileKind("TIFF", (".tif", ".tiff"), alpha=True, deep=frozenset((1, 3, 4))),
+    FileKind("JPEG", (".jpg", ".jpeg", ".jpe", ".jfif"), options={"quality": 95, "subsampling": 0}),
+    FileKind("TIFF", (".tif", ".tiff"), alpha=True, deep=frozenset((1, 3, 4)), any_type=True),
     # exact: the colours below full transparency stay as well
     FileKind("WEBP", (".webp",), alpha=True, options={"quality": 95, "exact": True}),
+    FileKind("AVIF", (".avif",), options={"quality": 90, "subsampling": "4:4:4"}),  # alpha would lose some of its bits
+    FileKind("JPEG2000", (".jp2", ".j2k"), alpha=True),
     FileKind("BMP", (".bmp",)),
     FileKind("PPM", (".ppm", ".pgm", ".pnm"), deep=frozenset((1,))),
 )
@@ -59,6 +79,11 @@ BY_SUFFIX = {suffix: kind for kind in WRITTEN for suffix in kind.suffixes}
 def bands(picture: Picture) -> int:
     """Numbers per pixel, alpha included."""
     return (3 if picture.tripled else len(picture.pixels)) + (picture.alpha is not None)
+
+
+def full_span(bits: int) -> Span:
+    """All that unsigned numbers of 8 or 16 bits can be."""
+    return Span(0.0, float(2**bits - 1), f"uint{bits}")
 
 
 def natural_suffix(picture: Picture) -> str:
@@ -72,7 +97,8 @@ def suffix_of(header: Header) -> str:
     """:func:`natural_suffix`, of a picture that is not read yet."""
     own = header.path.suffix
     for kind in WRITTEN:
-        if kind.name == header.format and kind.depth(header.bits, header.numbers) == header.bits:
+        fits = kind.depth(header.bits, header.numbers) == header.bits and (kind.alpha or not header.alpha)
+        if kind.name == header.format and fits:
             if kind.name == "PPM":
                 return ".pgm" if header.numbers == 1 else ".ppm"
             return own if own.lower() in kind.suffixes else kind.suffixes[0]
@@ -117,29 +143,45 @@ def write_picture(argument: str, path: Path, picture: Picture, *, replace: bool 
 
 def encode(picture: Picture, kind: FileKind) -> bytes:
     """The bytes of the file."""
-    values = stored(picture, kind.bits(picture))
+    values = stored(picture, kind.span(picture))
     if kind.name == "TIFF":
         return tiff(values, picture)
     if values.dtype == np.uint16:
         return {"PNG": deep_png, "PPM": deep_pgm}[kind.name](values, picture)
     from PIL import Image
 
-    about = {"icc_profile": picture.icc, "exif": picture.exif, "dpi": picture.dpi}
     buffer = io.BytesIO()
     image = Image.fromarray(values[:, :, 0] if values.shape[2] == 1 else values)
-    image.save(buffer, kind.name, **kind.options, **{key: value for key, value in about.items() if value is not None})
+    about = {key: value for key, value in beside(picture, kind).items() if value}
+    image.save(buffer, kind.name, **kind.options, **about)
     return buffer.getvalue()
 
 
-def stored(picture: Picture, bits: int) -> np.ndarray:
-    """The numbers of a file, (H, W, K) uint8 or uint16, rounded to the nearest."""
-    full = 2**bits - 1
-    values = np.empty((*picture.pixels.shape[1:], bands(picture)), np.uint8 if bits == 8 else np.uint16)
+def beside(picture: Picture, kind: FileKind) -> dict[str, Any]:
+    """What Pillow's writer is told of the picture besides its pixels."""
+    notes = picture.notes
+    about: dict[str, Any] = {"icc_profile": picture.icc, "exif": picture.exif, "dpi": picture.dpi}
+    if kind.name == "PNG":
+        from PIL.PngImagePlugin import PngInfo
+
+        info = PngInfo()
+        for name, data in notes.chunks():
+            info.add(name, data)
+        return about | {"pnginfo": info}
+    if kind.name == "JPEG":
+        return about | {"xmp": notes.xmp, "comment": notes.comment, "extra": notes.segments()}
+    return about | ({"xmp": notes.xmp} if kind.name in ("WEBP", "AVIF") else {})
+
+
+def stored(picture: Picture, span: Span | int) -> np.ndarray:
+    """The numbers of a file, (H, W, K), in a range, or in the whole one of 8 or 16 bits."""
+    span = full_span(span) if isinstance(span, int) else span
+    values = np.empty((*picture.pixels.shape[1:], bands(picture)), span.dtype)
     for channel, plane in enumerate(picture.pixels):
-        rounded = np.rint(np.clip(plane, 0.0, 1.0) * full)
-        values[:, :, 0 if picture.tripled else channel : 3 if picture.tripled else channel + 1] = rounded[:, :, None]
+        numbers = span.stored(plane)
+        values[:, :, 0 if picture.tripled else channel : 3 if picture.tripled else channel + 1] = numbers[:, :, None]
     if picture.alpha is not None:
-        own = np.iinfo(picture.alpha.dtype).max
+        own, full = (np.iinfo(kind).max for kind in (picture.alpha.dtype, values.dtype))
         values[:, :, -1] = picture.alpha if own == full else np.rint(picture.alpha * (full / own))
     return values
 
@@ -152,6 +194,7 @@ def deep_png(values: np.ndarray, picture: Picture) -> bytes:
     height, width, numbers = values.shape
     colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[numbers]
     parts = [b"\x89PNG\r\n\x1a\n", chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0))]
+    parts += [chunk(name, data) for name, data in picture.notes.chunks()]
     if picture.icc is not None:
         parts.append(chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(picture.icc)))
     if picture.dpi is not None:
@@ -179,14 +222,16 @@ def chunk(name: bytes, data: bytes) -> bytes:
 
 
 def tiff(values: np.ndarray, picture: Picture) -> bytes:
-    """A compressed TIFF of either depth. Of the EXIF data the plain tags are kept, the folders inside are not: Pillow
-    cannot write them into a compressed TIFF, nor 16-bit colours, and tifffile has no word for them.
+    """A compressed TIFF of any type of numbers. Of the EXIF data the plain tags are kept, the folders inside are not:
+    Pillow cannot write them into a compressed TIFF, nor 16-bit colours, and tifffile has no word for them.
     """
     import tifffile
 
     numbers = values.shape[2]
-    # Plain tags are text: (tag, type 2, any length, value, once).
+    # Plain tags are text: (tag, type 2, any length, value, once); XMP and IPTC are bytes.
     text = [] if picture.exif is None else [(tag, 2, None, str(value), True) for tag, value in picture.exif.items()]
+    blocks = ((XMP_TAG, 1, picture.notes.xmp), (IPTC_TAG, 7, picture.notes.iptc))
+    more = [(tag, kind, len(data), data, True) for tag, kind, data in blocks if data is not None]
     buffer = io.BytesIO()
     tifffile.imwrite(
         buffer,
@@ -195,11 +240,11 @@ def tiff(values: np.ndarray, picture: Picture) -> bytes:
         planarconfig=None if numbers == 1 else "contig",
         extrasamples=["unassalpha"] if numbers in (2, 4) else None,
         compression="zlib",
-        predictor=2,
+        predictor=2 if values.dtype.kind in "iu" else None,
         resolution=picture.dpi,
         resolutionunit=None if picture.dpi is None else "INCH",
         iccprofile=picture.icc,
-        extratags=[tag for tag in text if tag[0] in KEPT_TAGS],
+        extratags=[*(tag for tag in text if tag[0] in KEPT_TAGS), *more],
         metadata=None,
         software=False,
     )

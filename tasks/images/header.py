@@ -12,13 +12,15 @@ from typing import Any
 
 from jiio.checks import JiioError
 from jiio.tasks.frame.files import check_file, decoding
+from jiio.tasks.frame.scans import read_layout
 
-from .pictures import FORMATS, KINDS, MAX_PICTURE_BYTES, deep
+from .formats import KINDS
+from .pictures import MAX_PICTURE_BYTES, deep, opened, wide
 
 
 @dataclass(frozen=True)
 class Header:
-    """format: Pillow's word for the kind of file. numbers: per pixel, alpha included. bits: 8 or 16, per number."""
+    """format: Pillow's word for the kind of file. numbers: per pixel, alpha included. bits: per number."""
 
     path: Path
     format: str
@@ -33,11 +35,13 @@ class Header:
 
 def read_header(path: Path) -> Header | None:
     """The header of a picture; None where there is none to be read."""
-    from PIL import Image
-
     try:
         check_file("pictures", path, KINDS, MAX_PICTURE_BYTES)
-        with decoding("pictures", path), Image.open(path, formats=FORMATS) as image:
+        with decoding("pictures", path):
+            scan = read_layout("pictures", path)
+            if scan is not None:
+                return Header(path, "TIFF", *scan)
+        with decoding("pictures", path), opened("pictures", path) as image:
             numbers, bits = layout(image)
             kind = "JPEG" if image.format == "MPO" else str(image.format)
     except JiioError:
@@ -54,8 +58,8 @@ def layout(image: Any) -> tuple[int, int]:
     if mode in ("RGB", "RGBA") and deep(image, words):
         grey = set(words) == {"LA;16B"}
         return (2 if grey else len(mode) + clear), 16
-    if mode.startswith("I;16") or (mode == "I" and image.format in ("PNG", "PPM")):
-        return 1 + clear, 16
+    if wide(image):
+        return 1 + clear, 16 if mode.startswith("I;16") or (image.format in ("PNG", "PPM") and mode == "I") else 32
 
     clear = clear or mode in ("LA", "La", "PA", "RGBA", "RGBa")
     return (1 if mode in ("1", "L", "LA", "La") else 3) + clear, 8

@@ -1,12 +1,13 @@
 """Pictures that a person has, read for restoring: the pixels as numbers, and beside them all that is only passed on.
 
-Pillow decodes, but keeps no more than 8 bits of colour. Of a picture with 16-bit colours it takes the first byte of
-each number; read again as if the two bytes stood the other way round, it gives the second byte. So both are read.
+Pillow decodes, but keeps no more than 8 bits of colour; TIFF files beyond that are read in :mod:`..frame.scans`. Of a
+PNG with 16-bit colours Pillow takes the first byte of each number; read again as if the two bytes stood the other way
+round, it gives the second byte. So both are read.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,46 +15,40 @@ import numpy as np
 
 from jiio.checks import fail
 from jiio.tasks.frame.files import InputError, check_file, check_pixels, decoding
+from jiio.tasks.frame.pixels import Span, upright, used_span
+from jiio.tasks.frame.scans import CAMERA_TAG, Scan, is_tiff, read_scan, which_page
+
+from .formats import KINDS, formats, refuse_unknown
+from .notes import Image, Notes, dots, kept_exif, read_notes, tiff_notes
 
 if TYPE_CHECKING:
     from PIL.Image import Exif
 
-Image = Any  # an open picture of Pillow; its types differ from release to release
-
 MAX_PICTURE_BYTES = 1 << 30
 MAX_PICTURE_PIXELS = 100_000_000
 MIN_SIDE = 8
-FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "PPM")
-KINDS = "a PNG, JPEG, TIFF, WebP, BMP, GIF, PGM or PPM picture"
-SUFFIXES = frozenset(
-    (".png", ".jpg", ".jpeg", ".mpo", ".tif", ".tiff", ".webp", ".bmp", ".gif", ".pgm", ".ppm", ".pbm", ".pnm")
-)
 # Pillow's word for how the bytes of one pixel lie -> the word under which the other byte of each number comes out.
 OTHER_BYTE = {
     f"{colours};16{order}": f"{colours};16{other}"
     for colours in ("RGB", "RGBA", "RGBX")
     for order, other in (("B", "L"), ("L", "B"), ("N", "B"))
 }
-REMEDIES = {
-    "CMYK": "Convert it to RGB first, by its colour profile.",
-    "LAB": "Convert it to RGB first.",
-    "F": "It holds floating-point values (HDR): tone-map it, or save it with 16 bits, first.",
-    "I": "It holds 32-bit numbers: save it with 16 bits first.",
-}
+REMEDIES = {"CMYK": "Convert it to RGB first, by its colour profile.", "LAB": "Convert it to RGB first."}
 CAMERA = frozenset((".dng", ".nef", ".cr2", ".cr3", ".arw", ".orf", ".raf", ".rw2", ".pef", ".srw"))
-DNG_VERSION, BITS_PER_SAMPLE, EXIF_FOLDER, GPS_FOLDER, ORIENTATION = 50706, 258, 0x8769, 0x8825, 0x0112
-# ImageDescription, Make, Model, Software, DateTime, Artist, Copyright: true of the restored picture as well.
-KEPT_TAGS = (270, 271, 272, 305, 306, 315, 33432)
+BITS_PER_SAMPLE, PHOTOMETRIC = 258, 262
+# MPO: a photograph with a preview or a second view behind it; of a TIFF thumbnails are told from pages by tifffile.
+SEVERAL = frozenset(("MPO", "TIFF"))
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
     """A picture in memory.
 
-    path: where it came from. pixels: (C, H, W) float32 in [0, 1], upright; C is 1 for grey, 3 for colour. alpha: (H, W)
-    uint8 or uint16 as it stood in the file, or None. bits: 8 or 16, per number. tripled: the file has colours, but all
+    path: where it came from. pixels: (C, H, W) float32, upright, 0 for black and 1 for white; C is 1 for grey, 3 for
+    colour. alpha: (H, W) uint8 or uint16, or None. bits: of a stored number. tripled: the file has colours, but all
     are greys, so C is 1; they are written as colours again. format: Pillow's word for the kind of file. exif: without
-    orientation and thumbnail. icc: the colour profile. dpi: pixels per inch.
+    orientation and thumbnail. icc: the colour profile. dpi: pixels per inch. notes: what else stands in the file.
+    span: which stored numbers are black and white; None for all that unsigned numbers of so many bits can be.
     """
 
     path: Path
@@ -65,16 +60,19 @@ class Picture:
     exif: Exif | None = None
     icc: bytes | None = None
     dpi: tuple[float, float] | None = None
+    notes: Notes = field(default_factory=Notes)
+    span: Span | None = None
 
     @property
     def kind(self) -> str:
         """Such as ``colour, 16 bit, alpha``."""
-        words = ["grey" if len(self.pixels) == 1 else "colour", f"{self.bits} bit"]
+        sort = "" if self.span is None else {"f": " float", "i": " signed"}.get(np.dtype(self.span.dtype).kind, "")
+        words = ["grey" if len(self.pixels) == 1 else "colour", f"{self.bits} bit{sort}"]
         return ", ".join(words if self.alpha is None else [*words, "alpha"])
 
 
 def read_picture(argument: str, path: Path, *, min_side: int = MIN_SIDE) -> Picture:
-    """A picture of any of the :data:`FORMATS`: one frame, grey or colour, with 1 to 16 bits.
+    """A picture of any of the :data:`.formats.SUFFIXES_OF`: one frame, grey or colour, with 1 to 64 bits.
 
     A palette becomes colours, one bit becomes grey, and a colour that stands for transparency becomes alpha. Colours
     that are all greys count as grey: noise that is the same in three channels is not what a colour prior expects.
@@ -85,44 +83,74 @@ def read_picture(argument: str, path: Path, *, min_side: int = MIN_SIDE) -> Pict
     check_file(argument, path, KINDS, MAX_PICTURE_BYTES)
     if path.suffix.lower() in CAMERA:
         refuse_camera(argument, path)
+    with decoding(argument, path):
+        scan = read_scan(argument, path, MAX_PICTURE_PIXELS)
+        if scan is not None:
+            return scanned(argument, path, scan, min_side)
+        return decoded(argument, path, min_side)
 
-    # Everything that needs Pillow's decoders; the orientation is asked for last, see :func:`kept_exif`.
-    with decoding(argument, path), opened(argument, path) as image:
+
+def decoded(argument: str, path: Path, min_side: int) -> Picture:
+    """A picture that Pillow decodes; the orientation is asked for last, see :func:`.notes.kept_exif`."""
+    with opened(argument, path) as image:
         check_header(argument, path, image, min_side)
         raw = decode(argument, path, image)
         exif, turn = kept_exif(image)
-        icc, dpi, kind = image.info.get("icc_profile"), image.info.get("dpi"), str(image.format)
+        notes, icc, kind = read_notes(image), image.info.get("icc_profile"), str(image.format)
+        dpi = dots(image.info.get("dpi"), turn)
 
     # What is restored, and beside it what is only passed on.
     raw = upright(raw, turn)
-    pixels, tripled = planes(raw)
     alpha = np.ascontiguousarray(raw[:, :, -1]) if raw.shape[2] in (2, 4) else None
-    if dpi is not None:
-        dpi = (float(dpi[0]), float(dpi[1])) if turn < 5 else (float(dpi[1]), float(dpi[0]))
+    pixels, span, tripled = planes(argument, path, raw[:, :, : 3 if raw.shape[2] >= 3 else 1])
     kind = "JPEG" if kind == "MPO" else kind
-    return Picture(path, pixels, alpha, 8 * raw.itemsize, tripled, kind, exif, icc or None, dpi)
+    return Picture(path, pixels, alpha, 8 * raw.itemsize, tripled, kind, exif, icc or None, dpi, notes, span)
+
+
+def scanned(argument: str, path: Path, scan: Scan, min_side: int) -> Picture:
+    """A TIFF beyond 8 bits."""
+    check_sides(argument, path, scan.values.shape[1], scan.values.shape[0], min_side)
+    exif, icc, dpi, notes = tiff_notes(path, scan.turn)
+    pixels, span, tripled = planes(argument, path, upright(scan.values, scan.turn), scan.span)
+    alpha = None if scan.alpha is None else opacity(upright(scan.alpha[:, :, None], scan.turn)[:, :, 0])
+    return Picture(path, pixels, alpha, 8 * scan.values.itemsize, tripled, "TIFF", exif, icc, dpi, notes, span)
+
+
+def opacity(alpha: np.ndarray) -> np.ndarray:
+    """Alpha of any type as uint8 or uint16."""
+    if alpha.dtype in (np.uint8, np.uint16):
+        return np.ascontiguousarray(alpha)
+    full = 1.0 if alpha.dtype.kind == "f" else np.iinfo(alpha.dtype).max
+    return np.rint((alpha / full).clip(0, 1) * 65535).astype(np.uint16)
 
 
 def opened(argument: str, path: Path) -> Image:
-    """The picture, not yet decoded; to be closed."""
+    """The picture, not yet decoded; to be closed. Of a TIFF with a thumbnail the picture itself."""
     from PIL import Image, UnidentifiedImageError
 
+    page = which_page(argument, path) if is_tiff(path) else 0
     try:
-        return Image.open(path, formats=FORMATS)
+        image = Image.open(path, formats=formats())
     except UnidentifiedImageError:
-        remedy = "Convert it to PNG first, if it is a picture of another kind (HEIC, AVIF, SVG, PDF)."
-        fail(argument, KINDS, f"{path}, which is none of them or is damaged", remedy, InputError)
+        refuse_unknown(argument, path)
+    if page:
+        image.seek(page)
+    return image
 
 
-def planes(raw: np.ndarray) -> tuple[np.ndarray, bool]:
-    """Stored numbers (H, W, K) as (C, H, W) in [0, 1] without alpha, and whether three equal channels became one."""
-    full = np.iinfo(raw.dtype).max
-    tripled = raw.shape[2] >= 3 and bool((raw[:, :, :1] == raw[:, :, 1:3]).all())
-    colours = 1 if tripled or raw.shape[2] < 3 else 3
+def planes(
+    argument: str, path: Path, raw: np.ndarray, span: Span | None = None
+) -> tuple[np.ndarray, Span | None, bool]:
+    """Stored colours (H, W, 1 or 3) as (C, H, W), 0 black and 1 white; their range, None where it is the whole one; and
+    whether three equal channels became one.
+    """
+    span = span or used_span(argument, path, raw)
+    tripled = raw.shape[2] == 3 and bool((raw[:, :, :1] == raw[:, :, 1:]).all())
+    colours = 1 if tripled else raw.shape[2]
     pixels = np.empty((colours, *raw.shape[:2]), np.float32)
     for channel in range(colours):
-        np.divide(raw[:, :, channel], full, out=pixels[channel], dtype=np.float32)
-    return pixels, tripled
+        pixels[channel] = span.unit(raw[:, :, channel])
+    return pixels, None if span.whole else span, tripled
 
 
 def refuse_camera(argument: str, path: Path) -> None:
@@ -133,17 +161,21 @@ def refuse_camera(argument: str, path: Path) -> None:
 
 def check_header(argument: str, path: Path, image: Image, min_side: int) -> None:
     """What the header can tell before anything is decoded."""
-    check_pixels(argument, path, image.width, image.height, MAX_PICTURE_PIXELS)
-    if min(image.size) < min_side:
-        came = f"{path} with {image.width} x {image.height}"
-        fail(argument, f"a picture of at least {min_side} x {min_side} pixels", came, error=InputError)
+    check_sides(argument, path, image.width, image.height, min_side)
     frames = getattr(image, "n_frames", 1)
-    if frames > 1 and image.format != "MPO":  # MPO: a photograph with a preview or a second view behind it
-        word = "pages" if image.format == "TIFF" else "frames"
+    if frames > 1 and image.format not in SEVERAL:
         remedy = "Save the one that you want as a picture of its own."
-        fail(argument, "a single picture", f"{path} with {frames} {word}", remedy, InputError)
-    if DNG_VERSION in tags(image):
+        fail(argument, "a single picture", f"{path} with {frames} frames", remedy, InputError)
+    if CAMERA_TAG in tags(image):
         refuse_camera(argument, path)
+
+
+def check_sides(argument: str, path: Path, width: int, height: int, min_side: int) -> None:
+    """Neither too many pixels nor too few."""
+    check_pixels(argument, path, width, height, MAX_PICTURE_PIXELS)
+    if min(width, height) < min_side:
+        came = f"{path} with {width} x {height}"
+        fail(argument, f"a picture of at least {min_side} x {min_side} pixels", came, error=InputError)
 
 
 def tags(image: Image) -> Any:
@@ -152,15 +184,26 @@ def tags(image: Image) -> Any:
 
 
 def decode(argument: str, path: Path, image: Image) -> np.ndarray:
-    """The stored numbers (H, W, K), uint8 or uint16; K: 1 grey, 2 grey and alpha, 3 colour, 4 colour and alpha."""
+    """The stored numbers (H, W, K); K: 1 grey, 2 grey and alpha, 3 colour, 4 colour and alpha."""
     words = [tile[3] if isinstance(tile[3], str) else str(tile[3][0]) for tile in image.tile if tile[3]]
     if image.mode in ("RGB", "RGBA") and deep(image, words):
         return decode_deep(argument, path, image, words)
+    if not wide(image):
+        return decode_plain(argument, path, image)
 
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
-        raw = np.asarray(image).astype(np.uint16)[:, :, None]  # grey, of which Pillow keeps all 16 bits
-        return with_alpha(raw, image.info.get("transparency"))
-    return decode_plain(argument, path, image)
+    # Grey beyond 8 bits, of which Pillow keeps all, but not that white can be zero.
+    raw = np.asarray(image)
+    raw = raw.astype(
+        np.uint16 if raw.dtype.kind in "iu" and image.format in ("PNG", "PPM") else raw.dtype.newbyteorder("=")
+    )
+    if tags(image).get(PHOTOMETRIC) == 0:
+        raw, _ = used_span(argument, path, raw).flipped(raw)
+    return with_alpha(raw[:, :, None], image.info.get("transparency"))
+
+
+def wide(image: Image) -> bool:
+    """Whether an open picture is one grey of more than 8 bits, or of floating-point numbers."""
+    return image.mode == "F" or image.mode.startswith("I")
 
 
 def decode_plain(argument: str, path: Path, image: Image) -> np.ndarray:
@@ -206,7 +249,7 @@ def decode_deep(argument: str, path: Path, image: Image, words: list[str]) -> np
 
     # The second reading gives the low bytes, the first one, already open, the high ones.
     transparent = image.info.get("transparency")
-    with Pillow.open(path, formats=FORMATS) as again:
+    with Pillow.open(path, formats=formats()) as again:
         again.tile = retold(again, OTHER_BYTE)
         raw = np.asarray(again).astype(np.uint16)
     raw |= np.asarray(image).astype(np.uint16) << 8
@@ -228,34 +271,3 @@ def with_alpha(raw: np.ndarray, transparent: Any) -> np.ndarray:
         return raw
     opaque = (raw != np.array(transparent)).any(2, keepdims=True)
     return np.concatenate([raw, opaque.astype(np.uint16) * np.uint16(65535)], axis=2)
-
-
-def kept_exif(image: Image) -> tuple[Exif | None, int]:
-    """What of the EXIF data is true of a restored picture too, or None; and the orientation, 1 to 8.
-
-    Asked after decoding: by then Pillow has turned a TIFF picture itself. A broken block is dropped.
-    """
-    from PIL import Image as Pillow
-
-    try:
-        found = image.getexif()
-        turn = found.get(ORIENTATION, 1)
-
-        # The plain tags that stay true, and the folders of the camera and of the place.
-        kept = Pillow.Exif()
-        kept.update({tag: found[tag] for tag in KEPT_TAGS if tag in found})
-        for folder in (EXIF_FOLDER, GPS_FOLDER):
-            if inside := found.get_ifd(folder):
-                kept.get_ifd(folder).update(inside)
-                kept[folder] = inside
-        kept.tobytes()  # or it could not be written
-    except Exception:  # whatever a broken block brings up
-        return None, 1
-    return (kept if len(kept) else None), turn if turn in range(1, 9) else 1
-
-
-def upright(raw: np.ndarray, turn: int) -> np.ndarray:
-    """(H, W, K) turned as the EXIF orientation asks (TIFF/EP, tag 274)."""
-    raw = raw.swapaxes(0, 1) if turn >= 5 else raw
-    rows, columns = (slice(None, None, -1 if turn in flips else 1) for flips in ((3, 4, 7, 8), (2, 3, 6, 7)))
-    return raw[rows, columns]

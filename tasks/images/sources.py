@@ -24,11 +24,11 @@ from jiio.tasks.frame.files import InputError, read_bytes, read_image, reason
 
 from .batches import resized
 from .config import DataConfig
+from .formats import suffixes
 
 if TYPE_CHECKING:
     import numpy as np
 
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm"}
 OFFLINE = "or use the faces, which ship with scikit-image."
 
 
@@ -124,7 +124,7 @@ def image_files(argument: str, folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         fail(argument, "a folder of pictures", f"{folder}, which is not a folder", error=InputError)
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes() and not p.name.startswith("."))
     if not paths:
         fail(argument, "a folder with pictures", f"{folder} without any", f"Fill it, {OFFLINE}", InputError)
     return paths

@@ -22,7 +22,8 @@ from jiio.tasks.frame.registry import TABLE, fetch
 from jiio.tasks.images.batches import resized
 from jiio.tasks.images.config import FOLDER, DataConfig, check_source
 from jiio.tasks.images.families import find_family
-from jiio.tasks.images.sources import IMAGE_SUFFIXES, Raw
+from jiio.tasks.images.formats import suffixes
+from jiio.tasks.images.sources import Raw
 
 Parts = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]  # images (N, C, H, W), labels (N,): to train, to test
 
@@ -186,7 +187,7 @@ def of_folder(folder: Path, config: EpisodeConfig) -> Parts:
     images, labels = [], []
     kinds = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     for label, kind in enumerate(kinds):
-        for path in sorted(p for p in kind.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES):
+        for path in sorted(p for p in kind.iterdir() if p.suffix.lower() in suffixes()):
             pixels = torch.from_numpy(read_image("data.family", path, channels=config.channels)).permute(2, 0, 1)[None]
             images.append(resized(pixels, config.size, config.channels))
             labels.append(label)

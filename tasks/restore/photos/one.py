@@ -17,6 +17,7 @@ from jiio.checks import JiioError, fail
 from jiio.tasks.frame.files import InputError
 from jiio.tasks.images.encode import FileKind
 from jiio.tasks.images.pictures import Picture
+from jiio.tasks.images.ranges import Stretch
 from jiio.tasks.maps.base import LinearMap, crop
 
 from ..base import AbstractRestorer
@@ -77,13 +78,14 @@ class Job:
 class Restored:
     """A restored picture, ready to be written, and how it came about.
 
-    seconds: of the solve, estimate of the noise included.
+    seconds: of the solve, estimate of the noise included. stretch: the range of its numbers.
     """
 
     picture: Picture
     job: Job
     tiled: TiledRestoration
     seconds: float
+    stretch: Stretch
 
     def expected_error(self, restorer: AbstractRestorer, *, tile: int = TILE, **options: Any) -> Tensor:
         """(1, 1, H, W), the error to be expected of each pixel; options as in :mod:`jiio.tasks.restore.confidence`."""
@@ -97,15 +99,15 @@ class Restored:
         height, width = self.picture.pixels.shape[1:]
         bits = kind.bits(self.picture)
         less = f" (written with {bits}: {kind.name})" if bits < self.picture.bits else ""
-        return "; ".join(
-            (
-                f"{width} x {height}, {self.picture.kind}{less}",
-                f"sigma {self.job.sigma * LEVELS:.1f} ({'estimated' if self.job.estimated else 'given'})",
-                f"{self.seconds:.1f} s",
-                f"{self.tiled.evaluations} evaluations, {self.tiled.vjps} VJPs",
-                f"{self.tiled.converged} of {len(self.tiled.tiles)} tiles converged",
-            )
+        parts = (
+            f"{width} x {height}, {self.picture.kind}{less}",
+            self.stretch.words,
+            f"sigma {self.job.sigma * LEVELS:.1f} ({'estimated' if self.job.estimated else 'given'})",
+            f"{self.seconds:.1f} s",
+            f"{self.tiled.evaluations} evaluations, {self.tiled.vjps} VJPs",
+            f"{self.tiled.converged} of {len(self.tiled.tiles)} tiles converged",
         )
+        return "; ".join(part for part in parts if part)
 
 
 def restore_photo(
@@ -114,6 +116,7 @@ def restore_photo(
     *,
     damage: AbstractDamage = Noise(),  # noqa: B008 (a frozen record)
     sigma: float | None = None,
+    span: tuple[float, float] | None = None,
     tile: int = TILE,
     device: torch.device | str = "cpu",
     progress: Callable[[Tile, int], object] | None = None,
@@ -124,7 +127,8 @@ def restore_photo(
     Args:
         restorer: on ``device``; a grey one restores the channels of a colour picture one by one.
         damage: what happened to the picture besides noise.
-        sigma: of the noise, on the image range [0, 1]; None to estimate it.
+        sigma: of the noise, on the range of the picture's numbers as [0, 1]; None to estimate it.
+        span: the stored numbers that are black and white; None for the range that they use (12 bits in a file of 16).
         tile: side of the windows of a large picture, pixels; enlarged where a blur needs it.
         progress: called after every tile, with the number of tiles.
         settings: of :func:`jiio.solve`.
@@ -132,16 +136,17 @@ def restore_photo(
     Errors: InputError where picture, damage and restorer do not fit together.
     """
     begin = time.perf_counter()
-    job = Job.of(picture, damage, sigma, restorer.channels)
+    stretch = Stretch.of(picture, span)
+    job = Job.of(stretch.apply(picture), damage, sigma, restorer.channels)
     tile = max(tile, 2 * damage.overlap)  # or a window would be all margin
     check_holes(job, tile)
     options = {"tile": tile, "overlap": damage.overlap, "device": device, "progress": progress}
     tiled = restore_tiled(restorer, job.y, job.operator, **options, **settings)
 
-    pixels = job.image(tiled.image)[0].numpy()
+    pixels = stretch.undo(job.image(tiled.image)[0].numpy())
     alpha = None if picture.alpha is None else enlarged(picture.alpha, damage.factor)
     restored = dataclasses.replace(picture, pixels=pixels, alpha=alpha)
-    return Restored(restored, job, tiled, time.perf_counter() - begin)
+    return Restored(restored, job, tiled, time.perf_counter() - begin, stretch)
 
 
 def check_holes(job: Job, tile: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,9 +20,10 @@ class RestoreOptions:
     """Which pictures are restored, from what, and how.
 
     Args:
-        pictures: pictures, or folders of them (folders inside are not searched)
+        pictures: pictures, or folders of them, searched with the folders inside
         output: a file or a folder (default: photo-restored.png beside photo.png, photos-restored/ beside photos/)
         sigma: noise in 8-bit grey levels, 0 to 128, whatever the depth of the picture (default: estimated)
+        range: the stored numbers that are black and white, such as 0,4095 (default: the range that the picture uses)
         mask: a picture of the same size: white pixels are kept, black ones are missing
         missing: pixels of this colour are missing: '#ff00ff', or a grey level from 0 to 255
         blur: gaussian:WIDTH, motion:LENGTH,ANGLE (pixels, degrees), or a picture of the kernel
@@ -41,6 +43,7 @@ class RestoreOptions:
     pictures: tuple[str, ...]
     output: str | None = None  # not a path: a slash at the end means a folder
     sigma: float | None = None
+    range: str | None = None
     mask: Path | None = None
     missing: str | None = None
     blur: str | None = None
@@ -73,6 +76,19 @@ class RestoreOptions:
         for name, path in self.extras.items():
             if path.suffix.lower() != SUFFIX_OF[name]:
                 fail(f"--{name}", f"a name that ends in {SUFFIX_OF[name]}", repr(str(path)), error=InputError)
+
+    @property
+    def span(self) -> tuple[float, float] | None:
+        """What ``--range`` says."""
+        if self.range is None:
+            return None
+        try:
+            low, high = (float(number) for number in self.range.split(","))
+        except ValueError:
+            low = high = math.nan
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            fail("--range", "the numbers of black and white, LOW,HIGH", repr(self.range), error=InputError)
+        return low, high
 
     @property
     def extras(self) -> dict[str, Path]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,18 +11,23 @@ from jiio.checks import fail
 from jiio.tasks.frame.files import InputError, check_output_file, check_output_folder, reason
 from jiio.tasks.frame.outputs import Outputs, real
 from jiio.tasks.images.encode import BY_SUFFIX, FileKind, check_fits, check_suffix, suffix_of
+from jiio.tasks.images.formats import suffixes
 from jiio.tasks.images.header import Header, read_header
-from jiio.tasks.images.pictures import SUFFIXES
 
 WORD = "-restored"
 
 
 @dataclass(frozen=True)
 class Source:
-    """A picture to be restored. folder: the one that was named and holds it; None where the picture was named."""
+    """A picture to be restored. folder: the one that was named and has it inside; None where the picture was named."""
 
     path: Path
     folder: Path | None = None
+
+    @property
+    def inside(self) -> Path:
+        """The folder that holds it, as seen from the one that was named."""
+        return Path() if self.folder is None else self.path.parent.relative_to(self.folder)
 
 
 @dataclass(frozen=True)
@@ -34,29 +39,44 @@ class Plan:
     kind: FileKind
 
 
-def find_pictures(words: Sequence[str]) -> list[Source]:
-    """The named pictures, and those directly inside the named folders, by name; hidden files are left alone.
+def find_pictures(words: Sequence[str], output: str | None = None) -> list[Source]:
+    """The named pictures, and those inside the named folders and the folders in them, by name; hidden files are left
+    alone, and so is the folder ``output``, whose pictures are results.
 
     Errors: InputError where a folder has no picture or cannot be read.
     """
-    found = []
+    found: list[Source] = []
     for word in words:
         path = Path(word)
-        found += inside_of(path) if path.is_dir() else [Source(path)]
+        found += inside_of(path, output) if path.is_dir() else [Source(path)]
     return found
 
 
-def inside_of(folder: Path) -> list[Source]:
-    """The pictures directly inside a folder."""
+def inside_of(folder: Path, output: str | None) -> list[Source]:
+    """The pictures inside a folder."""
     try:
-        inside = sorted(folder.iterdir())
+        os.listdir(folder)
     except OSError as error:
         raise InputError(f"pictures: the folder {folder} cannot be read ({reason(error)}).") from error
-    pictures = [p for p in inside if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file()]
+    pictures = [path for path in files_in(folder, output) if path.suffix.lower() in suffixes()]
     if not pictures:
-        remedy = "Folders inside are not searched; name them too."
-        fail("pictures", "a folder with pictures", f"{folder} without any", remedy, InputError)
+        fail("pictures", "a folder with pictures", f"{folder} without any", error=InputError)
     return [Source(picture, folder) for picture in pictures]
+
+
+def files_in(folder: Path, output: str | None) -> Iterator[Path]:
+    """The ordinary files inside a folder, folder by folder, without hidden ones; links to folders are not followed."""
+    results = None if output is None else real(Path(output))
+    for above, folders, names in os.walk(folder):
+        here = Path(above)
+        folders[:] = sorted(one for one in folders if not one.startswith(".") and real(here / one) != results)
+        yield from (here / name for name in sorted(names) if not name.startswith(".") and (here / name).is_file())
+
+
+def left_out(words: Sequence[str], output: str | None = None) -> list[Path]:
+    """The files inside the named folders whose names are not those of pictures that can be read here."""
+    files = (path for word in words if Path(word).is_dir() for path in files_in(Path(word), output))
+    return [path for path in files if path.suffix.lower() not in suffixes()]
 
 
 @dataclass(frozen=True)
@@ -113,16 +133,17 @@ class Places:
 
     def target(self, source: Source, header: Header | None) -> Path:
         """Beside ``photo.png``, ``photo-restored.png``; beside the folder ``photos``, ``photos-restored/photo.png``; in
-        an output folder, ``photo.png``. The suffix changes where the kind of file cannot be written.
+        an output folder, ``photo.png``; in the same folders inside as it was. The suffix changes where the kind of file
+        cannot be written.
         """
         # Without a header nothing will be restored, and the place only has to be one.
         own = source.path.suffix if source.path.suffix.lower() in BY_SUFFIX else ".png"
         name = source.path.stem + (own if header is None else suffix_of(header))
         if self.output is not None:
-            return Path(self.output) / name if self.is_folder else Path(self.output)
+            return Path(self.output) / source.inside / name if self.is_folder else Path(self.output)
         if source.folder is None:
             return source.path.with_name(Path(name).stem + WORD + Path(name).suffix)
 
         folder = real(source.folder)  # "." and ".." have no name of their own
         above = source.folder.parent if source.folder.name not in ("", "..") else folder.parent
-        return above / (folder.name + WORD) / name
+        return above / (folder.name + WORD) / source.inside / name

@@ -32,7 +32,7 @@ class WeightsError(InputError):
 @dataclass(frozen=True)
 class Request:
     """How to restore. sigma: on the image range [0, 1], None to estimate it. settings: of the solve. symmetries: that
-    the result is averaged over."""
+    the result is averaged over. span: the stored numbers that are black and white."""
 
     damage: AbstractDamage
     sigma: float | None
@@ -42,6 +42,7 @@ class Request:
     device: torch.device
     settings: dict[str, Any]
     symmetries: int = 1
+    span: tuple[float, float] | None = None
     loaded: dict[str, AbstractRestorer] = field(default_factory=dict)
 
     @classmethod
@@ -62,7 +63,7 @@ class Request:
         tile = check_tile("--tile", TILE if options.tile is None else options.tile)
         device = check_device(options.device)
         symmetries = check_symmetries("--symmetries", options.symmetries)
-        return cls(damage, sigma, options.weights, family, tile, device, settings, symmetries)
+        return cls(damage, sigma, options.weights, family, tile, device, settings, symmetries, options.span)
 
     def name(self, picture: Picture) -> str:
         """Of the weights."""
@@ -81,7 +82,13 @@ class Request:
 
     def restore(self, picture: Picture, progress: Callable[..., object] | None = None) -> Restored:
         """Restore one picture."""
-        options = {"damage": self.damage, "sigma": self.sigma, "tile": self.tile, "device": self.device}
+        options = {
+            "damage": self.damage,
+            "sigma": self.sigma,
+            "span": self.span,
+            "tile": self.tile,
+            "device": self.device,
+        }
         try:
             return restore_photo(picture, self.restorer(picture), progress=progress, **options, **self.settings)
         except (MemoryError, RuntimeError) as error:

@@ -17,13 +17,14 @@ from jiio.tasks.frame.machine import cpu_threads
 from jiio.tasks.frame.outputs import OutputError, Outputs, of_checkpoint, real, write_new
 from jiio.tasks.frame.terminal import plain, say, sentence
 from jiio.tasks.images.encode import write_picture
+from jiio.tasks.images.formats import PLUGINS, SUFFIXES_OF
 from jiio.tasks.images.pictures import Picture, read_picture
 
 from ..confidence import DRAWS
 from .one import Restored
 from .options import RestoreOptions
 from .page import Subject, photo_page
-from .places import Places, Plan, Source, find_pictures
+from .places import Places, Plan, Source, find_pictures, left_out
 from .request import Request, WeightsError
 
 CONFIDENCE_SCALE = 8  # times the error to be expected is the brightness of its map: white is 32 grey levels and more
@@ -35,7 +36,7 @@ def restore(options: RestoreOptions, argv: Sequence[str]) -> None:
     Errors: JiioError for what cannot be done; where some of several pictures failed, at the end.
     """
     request = Request.of(options)
-    sources = find_pictures(options.pictures)
+    sources = find_pictures(options.pictures, options.output)
     single = len(sources) == 1 and sources[0].folder is None
     places = Places(options.output, single, Outputs(given_by(options, sources), options.overwrite))
     check_extras(options, places, len(sources))
@@ -43,7 +44,10 @@ def restore(options: RestoreOptions, argv: Sequence[str]) -> None:
         if single:
             restore_one(request, options, places, argv)
         else:
-            restore_many(request, places, sources)
+            try:
+                restore_many(request, places, sources)
+            finally:
+                tell_left_out(left_out(options.pictures, options.output))
 
 
 def given_by(options: RestoreOptions, sources: Sequence[Source]) -> tuple[Path, ...]:
@@ -111,6 +115,16 @@ def restore_many(request: Request, places: Places, sources: Sequence[Source]) ->
     if failed:
         names = ", ".join(str(path) for path in failed[:8]) + (", ..." if len(failed) > 8 else "")
         raise InputError(f"pictures: {len(failed)} of {len(sources)} could not be restored ({names}).")
+
+
+def tell_left_out(files: Sequence[Path]) -> None:
+    """A line about the files in the folders that were not even tried."""
+    if not files:
+        return
+    names = ", ".join(str(path) for path in files[:8]) + (", ..." if len(files) > 8 else "")
+    kinds = {kind for kind in PLUGINS for path in files if path.suffix.lower() in SUFFIXES_OF[kind]}
+    how = "".join(f"; for {PLUGINS[kind].name}, {PLUGINS[kind].how}" for kind in sorted(kinds))
+    say(f"left out: {len(files)} by their names no pictures that can be read here ({names}){how}", sys.stdout)
 
 
 def passed_over(plan: Plan) -> bool:

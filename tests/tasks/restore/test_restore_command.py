@@ -147,7 +147,7 @@ def test_a_folder_goes_on_after_a_bad_picture_and_from_where_it_stopped(capsys):
     write("photos/.hidden.png", "left alone")
     assert main(["restore", "photos"]) == 2
     out, errors = capsys.readouterr()
-    assert [line.split(":")[0] for line in out.splitlines()] == ["photos/b.png", "photos/d.jpg"]
+    assert [line.split(":")[0] for line in out.splitlines()] == ["photos/b.png", "photos/d.jpg", "left out"]
     lines = errors.splitlines()
     assert len(lines) == 3 and "photos/a.png" in lines[0] and "photos/c.png" in lines[1]
     assert lines[2] == "jiio: pictures: 2 of 4 could not be restored (photos/a.png, photos/c.png)."
@@ -216,3 +216,31 @@ def test_a_second_ctrl_c_is_not_needed(capsys, monkeypatch):
     words = "jiio: Interrupted; 1 of 3 pictures restored. The same command goes on with the rest.\n"
     assert capsys.readouterr().err == words
     assert sorted(p.name for p in Path("photos-restored").iterdir()) == ["a.png"]
+
+
+def test_folders_inside_come_out_as_they_were_and_the_rest_is_listed(capsys):
+    for name in ("in/a.png", "in/b/a.png", "in/b/c/d.png", "in/.hidden/e.png", "in/out/old.png"):
+        photo(name)
+    for name in ("in/notes.txt", "in/b/f.xcf"):
+        write(name, "text")
+    assert main(["restore", "in", "--sigma", "20", "--output", "in/out"]) == 0
+    out = capsys.readouterr().out
+    made = {str(path.relative_to("in/out")) for path in Path("in/out").rglob("*.png")}
+    assert made == {"a.png", "b/a.png", "b/c/d.png", "old.png"}
+    assert out.splitlines()[-1].startswith("left out: 2 ") and "in/notes.txt" in out and "in/b/f.xcf" in out
+
+
+@pytest.mark.parametrize("bits", (8, 10, 12, 14))
+def test_data_of_fewer_bits_are_restored_as_those_that_fill_the_range(bits, capsys):
+    pixels = noisy(channels=1).clip(0, 1)
+    full = 2**bits - 1
+    Path("deep").mkdir()
+    for name, white in (("deep/a.png", 65535), ("deep/b.png", full)):
+        write_picture("test", Path(name), Picture(Path(name), np.rint(pixels * white) / np.float32(65535), bits=16))
+    assert main(["restore", "deep", "--sigma", "20"]) == 0
+    whole, used = (read_picture("test", Path(f"deep-restored/{name}.png")) for name in "ab")
+    assert used.span is not None and used.span.high == full
+    assert np.abs(whole.pixels - used.pixels).max() < 2 / full
+    assert f"range 0 to {full} (used)" in capsys.readouterr().out
+    assert main(["restore", "deep/b.png", "--sigma", "20", "--range", "0,65535"]) == 0
+    assert "range" not in capsys.readouterr().out
