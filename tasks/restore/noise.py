@@ -1,109 +1,100 @@
-"""The level of the noise in a single picture, where nobody knows it."""
+"""The level of the noise in a single picture, where nobody knows it: two estimates, and which of them is believed."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from jiio.checks import fail
 from jiio.tasks.maps.base import check_images
 
-SIDE = 7  # of a patch, pixels
-LEAST = 4 * SIDE**2  # patches, for a covariance worth its name
-MOST = 1 << 17  # patches, on a grid that is as fine as this allows
-CLIPPED = 0.05  # share of the pixels of a patch at exactly 0 or 1 up to which it is used
-CONFIDENCE = 1.0 - 1e-6  # with which a patch of nothing but noise passes for one
-LOWEST = 12  # eigenvalues whose mean is the variance of the noise
+from .noise_flat import FlatLevel, drawn, flat_level
+from .noise_jpeg import LUMA, LUMA_GAIN, noise_before
+from .noise_white import white_variance
+
+GREY = 255.0
+SEEN = 3.0 / GREY  # below so much a flat patch may be flat for other reasons
+APART = 1.6  # times the white estimate, from which on the noise is not white
+APART_IN_JPEG = 1.15  # the same, where the file says that it cannot be
+FINEST = 0.1  # share of coarse noise that is white at least; a drawing has nothing in its highest frequencies
+WHITE, COARSE, JPEG = "white noise", "coarse noise", "noise that went through JPEG"
+
+
+@dataclass(frozen=True)
+class NoiseLevel:
+    """sigma: the standard deviation, in the units of the picture. white: the estimate by white noise. flat: that by the
+    flattest patches. believed: in words, which kind of noise it is.
+    """
+
+    sigma: float
+    white: float
+    flat: float
+    believed: str = WHITE
 
 
 def estimate_sigma(image: Tensor, known: Tensor | None = None) -> float:
-    """The standard deviation of white Gaussian noise in a picture, in the units of its values.
+    """The standard deviation of the noise in a picture; see :func:`noise_level`."""
+    return noise_level(image, known).sigma
 
-    In patches that hold no texture the least eigenvalues of their covariance are the variance of the noise. Which ones
-    these are depends on the level, so both are found in turn (Liu, Tanaka, Okutomi, "Single-image noise level
-    estimation for blind denoising", IEEE Trans. Image Processing 22, 2013). Theirs takes the one least eigenvalue; the
-    mean of the twelve least is less biased where the noise is strong. Patches with many pixels at exactly 0 or 1 are
-    left out, because a saturated pixel has lost its noise. The level of a colour picture is the root mean square over
-    its channels.
 
-    A picture that is texture all over reads too high. The noise of a JPEG file or of a camera's own processing is not
-    white but smooth, and reads too low; so does noise so strong that much of it was clipped.
+def noise_level(image: Tensor, known: Tensor | None = None, *, steps: Sequence[int] | None = None) -> NoiseLevel:
+    """The standard deviation of the noise in a picture, in the units of its values.
+
+    White noise is read off the spectrum of patches without texture. Parts that never had noise (frames, letterboxes,
+    stickers) do not count as long as what is left is evenly noisy. Where the flattest patches hold evenly more than
+    the spectrum says, the noise is not white (grain, JPEG), and they are believed. The level of a colour picture is
+    the root mean square over its channels.
+
+    A picture that is texture all over reads too high; noise so strong that much of it was clipped reads too low.
 
     Args:
         image: (1, C, H, W), values in [0, 1] or beyond.
         known: (1, 1, H, W), 1 where a pixel was measured; by default all were.
+        steps: the 64 of the table of luma, where the picture comes from a JPEG file.
 
     Errors: ArgumentError where there are too few patches, in a tiny picture or between holes.
     """
     check_images("image", image)
     usable = torch.ones_like(image[0, 0], dtype=torch.bool) if known is None else known[0, 0] == 1
-    variances = [_variance(channel.double(), usable) for channel in image[0]]
-    return math.sqrt(sum(variances) / len(variances))
+    flats = [flat_level(channel, usable) for channel in image[0]]
+    white = mean_level([white_level(channel, usable, flat) for channel, flat in zip(image[0], flats, strict=True)])
+    flat = mean_level([flat.sigma for flat in flats]) if all(flat.is_noise for flat in flats) else 0.0
+    if steps is not None:
+        before = jpeg_level(image, usable, steps)
+        return (
+            NoiseLevel(before, white, flat, JPEG) if before > APART_IN_JPEG * white else NoiseLevel(white, white, flat)
+        )
+
+    # Grain, and a JPEG that was saved as another kind of file.
+    if flat < max(SEEN, APART * white) or white < FINEST * flat:
+        return NoiseLevel(white, white, flat)
+    return NoiseLevel(mean_level([flat.coarse for flat in flats]), white, flat, COARSE)
 
 
-def _variance(channel: Tensor, usable: Tensor) -> float:
-    """Of the noise in one channel (H, W)."""
-    values = _measured(channel, usable)  # (N, SIDE^2)
-    texture = _texture(values)
-    limit = _limit()
-    least = float(_spectrum(values)[0].clamp_min(0.0))
-
-    # The level says which patches are flat, and the flat patches say what the level is.
-    for _ in range(20):
-        flat = values[texture <= limit * least]
-        if len(flat) < LEAST:
-            break
-        spectrum = _spectrum(flat)
-        before, least = least, float(spectrum[0].clamp_min(0.0))
-        if abs(least - before) <= 1e-4 * before:
-            return float(spectrum[:LOWEST].mean().clamp_min(0.0))
-    return least
+def mean_level(levels: Sequence[float]) -> float:
+    """The root mean square over channels."""
+    return math.sqrt(sum(level**2 for level in levels) / len(levels))
 
 
-def _measured(channel: Tensor, usable: Tensor) -> Tensor:
-    """The patches (N, SIDE^2) that were measured everywhere, without the clipped ones as long as enough are left."""
-    height, width = channel.shape
-    stride = max(1, math.ceil(math.sqrt(height * width / MOST)))
-    values, known, unclipped = (_patches(t, stride) for t in (channel, usable, (channel != 0) & (channel != 1)))
-    whole = known.all(1)
-    if int(whole.sum()) < LEAST:
-        expected = f"a picture with at least {LEAST} whole patches of {SIDE} x {SIDE} pixels to estimate the noise from"
-        fail("sigma", expected, f"one with {int(whole.sum())}", "Say how strong the noise is.")
-    clear = whole & (unclipped.double().mean(1) >= 1.0 - CLIPPED)
-    return values[clear if int(clear.sum()) >= LEAST else whole]
+def white_level(channel: Tensor, usable: Tensor, flat: FlatLevel) -> float:
+    """Of one channel: without the parts that never had noise, where the others evenly have."""
+    channel = channel.double()
+    if flat.dead > 0.0 and flat.is_noise and flat.sigma > SEEN:
+        alive = usable & ~drawn(channel)
+        if bool(alive.any()):
+            usable = alive
+    return math.sqrt(white_variance(channel, usable))
 
 
-def _patches(x: Tensor, stride: int) -> Tensor:
-    """(N, SIDE^2), one patch at every ``stride``-th place."""
-    if min(x.shape) < SIDE:
-        return x.new_zeros(0, SIDE**2)
-    return x.unfold(0, SIDE, stride).unfold(1, SIDE, stride).reshape(-1, SIDE**2)
-
-
-def _spectrum(patches: Tensor) -> Tensor:
-    """The eigenvalues of the covariance of patches (N, SIDE^2), from the least on."""
-    return torch.linalg.eigvalsh(torch.cov(patches.T))
-
-
-def _texture(patches: Tensor) -> Tensor:
-    """The sum of squared central differences inside each patch, (N,)."""
-    square = patches.view(-1, SIDE, SIDE)
-    down, right = (square[:, 2:] - square[:, :-2]) / 2, (square[:, :, 2:] - square[:, :, :-2]) / 2
-    return down.square().sum((1, 2)) + right.square().sum((1, 2))
-
-
-def _limit() -> float:
-    """The texture that noise of variance 1 has at most, but for one patch in a million.
-
-    Of a gamma distribution with the right mean and as many degrees of freedom as the differences have.
-    """
-    from scipy.special import gammaincinv
-
-    unit = torch.eye(SIDE**2, dtype=torch.float64).view(-1, SIDE, SIDE)
-    down, right = (unit[:, 2:] - unit[:, :-2]) / 2, (unit[:, :, 2:] - unit[:, :, :-2]) / 2
-    differences = torch.cat([down.flatten(1), right.flatten(1)], 1)  # (SIDE^2, number of differences)
-    freedom = int(torch.linalg.matrix_rank(differences))
-    mean = float(differences.square().sum())
-    return mean * 2.0 / freedom * float(gammaincinv(freedom / 2.0, CONFIDENCE))
+def jpeg_level(image: Tensor, usable: Tensor, steps: Sequence[int]) -> float:
+    """Of the picture before it became a JPEG file, whose luma says most; 0 where that has no noise to be seen."""
+    grey = image.shape[1] == 1
+    luma = image[0, 0] if grey else (image[0] * image.new_tensor(LUMA)[:, None, None]).sum(0)
+    flat = flat_level(luma, usable)
+    if not flat.is_noise or flat.sigma < SEEN:
+        return 0.0
+    found = noise_before(GREY * flat.sigma, steps) / GREY
+    return found if grey else found / LUMA_GAIN

@@ -22,7 +22,7 @@ from jiio.tasks.maps.base import LinearMap, crop
 
 from ..base import AbstractRestorer
 from ..confidence import expected_error
-from ..noise import estimate_sigma
+from ..noise import WHITE, NoiseLevel, noise_level
 from ..tiles import TILE, Tile, TiledRestoration, Window, grid, restore_tiled
 from .damage import AbstractDamage, Noise
 
@@ -33,7 +33,8 @@ LEVELS = 255.0  # sigma is told to people in 8-bit grey levels, as in the litera
 class Job:
     """A picture with its damage, as a measurement and a linear map.
 
-    sigma: of the noise, on the image range [0, 1]. estimated: whether nobody said so.
+    sigma: of the noise, on the image range [0, 1]. estimated: whether nobody said so. level: what the picture says of
+    its noise; None where it cannot be estimated.
     """
 
     picture: Picture
@@ -42,6 +43,7 @@ class Job:
     operator: LinearMap
     sigma: float
     estimated: bool
+    level: NoiseLevel | None = None
 
     @classmethod
     def of(cls, picture: Picture, damage: AbstractDamage, sigma: float | None, channels: int) -> Job:
@@ -57,21 +59,44 @@ class Job:
 
         y = damage.measurement(picture)  # (1, C, h, w)
         estimated = sigma is None
-        if sigma is None:
-            rounding = 1.0 / (2**picture.bits - 1) / 12**0.5  # whole numbers carry so much noise at least
-            try:
-                sigma = max(estimate_sigma(y, damage.known(picture)), rounding)
-            except JiioError as error:
+        try:
+            level = noise_level(y, visible(picture, damage), steps=picture.steps)
+        except JiioError as error:
+            if sigma is None:
                 words = f"--sigma: the noise in {picture.path} cannot be estimated; {error}"
                 raise InputError(words) from error
+            level = None
+        if sigma is None:
+            rounding = 1.0 / (2 ** min(picture.bits, 16) - 1) / 12**0.5  # whole numbers carry so much noise at least
+            sigma = max(level.sigma, rounding) if level is not None else rounding
 
         y = y.transpose(0, 1) if channels < len(picture.pixels) else y
-        return cls(picture, damage, y, damage.operator(picture, sigma), sigma, estimated)
+        return cls(picture, damage, y, damage.operator(picture, sigma), sigma, estimated, level)
+
+    @property
+    def told(self) -> str:
+        """How the level of the noise was found."""
+        if not self.estimated:
+            return "given"
+        return (
+            "estimated" if self.level is None or self.level.believed == WHITE else f"estimated: {self.level.believed}"
+        )
 
     def image(self, restored: Tensor) -> Tensor:
         """(1, C, H, W) as the picture shows it, from the batch that a restorer gives."""
         image = self.damage.finish(self.picture, self.operator.keep(self.y, restored))
         return image if image.shape[0] == 1 else image.transpose(0, 1)
+
+
+def visible(picture: Picture, damage: AbstractDamage) -> Tensor | None:
+    """(1, 1, H, W), 1 where a pixel was measured and can be seen: what lies below transparency was drawn; None where
+    all were.
+    """
+    known = damage.known(picture)
+    if picture.alpha is None or not bool((picture.alpha > 0).any()):
+        return known
+    seen = torch.from_numpy(picture.alpha > 0)[None, None].float()
+    return seen if known is None else seen * known
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +127,7 @@ class Restored:
         parts = (
             f"{width} x {height}, {self.picture.kind}{less}",
             self.stretch.words,
-            f"sigma {self.job.sigma * LEVELS:.1f} ({'estimated' if self.job.estimated else 'given'})",
+            f"sigma {self.job.sigma * LEVELS:.1f} ({self.job.told})",
             f"{self.seconds:.1f} s",
             f"{self.tiled.evaluations} evaluations, {self.tiled.vjps} VJPs",
             f"{self.tiled.converged} of {len(self.tiled.tiles)} tiles converged",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -10,7 +13,8 @@ from jiio import ArgumentError
 from jiio.outputs.seeds import generator
 from jiio.tasks.frame.files import read_image
 from jiio.tasks.maps.base import random_mask
-from jiio.tasks.restore.noise import estimate_sigma
+from jiio.tasks.restore.noise import COARSE, JPEG, WHITE, estimate_sigma, noise_level
+from jiio.tasks.restore.noise_jpeg import left_of_noise, noise_before
 
 
 def noisy(clean: torch.Tensor, sigma: float, *, seed: int = 0) -> torch.Tensor:
@@ -103,3 +107,70 @@ def test_a_file_of_eight_bits(tmp_path):
     Image.fromarray((255 * stored(noisy(scene(), 0.06)))[0, 0].round().to(torch.uint8).numpy()).save(tmp_path / "a.png")
     read = torch.from_numpy(read_image("image", tmp_path / "a.png", channels=1)).permute(2, 0, 1)[None]
     assert estimate_sigma(read) == pytest.approx(0.06, rel=0.05)
+
+
+def in_jpeg(image: torch.Tensor, quality: int) -> tuple[torch.Tensor, list[int]]:
+    """The picture after JPEG, and the steps of its luma."""
+    buffer = io.BytesIO()
+    values = (255 * stored(image))[0].round().to(torch.uint8).permute(1, 2, 0).numpy()
+    Image.fromarray(values[:, :, 0] if values.shape[2] == 1 else values).save(buffer, "JPEG", quality=quality)
+    with Image.open(buffer) as file:
+        pixels = np.asarray(file, np.float32) / 255
+        steps = list(file.quantization[0])  # type: ignore[attr-defined]
+    return torch.from_numpy(pixels.reshape(*values.shape)).permute(2, 0, 1)[None], steps
+
+
+@pytest.mark.parametrize("channels", (1, 3))
+@pytest.mark.parametrize(("width", "value"), ((16, 200), (16, 250), (40, 254), (64, 255), (64, 16)))
+def test_a_frame_that_never_had_noise_does_not_count(channels, width, value):
+    image = stored(noisy(scene(channels), 25 / 255))
+    framed = torch.nn.functional.pad(image, (width,) * 4, value=value / 255)
+    assert estimate_sigma(framed) == pytest.approx(25 / 255, rel=0.06)
+
+
+def test_nor_does_a_sticker_with_a_ramp_or_what_is_transparent():
+    image = stored(noisy(scene(size=192), 20 / 255))
+    image[..., 8:120, 8:160] = stored(torch.linspace(0.4, 0.9, 152).expand(112, 152))
+    assert estimate_sigma(image) == pytest.approx(20 / 255, rel=0.08)
+
+
+def test_a_clean_drawing_on_plain_ground_stays_clean():
+    image = torch.full((1, 1, 192, 192), 0.98)
+    rows = torch.arange(96.0)
+    image[..., 48:144, 48:144] = 0.5 + 0.25 * torch.sin(0.4 * rows[:, None]) * torch.cos(0.3 * rows + 0.02 * rows**2)
+    assert estimate_sigma(stored(image)) < 1.5 / 255
+
+
+@pytest.mark.parametrize("quality", (90, 75, 50))
+@pytest.mark.parametrize("channels", (1, 3))
+def test_noise_that_went_through_jpeg(quality, channels):
+    clean = scene(channels, 256) + 0.05 * torch.linspace(0, 1, 256)
+    image, steps = in_jpeg(noisy(clean, 12 / 255), quality)
+    level = noise_level(image, steps=steps)
+    assert level.sigma == pytest.approx(12 / 255, rel=0.25)
+    assert quality > 75 or level.believed == JPEG
+    assert noise_level(in_jpeg(scene(channels, 256), quality)[0], steps=steps).sigma < 2.5 / 255
+
+
+def test_grain_is_told_from_white_noise():
+    coarse = torch.nn.functional.avg_pool2d(torch.randn(1, 1, 258, 258, generator=generator(0)), 3, 1)
+    level = noise_level(scene(size=256) + 12 / 255 * coarse / coarse.std())
+    assert level.believed == COARSE and level.sigma == pytest.approx(12 / 255, rel=0.2) and level.white < 6 / 255
+    assert noise_level(noisy(scene(size=256), 12 / 255)).believed == WHITE
+
+
+def test_texture_that_is_nowhere_flat_is_not_taken_for_grain():
+    skimage = pytest.importorskip("skimage.data")
+    grass = torch.from_numpy(skimage.grass()[:256, :256] / 255.0)[None, None]
+    assert noise_level(grass).believed == WHITE and estimate_sigma(grass) < 8 / 255
+
+
+@pytest.mark.parametrize("quality", (95, 75, 50))
+@pytest.mark.parametrize("sigma", (5.0, 12.0, 30.0))
+def test_what_jpeg_leaves_of_noise(quality, sigma):
+    """Against noise that really went through it."""
+    values = 128 / 255 + sigma / 255 * torch.randn(1, 1, 512, 512, generator=generator(1))
+    image, steps = in_jpeg(values, quality)
+    left = left_of_noise(sigma, steps)
+    assert left == pytest.approx(255 * float(image.std()), rel=0.05)
+    assert noise_before(left, steps) == pytest.approx(sigma, rel=1e-3)
