@@ -47,7 +47,13 @@ from .checks import (
     JiioError as JiioError,
 )
 from .checks import (
+    PrecisionWarning as PrecisionWarning,
+)
+from .checks import (
     SecondDerivativeError as SecondDerivativeError,
+)
+from .checks import (
+    UnsupportedError as UnsupportedError,
 )
 from .constraints import (
     Box as Box,

@@ -45,12 +45,20 @@ class SecondDerivativeError(GradientError):
     """A second derivative was asked for that would be silently wrong."""
 
 
+class UnsupportedError(JiioError, NotImplementedError):
+    """A way of calling that is not built: refused, because its result would be wrong or another library's error."""
+
+
 class CheckpointError(JiioError, RuntimeError):
     """A checkpoint or weights file cannot be read."""
 
 
 class ConvergenceWarning(UserWarning):
     """Some samples did not converge; ``Solution.status`` says which."""
+
+
+class PrecisionWarning(UserWarning):
+    """A tolerance is below what the arithmetic resolves: samples were taken as converged where rounding is all."""
 
 
 def is_tensor(value: Any) -> TypeGuard[Tensor]:

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from .adjoints import AbstractAdjoint, Detached, Implicit
 from .checks import ArgumentTypeError, GradientError, check_callable, check_instance, check_integer, check_number, fail
+from .holding import held_fixed
 from .layout import Spec, Tree, check_tree, detach, leaves, map_tree
-from .problem import Cell, held_fixed, initial_state
+from .problem import Cell, initial_state
 from .solution import Solution, Tolerance
 from .solvers import AbstractSolver, Anderson
 from .solving import equilibrium

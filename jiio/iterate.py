@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .operators import EquilibriumMap, JointMap, Point, select
-from .progress import Progress
+from .progress import Progress, merit_of
 from .solution import Status, Tolerance
 from .solvers.base import AbstractSolver
 
@@ -28,6 +28,7 @@ class Outcome:
     gradient: Tensor | None  # (B, n)
     status: Tensor  # (B,) int8
     steps: Tensor  # (B,)
+    floored: Tensor  # (B,) bool, converged to what the arithmetic allows and not to the tolerance
 
     @classmethod
     def of(cls, progress: Progress) -> Outcome:
@@ -36,7 +37,8 @@ class Outcome:
         assert best is not None
         status = status.masked_fill(progress.running, int(Status.MAX_STEPS))
         value = best.residual.new_full(status.shape, float("nan")) if best.value is None else best.value
-        return cls(progress.best_v, best.residual, value, best.gradient, status, progress.steps)
+        floored = (status == Status.CONVERGED) & (merit_of(best, progress.tolerance) > 1)
+        return cls(progress.best_v, best.residual, value, best.gradient, status, progress.steps, floored)
 
 
 class Recorder:
@@ -73,9 +75,13 @@ def iterate(
     tolerance: Tolerance,
     max_steps: int,
     recorder: Recorder,
+    floor: float = 0.0,
 ) -> Outcome:
-    """Run ``solver`` on ``operator`` from ``v`` (B, D) until all samples have ended or ``max_steps`` are spent."""
-    progress = Progress.start(v, tolerance)
+    """Run ``solver`` on ``operator`` from ``v`` (B, D) until all samples have ended or ``max_steps`` are spent.
+
+    floor: what the arithmetic leaves of a residual, relative (see :meth:`jiio.arithmetic.Arithmetic.floor`).
+    """
+    progress = Progress.start(v, tolerance, floor)
     state = solver.init(v)
     for step in range(max_steps):
         point = operator(v)

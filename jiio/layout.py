@@ -6,6 +6,7 @@ only the packed tensor, users see only trees, and this file is the one place whe
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,17 @@ def map_tree(function, tree: Tree, *rest: Tree) -> Tree:
 def same_tree(a: Tree, b: Tree) -> bool:
     """Whether two trees have the same structure (whatever their tensors are like)."""
     return _pytree.tree_structure(a) == _pytree.tree_structure(b)
+
+
+def conformed(tree: Tree, like: Tree) -> Tree:
+    """The same tree with the keys of its dicts in the order that they have in ``like``; as it is where trees differ."""
+    if isinstance(like, dict) and isinstance(tree, dict) and tree.keys() == like.keys():
+        ordered = {key: conformed(tree[key], like[key]) for key in like}
+        return ordered if type(tree) is dict else type(tree)(ordered) if isinstance(tree, OrderedDict) else tree
+    if isinstance(like, (tuple, list)) and type(tree) is type(like) and len(tree) == len(like):
+        parts = [conformed(part, other) for part, other in zip(tree, like, strict=True)]
+        return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
+    return tree
 
 
 def detach(tree: Tree) -> Tree:
@@ -111,8 +123,19 @@ def _check_leaf(argument: str, leaf: Any) -> None:
     """One dense floating-point tensor with a batch, and with numbers in it."""
     if not isinstance(leaf, Tensor):
         fail(argument, "a tensor, or a tuple, list or dict of tensors", leaf, error=ArgumentTypeError)
+    if leaf.is_complex():
+        remedy = "Pass real and imaginary parts as channels, for example torch.view_as_real(x)."
+        fail(argument, "floating-point tensors", leaf, remedy, ArgumentTypeError)
     if not leaf.is_floating_point():
         fail(argument, "floating-point tensors", leaf, "Convert it, for example with .float().", ArgumentTypeError)
+    if leaf.element_size() < 2:
+        fail(
+            argument,
+            "numbers that can be computed with",
+            leaf,
+            "Convert it, for example with .float().",
+            ArgumentTypeError,
+        )
     if leaf.layout != torch.strided:
         fail(argument, "dense tensors", leaf, "Convert it with .to_dense().", error=ArgumentTypeError)
     if leaf.device.type == "meta":

@@ -1,15 +1,12 @@
-"""Problem: the cell f(z, x), the objective l(z, x) and the prox on x; and what a cell promises during a solve."""
+"""Problem: the cell f(z, x), the objective l(z, x) and the prox on x."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.nn.utils import parametrize
+from torch import Tensor
 
 from .checks import ArgumentError, CellError, check_callable, check_instance, fail
 from .layout import Spec, Tree, check_tree
@@ -62,48 +59,3 @@ def initial_state(cell: Cell, x: Tree, z0: Tree | None, like: Tensor) -> Tree:
             fail("z0", "an initial state", "None, and the cell has no initial_state", remedy, ArgumentError)
         z0 = offer(x)
     return check_tree("z0", z0, like.shape[0], like)
-
-
-def module_of(cell: Any) -> nn.Module | None:
-    """The module behind a cell, if it is one or names one as ``module``."""
-    if isinstance(cell, nn.Module):
-        return cell
-    module = getattr(cell, "module", None)
-    return module if isinstance(module, nn.Module) else None
-
-
-def _check_still(argument: str, part: nn.Module) -> None:
-    """Raise where a layer in training mode changes the map between two evaluations."""
-    expected = "a map that stays fixed during a solve"
-    if isinstance(part, nn.modules.batchnorm._BatchNorm):
-        remedy = "Use GroupNorm, or call .eval() on it."
-        fail(argument, expected, "BatchNorm in training mode", remedy, CellError)
-    if isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0:
-        remedy = "Draw one mask per solve (jiio.models does), or set p=0."
-        fail(argument, expected, f"{type(part).__name__}(p={part.p}) in training mode", remedy, CellError)
-
-
-@contextlib.contextmanager
-def held_fixed(cell: Any) -> Iterator[None]:
-    """Hold the map fixed for one solve and its taped application.
-
-    Parametrised weights (weight norm, spectral norm) are computed once, under grad mode, so that every evaluation
-    uses the same weights and the taped one still reaches their parameters. Layers that change the map between two
-    evaluations are refused.
-    """
-    module = module_of(cell)
-    if module is None:
-        yield
-        return
-    for name, part in module.named_modules():
-        if part.training:
-            _check_still(f"cell.{name}", part)
-
-    with parametrize.cached():
-        # Reading a weight once puts it into the cache with its graph; the solve itself runs without grad mode.
-        if torch.is_grad_enabled():
-            for part in module.modules():
-                if parametrize.is_parametrized(part):
-                    for weight in part.parametrizations:  # type: ignore[union-attr]
-                        getattr(part, weight)
-        yield

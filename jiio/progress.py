@@ -18,6 +18,7 @@ from .solution import Status, Tolerance
 GROWTH = 1e2  # residual over the best so far at which a sample goes back to its best point
 RUNAWAY = 1e3  # size of the state over that at the best point, likewise: relative residuals hide a flight to infinity
 PATIENCE = 15  # steps without a smaller residual or objective after which a sample takes shorter steps from where it is
+STILL = 5  # of those, after which a residual at the floor of the arithmetic is as small as it gets
 RETRIES = 8  # times a sample may go back before it is given up
 
 
@@ -42,6 +43,7 @@ class Progress:
     """Per sample (B,), unless it says otherwise; renewed by :meth:`judge` at every point."""
 
     tolerance: Tolerance
+    floor: float  # of the arithmetic, relative
 
     # The best point so far, its image (B, D), and what was measured there; None before the first.
     best_v: Tensor
@@ -65,14 +67,14 @@ class Progress:
     stalled: Tensor
 
     @classmethod
-    def start(cls, v: Tensor, tolerance: Tolerance) -> Progress:
+    def start(cls, v: Tensor, tolerance: Tolerance, floor: float = 0.0) -> Progress:
         """Before the first evaluation, at v (B, D)."""
         batch = v.shape[0]
         infinite = torch.full((batch,), float("inf"), dtype=v.dtype, device=v.device)
         zero = torch.zeros(batch, dtype=torch.int64, device=v.device)
         no = torch.zeros(batch, dtype=torch.bool, device=v.device)
         status = torch.full((batch,), int(Status.RUNNING), dtype=torch.int8, device=v.device)
-        return cls(tolerance, v, v, None, infinite, infinite, zero, zero, zero, status, ~no, ~no, no, no, no)
+        return cls(tolerance, floor, v, v, None, infinite, infinite, zero, zero, zero, status, ~no, ~no, no, no, no)
 
     def judge(self, v: Tensor, point: Point) -> None:
         """Take in what was measured at v (B, D)."""
@@ -81,17 +83,28 @@ class Progress:
         self.finite = torch.isfinite(merit) & torch.isfinite(point.image.detach().sum(1))
         merit = merit.masked_fill(~self.finite, float("inf"))
 
-        better = self._keep(v, point, merit)
+        within = self._within(point, merit)
+        better = self._keep(v, point, merit, within)
         self.stalled = self._stalled(point, better)
 
         # Twice within the tolerance: at a point, and at the image of it.
-        met = self.running & (merit <= 1)
+        met = self.running & within
         self.status = self.status.masked_fill(met & self.met, int(Status.CONVERGED))
         self.met = met
         self.lost = self._lost(point, merit)
         self.running = self.status == Status.RUNNING
 
-    def _keep(self, v: Tensor, point: Point, merit: Tensor) -> Tensor:
+    def _within(self, point: Point, merit: Tensor) -> Tensor:
+        """Who meets the tolerance, or, where nothing has become smaller for a while, what the arithmetic allows."""
+        within = merit <= 1
+        still = self.since >= STILL
+        if self.floor == 0.0 or (still.device.type == "cpu" and not bool(still.any())):
+            return within
+        # Relative to the largest block: all are in the same units.
+        lowest = point.residual.amax(1) <= self.floor * point.scale.amax(1)
+        return within | (still & lowest & self.finite)
+
+    def _keep(self, v: Tensor, point: Point, merit: Tensor, within: Tensor) -> Tensor:
         """Remember the point where it is the best one; returns where it is."""
         if self.best is None:
             self.merit, self.best_v, self.best = merit, v, point
@@ -100,7 +113,7 @@ class Progress:
             self.running = self.finite
             return torch.ones_like(self.finite)
         # At convergence the confirmed image is wanted even where its residual is a hair above the point before it.
-        better = self.running & ((merit < self.merit) | (self.met & (merit <= 1)))
+        better = self.running & ((merit < self.merit) | (self.met & within))
         self.best = _mixed(better, point, self.best)
         self.merit = select(better, merit, self.merit)
         self.best_v = select(better, v, self.best_v)

@@ -9,7 +9,7 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
-from .checks import ConvergenceError, ConvergenceWarning, check_integer, check_number, fail
+from .checks import ConvergenceError, ConvergenceWarning, PrecisionWarning, check_integer, check_number, fail
 from .layout import Tree
 
 
@@ -133,9 +133,13 @@ class Solution:
         calls = f"{self.evaluations.cell} evaluations, {self.evaluations.vjp} VJPs"
         return f"{', '.join(counts)}; worst residual {worst}; {calls}, {int(self.steps.max())} steps"
 
-    def report(self, on_failure: str) -> Solution:
-        """Warn or raise where a sample did not converge."""
-        if on_failure == "ignore" or bool(self.converged.all()):
+    def report(self, on_failure: str, floored: Tensor | None = None) -> Solution:
+        """Warn or raise where a sample did not converge; say where it converged to the arithmetic alone (B,)."""
+        if on_failure == "ignore":
+            return self
+        if floored is not None and bool(floored.any()):
+            warnings.warn(self._imprecise(int(floored.sum())), PrecisionWarning, stacklevel=4)
+        if bool(self.converged.all()):
             return self
         text = self._complaint()
         if on_failure == "raise":
@@ -143,6 +147,15 @@ class Solution:
         with torch.no_grad():
             warnings.warn(text, ConvergenceWarning, stacklevel=4)
         return self
+
+    def _imprecise(self, count: int) -> str:
+        """That the tolerance is below what the arithmetic resolves."""
+        worst = float((self.residual[self.converged]).amax())
+        return (
+            f"{count} of {self.status.numel()} samples converged as far as the arithmetic goes, to residuals of "
+            f"{worst:.1e} or less, and not to the tolerance. Loosen the tolerance, or compute in a wider type (float64, or "
+            "without autocast or TF32)."
+        )
 
     def _complaint(self) -> str:
         """How many samples ended otherwise, why, and what may be done."""

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from .adjoints import AbstractAdjoint, Envelope, Implicit
+from .arithmetic import Arithmetic, ordinary, ordinary_tensors
+from .calls import GuardedCell, check_transforms, guarded, refuse_tangents
 from .checks import (
     ArgumentError,
     GradientError,
@@ -18,20 +20,23 @@ from .checks import (
     check_instance,
     fail,
 )
+from .holding import held_fixed
 from .iterate import Outcome, Recorder, iterate
-from .layout import Spec, Tree, check_tree, detach, leaves
+from .layout import Spec, Tree, check_tree, conformed, detach, leaves
 from .operators import EquilibriumMap, JointMap, Point, check_scaling
-from .problem import Cell, Problem, held_fixed, initial_state
+from .problem import Cell, Problem, initial_state
 from .rules import AbstractRule, GradientStep
-from .settings import check_settings
+from .settings import SolveSettings, check_settings
 from .solution import Solution, Tolerance, Trace
 from .solvers import AbstractSolver, Anderson
+from .tangents import Primal, level_is_open, primal, with_tangent
 
 Watch = Callable[[int, Tree, Tree, Tensor], None]
 
 
 def _check_joint(problem: Problem, rule: AbstractRule) -> None:
     """Problem and rule, and whether the fixed points of the rule are optimal under the problem's prox."""
+    check_transforms("solve")
     check_instance("problem", problem, Problem)
     check_instance("rule", rule, AbstractRule)
     if torch.is_inference_mode_enabled():
@@ -51,22 +56,30 @@ def _check_joint(problem: Problem, rule: AbstractRule) -> None:
         fail("rule", "a rule without a per-coordinate scale where the constraint couples coordinates", came, remedy)
 
 
-def _check_multiplier(multiplier: Tree | None, z0: Tree, like: Tensor) -> None:
+def _checked_multiplier(multiplier: Tree | None, z0: Tree, like: Tensor) -> Tree | None:
     """None, or finite and like z0."""
     if multiplier is None:
-        return
+        return None
+    multiplier = conformed(multiplier, z0)
     if Spec.of(check_tree("multiplier", multiplier, like.shape[0], like)) != Spec.of(z0):
         fail("multiplier", "the same tree and shapes as z0", multiplier)
     for leaf in leaves(multiplier):
         check_finite("multiplier", leaf)
+    return ordinary(multiplier)
 
 
-def _state(cell: Cell, x: Tree, z0: Tree | None, like: Tensor) -> Tree:
+def _state(cell: Cell, x: Tree, z0: Tree | None, arithmetic: Arithmetic) -> Tree:
     """The state to start from, finite."""
-    z0 = initial_state(cell, x, z0, like)
+    z0 = initial_state(cell, x, None if z0 is None else arithmetic.raised(z0), leaves(x)[0])
     for leaf in leaves(z0):
         check_finite("z0", leaf)
-    return z0
+    return ordinary(z0)
+
+
+def _input(argument: str, x: Tree) -> tuple[Tree, Arithmetic]:
+    """A checked input, in the precision that a solve runs in, and the arithmetic around the solve."""
+    arithmetic = Arithmetic.around(leaves(check_tree(argument, x))[0])
+    return ordinary(arithmetic.raised(x)), arithmetic
 
 
 def _check_trace(trace: bool | str) -> None:
@@ -143,13 +156,16 @@ def solve(
     _check_trace(trace)
     if watch is not None:
         check_callable("watch", watch, "(step, z, x, value) -> None")
-    like = leaves(check_tree("x0", x0))[0]
+    x0, arithmetic = _input("x0", x0)
+    refuse_tangents("an x0 that carries them", x0)
+    like = leaves(x0)[0]
     rule.check(like.shape[0])
-    with held_fixed(problem.cell):
-        z0 = _state(problem.cell, x0, z0, like)
-        _check_multiplier(multiplier, z0, like)
+    with arithmetic.full(), held_fixed(problem.cell):
+        z0 = _state(problem.cell, x0, z0, arithmetic)
+        multiplier = _checked_multiplier(multiplier, z0, like)
         check_scaling(scaling, like)
         _check_one_scale(scaling, rule)
+        problem = guarded(problem, arithmetic)
 
         # The iteration: recorded by autograd only for an adjoint that differentiates through it.
         taped = adjoint.taped and torch.is_grad_enabled()
@@ -157,14 +173,14 @@ def solve(
             operator = JointMap(problem, rule, x0, z0, solver.damping, taped)
             v = operator.start(z0, multiplier, x0, scaling)
             recorder = Recorder(bool(trace), trace == "points", _watcher(operator, watch))
-            outcome = iterate(operator, solver, v, tolerance, max_steps, recorder)
+            outcome = iterate(operator, solver, v, tolerance, max_steps, recorder, arithmetic.floor(v.dtype))
             z, mu, x, _ = operator.parts(outcome.v)
             # Dividing by sqrt(kappa) can cost the last bit of feasibility; the prox gives it back.
             x = operator.prox.project(x)
         solution = _joint_solution(operator, outcome, recorder, z, mu, x)
         if torch.is_grad_enabled():
             solution = adjoint.attach(problem, solution)
-    return solution.report(on_failure)
+    return solution.report(on_failure, outcome.floored)
 
 
 def _joint_solution(
@@ -210,23 +226,39 @@ def equilibrium(
     ``initial_state(x)``. Gradients exist whenever grad mode is on, in train and eval alike. ``value`` is NaN and
     ``multiplier`` None: there is no objective. Raises as :func:`solve` does.
     """
+    check_transforms("equilibrium")
     check_callable("cell", cell, "(z, x) -> z")
     check_settings(solver, adjoint, tolerance, max_steps, on_failure)
     _check_trace(trace)
-    like = leaves(check_tree("x", x))[0]
-    with held_fixed(cell):
-        z0 = _state(cell, x, z0, like)
+    x, arithmetic = _input("x", x)
+    settings = SolveSettings(solver, adjoint, tolerance, max_steps, on_failure)
+    with ordinary_tensors(), arithmetic.full(), held_fixed(cell):
+        z0 = _state(cell, x, z0, arithmetic)
+        if not level_is_open():
+            solution, floored = _found(GuardedCell(cell, arithmetic), x, z0, settings, trace)
+        else:
+            held = GuardedCell(Primal(cell), arithmetic)
+            solution, floored = _found(held, primal(x), primal(z0), settings, trace)
+            solution = with_tangent(cell, x, solution, settings)
+    return solution.report(on_failure, floored)
 
-        # The iteration: recorded by autograd only for an adjoint that differentiates through it.
-        taped = adjoint.taped and torch.is_grad_enabled()
-        with _recording(taped):
-            operator = EquilibriumMap(cell, x if taped else detach(x), z0, solver.damping)
-            recorder = Recorder(bool(trace), trace == "points")
-            outcome = iterate(operator, solver, operator.start(z0), tolerance, max_steps, recorder)
-        solution = _plain_solution(operator, x, outcome, recorder)
-        if torch.is_grad_enabled():
-            solution = adjoint.attach_equilibrium(cell, x, solution)
-    return solution.report(on_failure)
+
+def _found(cell: GuardedCell, x: Tree, z0: Tree, settings: SolveSettings, trace: bool | str) -> tuple[Solution, Tensor]:
+    """The equilibrium as a record, with its gradients; and who converged to the arithmetic alone (B,)."""
+    solver, adjoint = settings.solver, settings.adjoint
+    floor = cell.arithmetic.floor(leaves(z0)[0].dtype)
+
+    # The iteration: recorded by autograd only for an adjoint that differentiates through it.
+    taped = adjoint.taped and torch.is_grad_enabled()
+    with _recording(taped):
+        operator = EquilibriumMap(cell, x if taped else detach(x), z0, solver.damping)
+        recorder = Recorder(bool(trace), trace == "points")
+        v = operator.start(z0)
+        outcome = iterate(operator, solver, v, settings.tolerance, settings.max_steps, recorder, floor)
+    solution = _plain_solution(operator, x, outcome, recorder)
+    if torch.is_grad_enabled():
+        solution = adjoint.attach_equilibrium(cell, x, solution)
+    return solution, outcome.floored
 
 
 def _plain_solution(operator: EquilibriumMap, x: Tree, outcome: Outcome, recorder: Recorder) -> Solution:

@@ -6,10 +6,13 @@ import torch
 from torch import Tensor
 
 from .adjoints import AbstractAdjoint, Detached, Implicit
+from .arithmetic import Arithmetic, ordinary
+from .calls import check_transforms, guarded
 from .checks import check_instance, fail
+from .holding import held_fixed
 from .layout import Spec, Tree, check_tree, detach, leaves
 from .operators import JointMap, Scales, check_scaling
-from .problem import Problem, held_fixed
+from .problem import Problem
 from .progress import judged
 from .rules import GradientStep
 from .solution import Evaluations, Solution, Tolerance
@@ -40,17 +43,21 @@ def solution_at(
     Raises ArgumentError / ArgumentTypeError for unusable arguments, CellError where the cell or objective breaks its
     contract.
     """
+    check_transforms("solution_at")
     check_instance("problem", problem, Problem)
     check_instance("implicit", implicit, Implicit)
     check_instance("adjoint", adjoint, AbstractAdjoint)
     check_instance("tolerance", tolerance, Tolerance)
-    like = leaves(check_tree("x", x))[0]
+    arithmetic = Arithmetic.around(leaves(check_tree("x", x))[0])
+    x, z = (ordinary(arithmetic.raised(tree)) for tree in (x, z))
+    like = leaves(x)[0]
     check_tree("z", z, like.shape[0], like)
     if multiplier is not None and Spec.of(check_tree("multiplier", multiplier, like.shape[0], like)) != Spec.of(z):
         fail("multiplier", "the same tree and shapes as z", multiplier)
     check_scaling(scaling, like)
 
-    with held_fixed(problem.cell):
+    with arithmetic.full(), held_fixed(problem.cell):
+        problem = guarded(problem, arithmetic)
         solution = _measured(problem, detach(x), detach(z), multiplier, scaling, implicit, tolerance)
         return adjoint.attach(problem, solution) if torch.is_grad_enabled() else solution
 
@@ -110,4 +117,4 @@ def _multiplier(problem: Problem, x: Tree, z: Tree, implicit: Implicit, counts: 
         counts.vjp += 1
         return torch.autograd.grad(image, leaf, u, retain_graph=True, allow_unused=True)[0]
 
-    return spec.unpack(implicit.solve_transposed(transposed, slope)[0])
+    return spec.unpack(implicit.solve_transposed(transposed, slope, Arithmetic.around(slope))[0])

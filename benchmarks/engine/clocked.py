@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from jiio.holding import module_of
 from jiio.layout import Tree
-from jiio.problem import module_of
 
 Clock = Callable[[], float]
 

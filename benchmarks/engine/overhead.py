@@ -31,9 +31,9 @@ from benchmarks.engine.published import Scheme, published
 from benchmarks.harness import Parser, main
 from benchmarks.rows import Rows
 from benchmarks.tables import Row, show, spread
+from jiio.holding import held_fixed
 from jiio.layout import Spec, leaves, map_tree
 from jiio.models import DenseConfig, classifier, decoder
-from jiio.problem import held_fixed
 
 NEVER = jiio.Tolerance(1e-30, 1e-30)
 MEMORY = 10

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 import jiio
+from jiio.holding import held_fixed
 from jiio.layout import Spec
-from jiio.problem import held_fixed, initial_state
+from jiio.problem import initial_state
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..arithmetic import Arithmetic
 from ..checks import check_instance, check_integer
 from ..iterate import Recorder, iterate
 from ..layout import Spec, Tree, detach
@@ -27,10 +28,17 @@ class _ImplicitFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, image: Tensor, z: Tensor, leaf: Tensor, adjoint: Implicit, counts: Evaluations, bad: Tensor
+        ctx: Any,
+        image: Tensor,
+        z: Tensor,
+        leaf: Tensor,
+        adjoint: Implicit,
+        counts: Evaluations,
+        bad: Tensor,
+        arithmetic: Arithmetic,
     ) -> Tensor:
         ctx.save_for_backward(image, leaf, bad)
-        ctx.adjoint, ctx.counts = adjoint, counts
+        ctx.adjoint, ctx.counts, ctx.arithmetic = adjoint, counts, arithmetic
         return z.clone()
 
     @staticmethod
@@ -43,8 +51,8 @@ class _ImplicitFunction(torch.autograd.Function):
             ctx.counts.adjoint_vjp += 1
             return torch.autograd.grad(image, leaf, u, retain_graph=True, allow_unused=True)[0]
 
-        u, ctx.counts.adjoint_residual = ctx.adjoint.solve_transposed(transposed, g)
-        return u, None, None, None, None, None
+        u, ctx.counts.adjoint_residual = ctx.adjoint.solve_transposed(transposed, g, ctx.arithmetic)
+        return u, None, None, None, None, None, None
 
 
 @dataclass(frozen=True)
@@ -81,11 +89,15 @@ class Implicit(AbstractAdjoint):
         solution.evaluations.cell += 1
         if not image.requires_grad or not reaches_beyond(image, {id(leaf)}):
             return solution
-        packed = _ImplicitFunction.apply(image, z, leaf, self, solution.evaluations, bad)
+        arithmetic = getattr(cell, "arithmetic", Arithmetic.around(z))  # that of the tape, not of the backward pass
+        packed = _ImplicitFunction.apply(image, z, leaf, self, solution.evaluations, bad, arithmetic)
         return dataclasses.replace(solution, z=spec.unpack(packed), differentiable=frozenset({"z"}))
 
-    def solve_transposed(self, transposed: Any, g: Tensor) -> tuple[Tensor, Tensor]:
-        """u with u = transposed(u) + g, all (B, D), and the RMS of what is missing over that of g (B,)."""
+    def solve_transposed(self, transposed: Any, g: Tensor, arithmetic: Arithmetic) -> tuple[Tensor, Tensor]:
+        """u with u = transposed(u) + g, all (B, D), and the RMS of what is missing over that of g (B,).
+
+        arithmetic: that of the cell whose products these are.
+        """
         size = g.square().mean(1, keepdim=True).sqrt()
         unit = g / torch.where(size > 0, size, torch.ones_like(size))
 
@@ -95,7 +107,9 @@ class Implicit(AbstractAdjoint):
             return right if pulled is None else pulled.detach() + right
 
         operator = EquilibriumMap(linear, unit, unit, self.solver.damping)
-        outcome = iterate(operator, self.solver, unit, self.tolerance, self.max_steps, Recorder(False, False))
+        arguments = (self.tolerance, self.max_steps, Recorder(False, False), arithmetic.floor(g.dtype))
+        with Arithmetic.around(g).full():
+            outcome = iterate(operator, self.solver, unit, *arguments)
         return outcome.v * size, outcome.residual[:, 0]
 
 

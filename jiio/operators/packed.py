@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..calls import refuse_in_place, told_in_place
 from ..checks import CellError, fail
 from ..layout import Spec, Tree, leaves, map_tree
 from ..problem import Problem
@@ -74,7 +75,12 @@ class PackedProblem:
         if not pairs:
             fail("cell and objective", "outputs that depend differentiably on z or x", "constants", error=CellError)
         outputs, weights = zip(*pairs, strict=True)
-        grads = torch.autograd.grad(outputs, inputs, weights, create_graph=self.differentiable, allow_unused=True)
+        try:
+            grads = torch.autograd.grad(outputs, inputs, weights, create_graph=self.differentiable, allow_unused=True)
+        except RuntimeError as error:
+            if told_in_place(error):
+                refuse_in_place("cell and objective", error)
+            raise
         return [torch.zeros_like(t) if g is None else g for g, t in zip(grads, inputs, strict=True)]
 
     def slopes(self, z: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,9 +16,10 @@ from torch import Tensor
 
 import jiio
 from jiio.checks import check_instance, check_integer, fail
+from jiio.holding import held_fixed
 from jiio.layout import Tree, check_tree, leaves
 from jiio.operators import JointMap, rms
-from jiio.problem import held_fixed, initial_state
+from jiio.problem import initial_state
 from jiio.prox import Identity
 
 from .ledger import Ledger, NestedRun
