@@ -5,6 +5,7 @@ Every name from ``.methods`` is an attack.
 
 from .base import AbstractAttack as AbstractAttack
 from .base import AttackResult as AttackResult
+from .counts import Counts as Counts
 from .evaluation.certificates import Certificate as Certificate
 from .evaluation.certificates import certify as certify
 from .evaluation.evaluate import evaluate as evaluate
@@ -34,7 +35,6 @@ from .objectives import TargetedMargin as TargetedMargin
 from .objectives import margin as margin
 from .statistics import interval as interval
 from .suites import SUITES as SUITES
-from .target import Counts as Counts
 from .target import Prediction as Prediction
 from .target import Target as Target
 from .threat import ThreatModel as ThreatModel

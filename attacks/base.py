@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from jiio.checks import CellError, check_instance, fail
 
+from .modes import ordinary
 from .objectives import margin
 from .target import Prediction, Target
 from .threat import ThreatModel
@@ -85,6 +86,11 @@ class AbstractAttack(ABC):
         randomness. Nothing that ``run`` believes about its success is believed here.
         """
 
+    def fits(self, model: Target, x: Tensor, threat: ThreatModel) -> None:  # noqa: B027
+        """Raise, in a sentence, where this attack is not made for such a model, images x (B, ...) or threat; asked
+        before anything runs. Here: it is made for all of them.
+        """
+
     @final
     def __call__(
         self,
@@ -106,15 +112,16 @@ class AbstractAttack(ABC):
         generator = torch.Generator().manual_seed(0) if generator is None else generator
         check_instance("generator", generator, torch.Generator)
         target.check(x, y, threat)
-        trial = _Trial(x.detach(), y, threat, target.counts.plain())
 
         # One calm model for everything that is compared: eval mode, and the caller's random numbers left alone.
         with target.held():
+            self.fits(target, x, threat)
+            trial = _Trial(ordinary(x.detach()), ordinary(y), threat, target.counts.plain())
             trial.clean = target.predict(trial.x) if clean is None else clean
-            target.check_labels(trial.clean.logits, y)
-            trial.take(self.run(target, trial.x, y, threat, generator), type(self).__name__)
+            target.check_labels(trial.clean.logits, trial.y)
+            trial.take(self.run(target, trial.x, trial.y, threat, generator), type(self).__name__)
             trial.after = target.predict(trial.candidate)
-        return trial.result(target.counts.plain())
+            return trial.result(target.counts.plain())
 
 
 @dataclass

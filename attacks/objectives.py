@@ -16,12 +16,22 @@ from torch import Tensor
 from jiio.checks import check_integer, fail
 
 
+def unusable(logits: Tensor) -> Tensor:
+    """(B,) whether a score is NaN or +infinite: such scores rank nothing. -infinity rules a class out, as it should,
+    unless it rules out all.
+    """
+    wrong = torch.isnan(logits) | (logits == torch.inf)
+    return wrong.any(1) | (logits == -torch.inf).all(1)
+
+
 def margin(logits: Tensor, y: Tensor) -> Tensor:
-    """(B,) best wrong score minus the right one: above 0 the sample is misclassified; infinite where a score is NaN."""
+    """(B,) best wrong score minus the right one: above 0 the sample is misclassified; infinite where
+    the scores are unusable.
+    """
     right = logits.gather(1, y[:, None])[:, 0]
     wrong = logits.scatter(1, y[:, None], float("-inf")).amax(1)
     gap = wrong - right
-    return torch.where(torch.isnan(logits).any(1) | torch.isnan(gap), torch.full_like(gap, float("inf")), gap)
+    return torch.where(unusable(logits) | torch.isnan(gap), torch.full_like(gap, float("inf")), gap)
 
 
 @dataclass(frozen=True)

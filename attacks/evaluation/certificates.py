@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -54,8 +55,8 @@ def certify(model: nn.Module | Target, x: Tensor, y: Tensor, threat: ThreatModel
         return None
     layer, slope, contraction = found
     with target.held(), torch.no_grad():
-        logits, solution = target.forward(x)
-        off = _state_error(target, x, solution, contraction)
+        logits, reached = target.forward(x)
+        off = _state_error(target, x, None if reached is None else reached.state, contraction)
     slope *= float((1.0 / target.std).max())
 
     radius = _reach(layer, logits, y, off, slope)
@@ -94,7 +95,8 @@ def _linear(model: nn.Module) -> tuple[nn.Linear, float, float] | None:
 
 def _equilibrium(target: Target) -> tuple[nn.Linear, float, float] | None:
     model = target.model
-    if not isinstance(model, jiio.EquilibriumModel) or not isinstance(model.cell, AbstractCell):
+    # A hook, or a forward or solve of its own, may do what no bound knows of.
+    if not target.plain or not isinstance(model, jiio.EquilibriumModel) or not isinstance(model.cell, AbstractCell):
         return None
     head = model.head
     layer = head if isinstance(head, nn.Linear) else None
@@ -108,12 +110,12 @@ def _equilibrium(target: Target) -> tuple[nn.Linear, float, float] | None:
     return (layer, slope, float(contraction)) if math.isfinite(slope) else None
 
 
-def _state_error(target: Target, x: Tensor, solution: jiio.Solution | None, contraction: float) -> Tensor:
+def _state_error(target: Target, x: Tensor, state: Any, contraction: float) -> Tensor:
     """(B,) a bound on |z - z*|: the residual at z over 1 - contraction."""
-    if solution is None:
+    if state is None:
         return torch.zeros(len(x), dtype=torch.float64, device=x.device)
     model = target.equilibrium
-    z = solution.z.detach().double()
-    image = model.cell(solution.z, model.inject(target.normalised(x))).double()
+    z = state.double()
+    image = model.cell(state, model.inject(target.normalised(x))).double()
     rounding = torch.finfo(x.dtype).eps * math.sqrt(z.shape[1]) * z.norm(dim=1)
     return ((image - z).norm(dim=1) + rounding) / (1.0 - contraction)

@@ -14,6 +14,7 @@ from jiio.checks import ArgumentTypeError, check_instance, check_integer, fail
 from jiio.outputs.digest import fingerprint
 
 from ..base import AbstractAttack
+from ..modes import ordinary, outside_inference
 from ..target import Target
 from ..threat import ThreatModel
 from .batch import attacked
@@ -64,7 +65,7 @@ def evaluate(
         check_instance("audit", audit, Audit)
     terms = Terms(target, threat, ordered, check_factors(curve), generator.initial_seed())
 
-    with saved(None if state_path is None else Path(state_path), terms.plain()) as kept:
+    with outside_inference(), saved(None if state_path is None else Path(state_path), terms.plain()) as kept:
         going = _Evaluation(terms, kept, audit, Gallery(pictures))
         for x, y in _pairs(batches):
             going.take(x, y)
@@ -87,6 +88,9 @@ class _Evaluation:
     def take(self, x: Tensor, y: Tensor) -> None:
         """Attack the next batch, or read what is kept of it."""
         self.terms.target.check(x, y, self.terms.threat)
+        for attack in self.terms.attacks:
+            attack.fits(self.terms.target, x, self.terms.threat)
+        x, y = ordinary(x), ordinary(y)
         number, data = len(self.entries), fingerprint(x, y)
 
         # The fingerprint of the data: other images under the same number would make a figure of two evaluations.

@@ -55,9 +55,9 @@ def labels_from_another_start(target: Target, x: Tensor, generator: torch.Genera
         packed = spec.pack(near)
         noise = torch.randn(packed.shape, generator=generator).to(packed)
         size = packed.square().mean(1, keepdim=True).sqrt()
-        logits, solution = target.forward(x, spec.unpack(noise * size))
-    assert solution is not None
-    return Prediction(logits, logits.argmax(1), solution.converged, solution.steps, solution.residual[:, 0], None)
+        logits, reached = target.forward(x, spec.unpack(noise * size))
+    assert reached is not None
+    return Prediction(logits, logits.argmax(1), *reached)
 
 
 def whole_range(threat: ThreatModel, x: Tensor) -> ThreatModel:

@@ -73,8 +73,10 @@ class IntermediateAttack(AbstractAttack):
         if self.objective.targeted:
             fail("IntermediateAttack.objective", "an objective without a target", type(self.objective).__name__)
 
-    def run(self, model: Target, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator) -> Tensor:
+    def fits(self, model: Target, x: Tensor, threat: ThreatModel) -> None:
         _ = model.equilibrium  # raises for other models
+
+    def run(self, model: Target, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator) -> Tensor:
         best = Best.empty(x)
 
         for states, k in self._grid():
@@ -113,7 +115,7 @@ class IntermediateAttack(AbstractAttack):
             value = problem.objective(spec.unpack(packed), leaf)
             (found,) = torch.autograd.grad(value.sum(), leaf, allow_unused=True)
 
-        model.counts.solves.append(jiio.Evaluations(cell=unrolled + (state == 1), vjp=unrolled))
+        model.counts.record(jiio.Evaluations(cell=unrolled + (state == 1), vjp=unrolled))
         model.counts.backward += 1
         return torch.zeros_like(x) if found is None else found
 
@@ -135,7 +137,7 @@ def _state_after(model: Target, cell: Any, x: Tensor, steps: int) -> Any:
         on_failure="ignore",  # it is meant to stop on the way
     )
 
-    model.counts.solves.append(solution.evaluations)
+    model.counts.record(solution.evaluations)
     return detach(solution.z)
 
 
@@ -162,8 +164,10 @@ class SimultaneousAttack(AbstractAttack):
         if self.objective.targeted:
             fail("SimultaneousAttack.objective", "an objective without a target", type(self.objective).__name__)
 
+    def fits(self, model: Target, x: Tensor, threat: ThreatModel) -> None:
+        _ = model.equilibrium  # raises for other models
+
     def run(self, model: Target, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator) -> Tensor:
-        _ = model.equilibrium
         problem = model.problem(lambda logits: self.objective(logits, y), jiio.Identity())
         carried = _Carried.from_state(model, problem, self.inner, model.predict(x).state)
         best = Best.empty(x)
@@ -199,7 +203,7 @@ class _Carried:
         gradient = torch.zeros_like(point)
         for _ in range(self.inner):
             gradient = self._step(point)
-        self.model.counts.solves.append(jiio.Evaluations(cell=self.inner, vjp=self.inner))
+        self.model.counts.record(jiio.Evaluations(cell=self.inner, vjp=self.inner))
         self.model.counts.backward += 1
         return gradient
 
@@ -243,8 +247,10 @@ class AdjointEnsemble(AbstractAttack):
         if self.objective.targeted:
             fail("AdjointEnsemble.objective", "an objective without a target", type(self.objective).__name__)
 
+    def fits(self, model: Target, x: Tensor, threat: ThreatModel) -> None:
+        _ = model.equilibrium  # raises for other models
+
     def run(self, model: Target, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator) -> Tensor:
-        _ = model.equilibrium
         variants = [model.variant(adjoint=adjoint) for adjoint in self.adjoints]
         best = Best.empty(x)
 

@@ -76,10 +76,12 @@ class AbstractGradientAttack(AbstractAttack):
         """One run from ``start``."""
         raise NotImplementedError
 
+    def fits(self, model: Target, x: Tensor, threat: ThreatModel) -> None:
+        if self.adjoint is not None and not model.implicit:
+            fail(f"{type(self).__name__}.adjoint", "an EquilibriumModel to use it on", type(model.model).__name__)
+
     def run(self, model: Target, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator) -> Tensor:
         if self.adjoint is not None:
-            if not model.implicit:
-                fail(f"{type(self).__name__}.adjoint", "an EquilibriumModel to use it on", type(model.model).__name__)
             model = model.variant(adjoint=self.adjoint)
         return restarted(self, self._once, Run(model, x, y, threat), generator)
 

@@ -58,8 +58,10 @@ class JointAttack(AbstractAttack):
         check_integer("JointAttack.settle", self.settle, 0)
         check_integer("JointAttack.check", self.check, 1)
 
-    def run(self, model: Target, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator) -> Tensor:
+    def fits(self, model: Target, x: Tensor, threat: ThreatModel) -> None:
         _ = model.equilibrium  # raises for other models
+
+    def run(self, model: Target, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator) -> Tensor:
         return restarted(self, self._once, Run(model, x, y, threat), generator)
 
     def _once(self, run: Run) -> Tensor:
@@ -77,7 +79,7 @@ class JointAttack(AbstractAttack):
             on_failure="ignore",
             watch=seen.step,
         )
-        model.counts.solves.append(solution.evaluations)
+        model.counts.record(solution.evaluations)
         best = Best.empty(x)
         found = [seen.best.x, solution.x][: self.check]
         if len(found) == 1:

@@ -54,7 +54,7 @@ class TwoStageAttack(AbstractAttack):
             one = ThreatModel(threat.norm, radius, (low[0, part], high[0, part]))
             other = Target.of(single)
             result = self.attack(other, flat[:, part].contiguous(), y, one, generator=generator)
-            model.counts.solves.extend(other.counts.solves)
+            model.counts.add(result.cost)
             found[:, part] = result.x
 
         return found.view_as(x)
@@ -69,10 +69,13 @@ class SingleViewAttack(AbstractAttack):
     def __post_init__(self) -> None:
         check_instance("SingleViewAttack.attack", self.attack, AbstractAttack)
 
-    def run(self, model: Target, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator) -> Tensor:
+    def fits(self, model: Target, x: Tensor, threat: ThreatModel) -> None:
         if not isinstance(threat, MultiViewThreat):
             remedy = "Say which numbers belong to which view."
             fail("threat", "a MultiViewThreat", type(threat).__name__, remedy, ArgumentTypeError)
+
+    def run(self, model: Target, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator) -> Tensor:
+        assert isinstance(threat, MultiViewThreat)
         best = Best.empty(x)
         for view, radius in enumerate(threat.radius):  # type: ignore[arg-type]
             if radius > 0.0:

@@ -42,10 +42,12 @@ class Square(AbstractAttack):
         check_integer("Square.queries", self.queries, 1)
         check_number("Square.area", self.area, 0.0, 1.0, open_low=True)
 
-    def run(self, model: Target, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator) -> Tensor:
+    def fits(self, model: Target, x: Tensor, threat: ThreatModel) -> None:
         if threat.norm == "l1" or len(threat.parts(x[0].numel())) > 1:
             remedy = "Use PGD, APGD or JointAttack for this one."
             fail("Square", "a threat with one Linf or L2 ball", threat.norm, remedy)
+
+    def run(self, model: Target, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator) -> Tensor:
         draw, best = _Draw(generator, x.device, x.dtype), Best.empty(x)
 
         for query in range(self.queries):

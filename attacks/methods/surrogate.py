@@ -36,13 +36,18 @@ class SurrogateAttack(AbstractAttack):
         if not isinstance(self.label, str):
             fail("SurrogateAttack.label", "a word", self.label)
 
+    def fits(self, model: Target, x: Tensor, threat: ThreatModel) -> None:
+        self.attack.fits(self._twin(model), x, threat)
+
+    def _twin(self, model: Target) -> Target:
+        """The surrogate under the normalisation of the model."""
+        return Target(self.surrogate, mean=model.mean, std=model.std)
+
     def run(self, model: Target, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator) -> Tensor:
-        other = Target(self.surrogate, mean=model.mean, std=model.std)
+        other = self._twin(model)
         with other.held():
             found = self.attack.run(other, x, y, threat, generator)
-        model.counts.solves.extend(other.counts.solves)
-        model.counts.forward += other.counts.forward
-        model.counts.backward += other.counts.backward
+        model.counts.add(other.counts.plain())
         best = Best.empty(x)
         for point in (x, threat.project(found, x)):
             best.offer(point, model.predict(point).logits, y)

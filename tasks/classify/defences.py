@@ -154,6 +154,6 @@ class JacobianPenalty(AbstractDefence):
         for answer in answers:
             assert answer.solution is not None
             penalty = jacobian_penalty(cell, detach(answer.solution.z), answer.x, probes=self.probes, generator=source)
-            batch.target.counts.solves.append(jiio.Evaluations(cell=1, vjp=self.probes))
+            batch.target.counts.record(jiio.Evaluations(cell=1, vjp=self.probes))
             total = total + penalty.mean()
         return self.weight * total / len(answers)

@@ -68,7 +68,7 @@ class Lyapunov(AbstractDefence):
             u = model.inject(batch.target.normalised(answer.x))
             # The function must fall around the equilibrium, so it is asked at states moved away from it.
             total = total + cell.violation(spec.unpack(self._away(spec.pack(z), source)), u).mean()
-            batch.target.counts.solves.append(jiio.Evaluations(cell=1, vjp=1))
+            batch.target.counts.record(jiio.Evaluations(cell=1, vjp=1))
         return self.weight * total / len(answers)
 
     def _away(self, packed: Tensor, source: torch.Generator) -> Tensor:
