@@ -6,6 +6,7 @@ Every name from ``.methods`` is an attack.
 from .base import AbstractAttack as AbstractAttack
 from .base import AttackResult as AttackResult
 from .counts import Counts as Counts
+from .evaluation.adversarial import Adversarial as Adversarial
 from .evaluation.certificates import Certificate as Certificate
 from .evaluation.certificates import certify as certify
 from .evaluation.evaluate import evaluate as evaluate

@@ -15,7 +15,7 @@ from jiio.checks import CellError, check_instance, fail
 from .modes import ordinary
 from .objectives import margin
 from .target import Prediction, Target
-from .threat import ThreatModel
+from .threat import NORMS, ThreatModel
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,13 @@ class AttackResult:
 class AbstractAttack(ABC):
     """Base of every attack: a frozen dataclass of settings with a method ``run``.
 
-    gradient_free: it never asks for a gradient. Such attacks tell whether gradients lie.
+    gradient_free: it never asks for a gradient. Such attacks tell whether gradients lie. norms: those that it knows.
+    needs_equilibrium: it works on the equilibrium itself.
     """
 
     gradient_free = False
+    norms: tuple[str, ...] = tuple(NORMS)
+    needs_equilibrium = False
 
     @property
     def name(self) -> str:
@@ -86,10 +89,15 @@ class AbstractAttack(ABC):
         randomness. Nothing that ``run`` believes about its success is believed here.
         """
 
-    def fits(self, model: Target, x: Tensor, threat: ThreatModel) -> None:  # noqa: B027
+    def fits(self, model: Target, x: Tensor, threat: ThreatModel) -> None:
         """Raise, in a sentence, where this attack is not made for such a model, images x (B, ...) or threat; asked
-        before anything runs. Here: it is made for all of them.
+        before anything runs.
         """
+        if threat.norm not in self.norms:
+            remedy = "Leave it out, or take another norm."
+            fail(type(self).__name__, f"a threat in {' or '.join(self.norms)}", threat.norm, remedy)
+        if self.needs_equilibrium:
+            _ = model.equilibrium  # raises for other models
 
     @final
     def __call__(

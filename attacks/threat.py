@@ -27,8 +27,9 @@ Part = tuple[slice, Any]
 class ThreatModel:
     """|x' - x| <= radius in ``norm``, and low <= x' <= high.
 
-    norm: "linf", "l2" or "l1". radius: a number above 0, or a tensor (B,), one per sample. bounds: (low, high) of valid
-    inputs, each a number (infinite where there is no bound), or a tensor (C,) per channel or of the shape of a sample.
+    norm: "linf", "l2" or "l1", also as papers spell it ("Linf", "L_2"). radius: a number above 0, or a tensor (B,), one
+    per sample. bounds: (low, high) of valid inputs, each a number (infinite where there is no bound), or a tensor (C,)
+    per channel or of the shape of a sample.
     """
 
     norm: str
@@ -36,7 +37,7 @@ class ThreatModel:
     bounds: tuple[Bound, Bound] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
-        check_choice("ThreatModel.norm", self.norm, NORMS)
+        object.__setattr__(self, "norm", check_choice("ThreatModel.norm", spelt(self.norm), NORMS))
         self._check_radius()
         _check_bounds(self.bounds)
 
@@ -206,6 +207,11 @@ class ThreatModel:
         bounds = [b.tolist() if isinstance(b, Tensor) else float(b) for b in self.bounds]
         radius = list(radius) if isinstance(radius, (tuple, list)) else float(radius)
         return {"norm": self.norm, "radius": radius, "bounds": bounds}
+
+
+def spelt(norm: Any) -> Any:
+    """A norm as it is spelt here, from any of the ways in which people write it: "Linf", "L_2", "l-1"."""
+    return norm.lower().replace("_", "").replace("-", "").replace("∞", "inf") if isinstance(norm, str) else norm
 
 
 def _steepest(norm: str, g: Tensor, sparsity: float) -> Tensor:

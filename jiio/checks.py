@@ -7,6 +7,7 @@ A message names the argument, what was expected, what came, and what to do. Ever
 
 from __future__ import annotations
 
+import difflib
 import math
 import numbers
 import sys
@@ -112,7 +113,9 @@ def check_integer(argument: str, value: Any, low: int) -> int:
 def check_choice(argument: str, value: Any, choices: Collection[str]) -> str:
     """One of a few words."""
     if not isinstance(value, str) or value not in choices:
-        fail(argument, "one of " + ", ".join(repr(c) for c in choices), value)
+        close = difflib.get_close_matches(value.lower(), choices, n=1) if isinstance(value, str) else []
+        remedy = f"Did you mean {close[0]!r}?" if close else ""
+        fail(argument, "one of " + ", ".join(repr(c) for c in choices), value, remedy)
     return value
 
 

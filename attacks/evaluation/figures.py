@@ -12,7 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from jiio.outputs.digest import of_model
+
+from .adversarial import joined
+from .asked import place
 from .gallery import Gallery
+from .provenance import versions
 from .records import ROBUST, UNCONVERGED, WORDS, WRONG, Entry
 from .report import Report, Share
 from .terms import Terms
@@ -20,12 +25,16 @@ from .terms import Terms
 
 @dataclass(frozen=True)
 class Books:
-    """All that a report is made of. entries: of every batch, at least one. findings: of the audit, as plain data."""
+    """All that a report is made of. entries: of every batch, at least one, with its images in ``originals``. findings:
+    of the audit, as plain data; None without one. words: of the caller, the digest of the data, the date.
+    """
 
     terms: Terms
     entries: list[Entry]
-    findings: list[dict[str, Any]]
+    originals: list[Tensor]
+    findings: list[dict[str, Any]] | None
     pictures: Gallery
+    words: dict[str, str]
 
     @cached_property
     def whole(self) -> dict[str, Tensor]:
@@ -48,9 +57,10 @@ def report(books: Books) -> Report:
     status, target = books.whole["status"], books.terms.target
     settings = {name: repr(value) for name, value in target.options.items()}
     parameters = sum(p.numel() for p in target.model.parameters())
+    name = books.words.get("model", type(target.model).__name__)
 
     return Report(
-        model={"name": type(target.model).__name__, "parameters": parameters, "settings": settings},
+        model={"name": name, "parameters": parameters, "settings": settings},
         threat=books.terms.threat.describe(),
         seed=books.terms.seed,
         total=books.total,
@@ -61,10 +71,29 @@ def report(books: Books) -> Report:
         curve=curve(books),
         solver=solver(books),
         certified=certified(books),
-        findings=books.findings,
+        findings=books.findings or [],
         samples=samples(books),
         pictures=books.pictures,
+        audited=books.findings is not None,
+        provenance=provenance(books),
+        adversarial=joined(books.originals, [entry.tensors for entry in books.entries], books.terms.threat.describe()),
     )
+
+
+def provenance(books: Books) -> dict[str, Any]:
+    """All that it takes to make the report again."""
+    terms, words = books.terms, books.words
+    told = {
+        "model": words.get("model", type(terms.target.model).__name__),
+        "weights": of_model(terms.target.model),
+        "data": " ".join((*([words["data"]] if "data" in words else []), f"digest {words['digest']}")),
+        "suite": words["suite"],
+        "seed": terms.seed,
+        "device": str(place(terms.target) or "cpu"),
+        "versions": versions(),
+        "date": words["date"],
+    }
+    return told | ({"command": words["command"]} if "command" in words else {})
 
 
 def attacks(books: Books) -> list[dict[str, Any]]:

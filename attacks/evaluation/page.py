@@ -18,17 +18,21 @@ BROKEN = "Image, attacked image, perturbation. The perturbation is scaled to ful
 @dataclass(frozen=True)
 class Content:
     """What the page shows, in plain rows and in the order of its fields. figures: each a number in words, what it is
-    of, and what is to be said about it. curve: None where there is one radius alone.
+    of, and what is to be said about it. verdict: of the audit, without findings. curve: None where there is one radius
+    alone. facts: the provenance.
     """
 
     title: str
     lead: str
     figures: list[tuple[str, str, str]]
     findings: list[dict[str, Any]]
+    verdict: str
+    audited: bool
     attacks: list[Row]
     curve: drawings.Decline | None
     solver: list[Row]
     pictures: Gallery
+    facts: dict[str, str]
     footer: str
 
 
@@ -40,8 +44,8 @@ def render(content: Content) -> str:
 
     # Whether the figures can be believed stands before how they came about.
     page.heading("The audit")
-    if not content.findings:
-        page.notice("good", "Nothing speaks against these figures.")
+    if content.verdict:
+        page.notice("good" if content.audited else "warning", content.verdict)
     for finding in content.findings:
         page.notice(finding["severity"], finding["sentence"], code=finding["name"])
 
@@ -50,6 +54,9 @@ def render(content: Content) -> str:
     page.note("Each attack saw what the ones above it left standing. Calls count whole batches.")
 
     _add_rest(page, content)
+    if content.facts:
+        page.heading("Where it comes from")
+        page.facts(content.facts)
     return page.render(content.footer)
 
 

@@ -11,6 +11,7 @@ from jiio.outputs.atomic import write_whole
 from jiio.outputs.tables import table
 
 from ..statistics import interval
+from .adversarial import Adversarial, check_there
 from .drawings import Decline
 from .gallery import Gallery
 from .page import Content, Row, render
@@ -48,7 +49,8 @@ class Report:
     they ran, how many samples it saw and broke, and its calls. curve: robust share by multiple of the radius. solver:
     statistics at clean and attacked points (empty for a plain network). certified: share of the samples with a
     certificate for this threat (None where none is known). findings: of the audit, errors first. samples: what happened
-    to each. pictures: for the page alone.
+    to each. pictures: for the page alone. audited: whether there was an audit. provenance: model, weights, data,
+    versions, device, seed, date and command. adversarial: the images themselves, None where they differ in size.
     """
 
     model: dict[str, Any]
@@ -65,6 +67,9 @@ class Report:
     findings: list[dict[str, Any]]
     samples: dict[str, list[Any]]
     pictures: Gallery = field(default_factory=Gallery, repr=False, compare=False)
+    audited: bool = True
+    provenance: dict[str, Any] = field(default_factory=dict)
+    adversarial: Adversarial | None = field(default=None, repr=False, compare=False)
 
     @property
     def trusted(self) -> bool:
@@ -72,8 +77,9 @@ class Report:
         return not any(finding["severity"] == "error" for finding in self.findings)
 
     def to_json(self) -> str:
-        """All but the pictures; the same text for the same evaluation, however often it was interrupted."""
-        values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "pictures"}
+        """All but the images; the same text for the same evaluation, however often it was interrupted."""
+        images = ("pictures", "adversarial")
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in images}
         content = {name: asdict(value) if isinstance(value, Share) else value for name, value in values.items()}
         return json.dumps(content, indent=1, sort_keys=True)
 
@@ -86,10 +92,13 @@ class Report:
                 lead=f"{self._radius()}, {self.total} samples, {self.model['parameters']:,} parameters.",
                 figures=self._figures(),
                 findings=self.findings,
+                verdict=self.verdict,
+                audited=self.audited,
                 attacks=self.attack_rows(),
                 curve=self._decline() if len(self.curve) > 1 else None,
                 solver=self.solver_rows(),
                 pictures=self.pictures,
+                facts=self.facts(),
                 footer=f"Seed {self.seed}. {settings}.",
             )
         )
@@ -124,8 +133,13 @@ class Report:
         )
 
     def save(self, path: str | Path) -> None:
-        """Write ``path`` as a page (.html) or as JSON (any other name); it appears whole or not at all."""
+        """Write ``path`` as a page (.html), as the adversarial images (.npz, see :meth:`Adversarial.save`) or as JSON
+        (any other name); it appears whole or not at all.
+        """
         target = Path(path)
+        if target.suffix == ".npz":
+            check_there(self.adversarial).save(target)
+            return
         write_whole(target, (self.to_html() if target.suffix == ".html" else self.to_json()).encode())
 
     def __str__(self) -> str:
@@ -134,10 +148,25 @@ class Report:
             blocks.append(table(self.curve_rows(), indent="  "))
         if self.solver:
             blocks.append(table(self.solver_rows(), indent="  "))
-        if self.findings:
-            told = [f"  {f['severity']}: {f['sentence']} ({f['name']})" for f in self.findings]
-            blocks.append("\n".join(["The audit:", *told]))
+        told = [f"  {f['severity']}: {f['sentence']} ({f['name']})" for f in self.findings]
+        blocks.append("\n".join(["The audit:", *(told or [f"  {self.verdict}"])]))
+        if self.provenance:
+            facts = [f"  {name:<9} {value}" for name, value in self.facts().items()]
+            blocks.append("\n".join(["Made from:", *facts]))
         return "\n\n".join(blocks)
+
+    @property
+    def verdict(self) -> str:
+        """What is to be said of the audit where it has found nothing."""
+        if not self.audited:
+            return "There was none: it is not known whether these figures can be believed."
+        return "" if self.findings else "Nothing speaks against these figures."
+
+    def facts(self) -> dict[str, str]:
+        """The provenance in words, name by name."""
+        told = {name: str(value) for name, value in self.provenance.items() if name != "versions"}
+        software = ", ".join(f"{name} {number}" for name, number in self.provenance.get("versions", {}).items())
+        return told | ({"software": software} if software else {})
 
     def _head(self) -> str:
         """Model, threat and the shares, as lines of text."""

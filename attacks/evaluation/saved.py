@@ -1,6 +1,7 @@
 """What an evaluation has done so far, in a folder: one file per batch, each whole or not there.
 
-A killed evaluation goes on at the first batch without a file. The terms of the evaluation (weights, threat, attacks,
+A killed evaluation goes on at the first batch without a file. Processes that share the batches share the folder, each
+under a lock of its own. The terms of the evaluation (weights, threat, attacks,
 seed) are written beside them; a folder that belongs to another one is refused and left as it was, and so is one in
 which another evaluation is at work.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,35 +23,42 @@ from jiio.outputs import lock
 from jiio.outputs.atomic import PART, remove_parts, write_whole
 from jiio.outputs.digest import fingerprint
 
+from .provenance import now
 from .records import Entry
+from .shards import Shard
 
 FORMAT = "jiio-evaluation-1"
 TERMS = "settings.json"
+SHARD = re.compile(r"shard-\d+-of-\d+")
 
 
 @contextlib.contextmanager
-def saved(folder: Path | None, terms: Mapping[str, Any]) -> Iterator[Saved]:
+def saved(folder: Path | None, terms: Mapping[str, Any], part: Shard = Shard()) -> Iterator[Saved]:  # noqa: B008
     """The entries of the evaluation with these terms, its folder held against others meanwhile; None keeps nothing.
+
+    part: of several processes, each of which holds a folder of its own name inside.
 
     Errors: CheckpointError where the folder is another's or cannot be used; those of :func:`jiio.outputs.lock.locked`.
     """
     if folder is None:
         yield Saved(None)
         return
-    text = json.dumps({"format": FORMAT, **terms}, sort_keys=True, indent=1)
+    about = json.loads(json.dumps({"format": FORMAT, **terms}))
+    alone = part.count == 1
 
-    _check(folder, text)  # before the lock, which is a file: what is refused stays untouched
-    with lock.locked(folder, "state_path"):
-        _check(folder, text)  # and under it: somebody may have begun in the meantime
-        _begin(folder, text)
-        yield Saved(folder)
+    _check(folder, about)  # before the lock, which is a file: what is refused stays untouched
+    with lock.locked(folder if alone else folder / part.name, "state_path"):
+        _check(folder, about)  # and under it: somebody may have begun in the meantime
+        if alone and not any(SHARD.fullmatch(path.name) for path in folder.iterdir()):
+            remove_parts(folder)  # where there are others, they may be at work on theirs
+        yield Saved(folder, _begun(folder, about))
 
 
 class Saved:
-    """The entries of one evaluation, by name; keeps nothing where ``folder`` is None."""
+    """The entries of one evaluation, by name; keeps nothing where ``folder`` is None. begun: when it first was."""
 
-    def __init__(self, folder: Path | None) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path | None, begun: str | None = None) -> None:
+        self.folder, self.begun = folder, begun or now()
 
     def load(self, name: str, data: str) -> Entry | None:
         """What was saved under ``name`` for the data with this fingerprint, or None. Errors: CheckpointError."""
@@ -105,17 +114,17 @@ def _sum(tensors: dict[str, Tensor], words: str) -> str:
     return hashlib.sha256("\n".join([*told, words]).encode()).hexdigest()[:16]
 
 
-def _check(folder: Path, text: str) -> None:
+def _check(folder: Path, about: dict[str, Any]) -> None:
     """Raise CheckpointError unless the folder is missing, free, or that of the evaluation with these terms."""
     try:
         if not folder.exists():
             return
         names = [path.name for path in folder.iterdir()]
         if TERMS in names:
-            _same(folder, json.loads((folder / TERMS).read_text(encoding="utf-8")), json.loads(text))
+            _same(folder, json.loads((folder / TERMS).read_text(encoding="utf-8")), about)
 
         # What a killed evaluation was writing as its very first file does not make the folder somebody's.
-        elif any(name != lock.NAME and not PART.fullmatch(name) for name in names):
+        elif any(name != lock.NAME and not PART.fullmatch(name) and not SHARD.fullmatch(name) for name in names):
             remedy = "Name a new folder."
             fail("state_path", "an empty folder or one of an evaluation", f"{folder}", remedy, CheckpointError)
     except (OSError, ValueError, RecursionError) as error:
@@ -131,11 +140,15 @@ def _same(folder: Path, old: Any, new: dict[str, Any]) -> None:
             fail("state_path", "the folder of this very evaluation", came, remedy, CheckpointError)
 
 
-def _begin(folder: Path, text: str) -> None:
-    """Clear away what killed evaluations were writing, and write the terms where they are not there yet."""
-    remove_parts(folder)
+def _begun(folder: Path, about: dict[str, Any]) -> str:
+    """When the evaluation was begun; where that is now, its terms are written."""
+    path = folder / TERMS
     try:
-        if not (folder / TERMS).exists():
-            write_whole(folder / TERMS, text.encode())
+        # Of processes that begin at once, one writes it, and all read what stands there.
+        if not path.exists():
+            text = json.dumps({**about, "begun": now()}, sort_keys=True, indent=1)
+            with contextlib.suppress(FileExistsError):
+                write_whole(path, text.encode(), replace=False)
+        return str(json.loads(path.read_text(encoding="utf-8")).get("begun", ""))
     except OSError as error:
         fail("state_path", "a folder to write to", f"{folder} ({error.strerror})", error=CheckpointError)

@@ -52,6 +52,8 @@ class IntermediateAttack(AbstractAttack):
     paper's ensemble of states).
     """
 
+    needs_equilibrium = True
+
     steps: int = 10
     states: tuple[int, ...] = (1, 3, 5, 7)
     unrolled: tuple[int, ...] = (1, 5)
@@ -72,9 +74,6 @@ class IntermediateAttack(AbstractAttack):
         check_instance("IntermediateAttack.objective", self.objective, AbstractObjective)
         if self.objective.targeted:
             fail("IntermediateAttack.objective", "an objective without a target", type(self.objective).__name__)
-
-    def fits(self, model: Target, x: Tensor, threat: ThreatModel) -> None:
-        _ = model.equilibrium  # raises for other models
 
     def run(self, model: Target, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator) -> Tensor:
         best = Best.empty(x)
@@ -152,6 +151,8 @@ class SimultaneousAttack(AbstractAttack):
     started where the last gradient left off. With one inner step and acceleration this is JIIO itself.
     """
 
+    needs_equilibrium = True
+
     steps: int = 40
     inner: int = 3
     objective: AbstractObjective = field(default_factory=CrossEntropy)
@@ -163,9 +164,6 @@ class SimultaneousAttack(AbstractAttack):
         check_instance("SimultaneousAttack.objective", self.objective, AbstractObjective)
         if self.objective.targeted:
             fail("SimultaneousAttack.objective", "an objective without a target", type(self.objective).__name__)
-
-    def fits(self, model: Target, x: Tensor, threat: ThreatModel) -> None:
-        _ = model.equilibrium  # raises for other models
 
     def run(self, model: Target, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator) -> Tensor:
         problem = model.problem(lambda logits: self.objective(logits, y), jiio.Identity())
@@ -228,6 +226,8 @@ class _Carried:
 class AdjointEnsemble(AbstractAttack):
     """PGD along the mean of the normalised gradients of several adjoints: what misleads one need not mislead all."""
 
+    needs_equilibrium = True
+
     adjoints: tuple[jiio.AbstractAdjoint, ...] = (
         jiio.Implicit(),
         jiio.Phantom(steps=5, damping=0.5),
@@ -246,9 +246,6 @@ class AdjointEnsemble(AbstractAttack):
             check_instance("AdjointEnsemble.adjoints", adjoint, jiio.AbstractAdjoint)
         if self.objective.targeted:
             fail("AdjointEnsemble.objective", "an objective without a target", type(self.objective).__name__)
-
-    def fits(self, model: Target, x: Tensor, threat: ThreatModel) -> None:
-        _ = model.equilibrium  # raises for other models
 
     def run(self, model: Target, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator) -> Tensor:
         variants = [model.variant(adjoint=adjoint) for adjoint in self.adjoints]

@@ -36,6 +36,8 @@ class JointAttack(AbstractAttack):
     on the way) are compared at a fresh equilibrium; 1 takes the strongest on the way unseen.
     """
 
+    needs_equilibrium = True
+
     steps: int = 60
     objective: AbstractObjective = field(default_factory=CrossEntropy)
     targets: int = 3
@@ -57,9 +59,6 @@ class JointAttack(AbstractAttack):
         check_instance("JointAttack.tolerance", self.tolerance, jiio.Tolerance)
         check_integer("JointAttack.settle", self.settle, 0)
         check_integer("JointAttack.check", self.check, 1)
-
-    def fits(self, model: Target, x: Tensor, threat: ThreatModel) -> None:
-        _ = model.equilibrium  # raises for other models
 
     def run(self, model: Target, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator) -> Tensor:
         return restarted(self, self._once, Run(model, x, y, threat), generator)

@@ -34,6 +34,7 @@ class Square(AbstractAttack):
     """
 
     gradient_free = True
+    norms = ("linf", "l2")
 
     queries: int = 1000
     area: float = 0.8
@@ -43,9 +44,10 @@ class Square(AbstractAttack):
         check_number("Square.area", self.area, 0.0, 1.0, open_low=True)
 
     def fits(self, model: Target, x: Tensor, threat: ThreatModel) -> None:
-        if threat.norm == "l1" or len(threat.parts(x[0].numel())) > 1:
+        super().fits(model, x, threat)
+        if len(threat.parts(x[0].numel())) > 1:
             remedy = "Use PGD, APGD or JointAttack for this one."
-            fail("Square", "a threat with one Linf or L2 ball", threat.norm, remedy)
+            fail("Square", "a threat with one ball", threat.norm, remedy)
 
     def run(self, model: Target, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator) -> Tensor:
         draw, best = _Draw(generator, x.device, x.dtype), Best.empty(x)

@@ -210,7 +210,29 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str, str]] = {
     "curve at zero": (lambda: measure(curve=(0.0, 1.0)), ArgumentError, "curve", "above 0"),
     "audit True": (lambda: measure(audit=True), ArgumentTypeError, "audit", "instance of Audit"),
     "audit of no samples": (lambda: Audit(samples=0), ArgumentError, "Audit.samples", "at least 1"),
-    "evaluation generator None": (lambda: measure(generator=None), ArgumentTypeError, "generator", "Generator"),
+    "evaluation generator a seed": (lambda: measure(generator=3), ArgumentTypeError, "generator", "Generator"),
+    "norm without a radius": (lambda: evaluate(convolutional(), [(X, Y)], "linf"), ArgumentError, "radius", "8 / 255"),
+    "norm misspelt": (
+        lambda: evaluate(convolutional(), [(X, Y)], "lin", 0.1), ArgumentError, "ThreatModel.norm", "mean 'linf'?"
+    ),
+    "two radii": (
+        lambda: evaluate(convolutional(), [(X, Y)], LINF, 0.1, [PGD()]), ArgumentError, "radius", "beside a ThreatModel"
+    ),
+    "bounds twice": (lambda: measure(bounds=(0.0, 1.0)), ArgumentError, "bounds", "beside a ThreatModel"),
+    "suite misspelt": (lambda: measure(attacks="standart"), ArgumentError, "attacks", "Did you mean 'standard'?"),
+    "deq suite on a plain network": (
+        lambda: measure(attacks="deq"), ArgumentError, "attacks", "EquilibriumModel.of"
+    ),
+    "square among others in L1": (
+        lambda: measure(attacks=[PGD(), Square()], threat=ThreatModel("l1", 1.0)), ArgumentError, "Square", "another"
+    ),
+    "joint attack among others": (
+        lambda: measure(attacks=[PGD(), JointAttack()]), ArgumentTypeError, "model", "EquilibriumModel"
+    ),
+    "about the weather": (lambda: measure(about={"sky": "grey"}), ArgumentTypeError, "about", "command"),
+    "part beyond the parts": (lambda: measure(shard=(4, 4), state_path="s"), ArgumentError, "shard", "from 0 to 3"),
+    "part without a folder": (lambda: measure(shard=(0, 4)), ArgumentError, "state_path", "share"),
+    "part a word": (lambda: measure(shard="1/4"), ArgumentError, "shard", "a pair"),
     "evaluation threat a number": (lambda: measure(threat=0.1), ArgumentTypeError, "threat", "ThreatModel"),
     "evaluation labels out of range": (lambda: measure([(X, Y + 4)]), ArgumentError, "y", "from 0 to 3"),
     "more successes than trials": (lambda: interval(5, 3), ArgumentError, "successes", "from 0 to 3"),
