@@ -172,7 +172,7 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str, str]] = {
     ),
     "square of area zero": (lambda: Square(area=0.0), ArgumentError, "Square.area", "above 0"),
     "square in L1": (
-        lambda: attack(threat=ThreatModel("l1", 1.0), how=Square()), ArgumentError, "Square", "Linf or L2"
+        lambda: attack(threat=ThreatModel("l1", 1.0), how=Square()), ArgumentError, "Square", "linf or l2"
     ),
     # other people's
     "unknown torchattack": (lambda: TorchAttack("Magic"), ArgumentError, "TorchAttack.attack", "'FGSM'"),
