@@ -4,6 +4,7 @@ Cells, injections, heads, and the model that joins them; see ``build`` for the s
 of images, transformers over sequences, and equilibria with a Lyapunov function.
 """
 
+from .borrowed import from_torchdeq
 from .build import ModelConfig, build, classifier, decoder
 from .cells.base import AbstractCell, AbstractCellConfig
 from .cells.conv import ConvCell, ConvConfig
@@ -86,6 +87,7 @@ __all__ = [
     "classifier",
     "decoder",
     "entropy",
+    "from_torchdeq",
     "intermediate_scores",
     "load",
     "lyapunov_model",

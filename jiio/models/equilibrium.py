@@ -18,6 +18,7 @@ from ..settings import OPTIONS, SolveSettings
 from ..solution import Solution, Tolerance
 from ..solvers import AbstractSolver
 from ..solving import equilibrium
+from .parts import Origin, Part, as_cell, as_module
 
 PredictionObjective = Callable[[Tensor, Any], Tensor]
 
@@ -83,7 +84,7 @@ class EquilibriumModel(nn.Module):
 
     inject: x -> u. cell: (z, u) -> z with ``initial_state(u)``, see :class:`jiio.models.AbstractCell`. head: from z to
     the prediction, a tensor (B, ...) or, of two heads, a named tuple of them. config: what :func:`jiio.models.build`
-    made the model from; None for one made by hand.
+    made the model from, or the origin of one from :meth:`of`; None for one made by hand.
 
     The settings of the solve are attributes and may be set at any time: solver, adjoint, tolerance, max_steps,
     on_failure, with the meaning they have in :func:`jiio.equilibrium`; all together they are ``settings``, a
@@ -118,6 +119,35 @@ class EquilibriumModel(nn.Module):
         self.settings = SolveSettings(max_steps=max_steps, on_failure=on_failure).merged(**chosen)
         self.inject, self.cell, self.head = inject, cell, head
         self.config = config
+
+    @classmethod
+    def of(
+        cls,
+        inject: Part,
+        cell: Part,
+        head: Part,
+        *,
+        initial_state: Callable[[Tree], Tree] | None = None,
+        origin: str | None = None,
+        **options: Any,
+    ) -> EquilibriumModel:
+        """A model from plain functions or modules: inject x -> u, cell (z, u) -> z, head z -> prediction.
+
+        initial_state: u -> z0 (None: that of the cell where it has one, else zeros like u). origin: the import path
+        "package.module:name" of a function without arguments that makes this model; :func:`jiio.models.save` writes it
+        down, and :func:`jiio.models.load` follows it where its caller allows the path. options: the solve settings of
+        :class:`EquilibriumModel`.
+
+        The modules that a function is a method of, or names itself, become part of the model, and so move, save and
+        change their mode with it; those that it uses through other functions do not. Raises ArgumentTypeError for what
+        cannot be called.
+        """
+        if origin is not None:
+            check_instance("origin", origin, str, "It is an import path, package.module:name.")
+        middle = as_cell(cell, initial_state)
+        known = set(middle.modules())  # a module that several functions use is a part of the cell, once
+        parts = as_module("inject", inject, known), middle, as_module("head", head, known)
+        return cls(*parts, config=None if origin is None else Origin(origin), **options)
 
     def forward(self, x: Tree) -> Tensor:
         """The prediction at the equilibrium for x (B, ...)."""

@@ -19,6 +19,8 @@ from ..outputs.atomic import write_whole
 from .bounds import Held, difference, not_finite, unusable
 from .build import ModelConfig, build
 from .equilibrium import EquilibriumModel
+from .origins import check_origin, configured, follow, weights
+from .parts import Origin
 from .plain import check_allow, decode, encode_checked, line, read_mapping, refuse
 
 FORMAT, VERSION = "jiio-model", "1"
@@ -28,23 +30,31 @@ HEADER_LIMIT = 16 * 2**20  # bytes; the largest preset needs about 30 thousand
 def save(model: EquilibriumModel, path: str | os.PathLike[str]) -> None:
     """Write ``model`` to ``path``: first under a temporary name beside it, so that ``path`` never holds half a file.
 
-    The model must come from :func:`jiio.models.build` (or ``classifier``, ``decoder``, ``load``). A cell configuration
-    of the caller's own is named by its import path. Raises CheckpointError where the model has no configuration or one
-    that could not be read again, and where the file cannot be written.
+    The model must come from :func:`jiio.models.build` (or ``classifier``, ``decoder``, ``load``), or from
+    :meth:`EquilibriumModel.of` with an ``origin``. A cell configuration of the caller's own is named by its import
+    path, and so is an origin. Raises CheckpointError where the model has no configuration or one that could not be
+    read again, and where the file cannot be written.
     """
     check_instance("model", model, EquilibriumModel)
-    if not isinstance(model.config, ModelConfig):
-        remedy = "Build it with jiio.models.build(config)."
-        fail("model", "a model that knows its configuration", "one put together by hand", remedy, CheckpointError)
-    metadata = {"format": FORMAT, "version": VERSION, "config": encode_checked(model.config)}
+    metadata = {"format": FORMAT, "version": VERSION, **_about(model)}
 
     to_bytes = _safetensors().save
-    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    tensors = {name: value.cpu().contiguous() for name, value in weights(model).items()}
     target = Path(path)
     try:
         write_whole(target, to_bytes(tensors, metadata), parents=False)
     except OSError as error:
         fail("path", "a file that can be written", f"{str(target)!r} ({error.strerror})", error=CheckpointError)
+
+
+def _about(model: EquilibriumModel) -> dict[str, str]:
+    """What a file says about how to build the model, held to it that it can be done."""
+    if isinstance(model.config, Origin):
+        return {"origin": check_origin(model.config, model)}
+    if not isinstance(model.config, ModelConfig):
+        remedy = "Build it with jiio.models.build(config), or EquilibriumModel.of(..., origin='package.module:name')."
+        fail("model", "a model that knows its configuration", "one put together by hand", remedy, CheckpointError)
+    return {"config": encode_checked(model.config)}
 
 
 def load(
@@ -56,8 +66,9 @@ def load(
 ) -> EquilibriumModel:
     """The model in the file ``path``, in eval mode; ``options`` are the solve settings of :class:`EquilibriumModel`.
 
-    allow: what the file may have imported besides jiio's own cells, by the name of a class ("package.module:Name"), of
-    a module, or of a package; importing runs code, so name only what you trust.
+    allow: what the file may have imported besides jiio's own cells, by the name of a class or of the function that
+    makes the model ("package.module:Name"), of a module, or of a package; importing runs code, so name only what you
+    trust.
 
     Raises CheckpointError, with a sentence, for anything that is not a complete file written by :func:`save`. Nothing
     in the file is executed, the random state is left alone, and nothing larger than the file is built.
@@ -65,6 +76,12 @@ def load(
     target, allow = Path(path), check_allow(allow)
     _check_header(target)
     with _opened(target) as file:
+        if "origin" in (about := file.metadata() or {}):
+            _check_format(target, about)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            made = follow(about["origin"], target, tensors, allow)
+            return configured(made, options).to(device).eval()
+
         # The header has names, shapes and types: weights are read when they are known to fit.
         bare = _skeleton(target, file, allow)
         tensors = {name: file.get_tensor(name) for name in bare.state_dict()}
