@@ -18,6 +18,8 @@ from torch import Tensor
 from jiio import AbstractProx, Box, Intersection, L1Ball, L2Ball, LinfBall
 from jiio.checks import ArgumentTypeError, check_choice, check_number, fail
 
+from .spelling import spelt
+
 NORMS = {"linf": LinfBall, "l2": L2Ball, "l1": L1Ball}
 Bound = float | Tensor
 Part = tuple[slice, Any]
@@ -207,11 +209,6 @@ class ThreatModel:
         bounds = [b.tolist() if isinstance(b, Tensor) else float(b) for b in self.bounds]
         radius = list(radius) if isinstance(radius, (tuple, list)) else float(radius)
         return {"norm": self.norm, "radius": radius, "bounds": bounds}
-
-
-def spelt(norm: Any) -> Any:
-    """A norm as it is spelt here, from any of the ways in which people write it: "Linf", "L_2", "l-1"."""
-    return norm.lower().replace("_", "").replace("-", "").replace("∞", "inf") if isinstance(norm, str) else norm
 
 
 def _steepest(norm: str, g: Tensor, sparsity: float) -> Tensor:

@@ -57,7 +57,8 @@ def asked(target: Target, threat: ThreatModel, attacks: Suite, first: Pair) -> A
     """
     named = isinstance(attacks, str)
     listed = suite(attacks, target) if isinstance(attacks, str) else attacks
-    ordered, called = check_attacks(listed), attacks if isinstance(attacks, str) else "attacks of the caller's choice"
+    ordered = check_attacks(listed)
+    called = attacks if isinstance(attacks, str) else ", ".join(one.name for one in ordered)
 
     if named:
         kept, lost = fitted(ordered, target, threat, classes(target, first))

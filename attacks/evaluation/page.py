@@ -44,10 +44,7 @@ def render(content: Content) -> str:
 
     # Whether the figures can be believed stands before how they came about.
     page.heading("The audit")
-    if content.verdict:
-        page.notice("good" if content.audited else "warning", content.verdict)
-    for finding in content.findings:
-        page.notice(finding["severity"], finding["sentence"], code=finding["name"])
+    add_findings(page, content.findings, content.verdict, good=content.audited)
 
     page.heading("Attacks")
     page.table(content.attacks)
@@ -58,6 +55,14 @@ def render(content: Content) -> str:
         page.heading("Where it comes from")
         page.facts(content.facts)
     return page.render(content.footer)
+
+
+def add_findings(page: Page, findings: list[dict[str, Any]], verdict: str, *, good: bool) -> None:
+    """What the audit says; its verdict where there is no finding, which is no good news where there was no audit."""
+    if verdict:
+        page.notice("good" if good else "warning", verdict)
+    for finding in findings:
+        page.notice(finding["severity"], finding["sentence"], code=finding["name"])
 
 
 def _add_rest(page: Page, content: Content) -> None:

@@ -89,7 +89,7 @@ class Report:
         return render(
             Content(
                 title=f"{self.model['name']} under attack",
-                lead=f"{self._radius()}, {self.total} samples, {self.model['parameters']:,} parameters.",
+                lead=f"{self.reach()}, {self.total} samples, {self.model['parameters']:,} parameters.",
                 figures=self._figures(),
                 findings=self.findings,
                 verdict=self.verdict,
@@ -103,7 +103,7 @@ class Report:
             )
         )
 
-    def _radius(self) -> str:
+    def reach(self) -> str:
         """The threat in words."""
         norm, radius = self.threat["norm"], self.threat["radius"]
         if isinstance(radius, float):
@@ -148,12 +148,16 @@ class Report:
             blocks.append(table(self.curve_rows(), indent="  "))
         if self.solver:
             blocks.append(table(self.solver_rows(), indent="  "))
-        told = [f"  {f['severity']}: {f['sentence']} ({f['name']})" for f in self.findings]
-        blocks.append("\n".join(["The audit:", *(told or [f"  {self.verdict}"])]))
+        blocks.append(f"The audit:\n{self.audit_lines()}")
         if self.provenance:
             facts = [f"  {name:<9} {value}" for name, value in self.facts().items()]
             blocks.append("\n".join(["Made from:", *facts]))
         return "\n\n".join(blocks)
+
+    def audit_lines(self) -> str:
+        """The findings of the audit, or that there are none."""
+        told = [f"  {f['severity']}: {f['sentence']} ({f['name']})" for f in self.findings]
+        return "\n".join(told or [f"  {self.verdict}"])
 
     @property
     def verdict(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -30,6 +31,14 @@ class Shard(NamedTuple):
     def name(self) -> str:
         """Of the folder whose lock keeps two processes off the same part."""
         return f"shard-{self.index + 1}-of-{self.count}"
+
+    @classmethod
+    def of_word(cls, argument: str, word: str) -> Shard:
+        """From I/N, where I counts from 1."""
+        found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", word)
+        if found is None or not 1 <= int(found[1]) <= int(found[2]):
+            fail(argument, "I/N with I from 1 to N, such as 1/4", repr(word))
+        return cls(int(found[1]) - 1, int(found[2]))
 
     @classmethod
     def of_environment(cls, values: Mapping[str, str] = os.environ) -> Shard | None:

@@ -3,131 +3,162 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser
 
-from jiio.tasks.frame.files import check_output_folder, read_bytes
 from jiio.tasks.frame.options import chosen, declare
-from jiio.tasks.frame.outputs import Outputs, of_checkpoint, of_config
+from jiio.tasks.frame.outputs import of_checkpoint, of_config
 from jiio.tasks.frame.shipped import shipped
 from jiio.tasks.frame.terminal import say
 
-from .options import AttackOptions
+from .options import AttackOptions, ImageOptions, ModelOptions
+from .written import check_places, forget
 
 if TYPE_CHECKING:
-    from jiio.attacks import Report
-    from jiio.tasks.frame.checkpoint import Checkpoint
+    from jiio.attacks import Comparison, Report
+    from jiio.attacks.evaluation.shards import Shard
 
-    from .victim import Victim
+    from .victim import Asked, Victim
 
 
 def declare_attack(parser: ArgumentParser, argv: Sequence[str]) -> None:
     """The options."""
-    declare(parser, AttackOptions)
+    for record in (ModelOptions, ImageOptions, AttackOptions):
+        declare(parser, record)
 
 
 def run_attack(values: dict[str, Any], argv: Sequence[str]) -> int:
     """Attack what the command line says."""
-    options = chosen(AttackOptions, values)
-    path = shipped("CHECKPOINT", options.checkpoint, "weights", ".safetensors")
-    check_places(options, of_checkpoint(path))
-    from jiio.tasks.frame.checkpoint import load
+    asked = chosen(ModelOptions, values), chosen(ImageOptions, values), chosen(AttackOptions, values)
+    options = asked[2]
+    victims = the_victims(asked)
+    reports = [attacked(victim, asked, folder, argv) for victim, folder in places(victims, options)]
+    found = [report for report in reports if report is not None]
+    if len(found) < len(reports):
+        return 0
 
-    # The pictures that the training was made of are known only with its configuration.
-    checkpoint = load(path)
-    check_places(options, (*of_checkpoint(path), *of_config(checkpoint.config)))
-    report = attack(checkpoint, options, argv)
-    print(report)
-    for written in (options.report, options.json):
-        if written is not None:
-            report.save(written)
-            say(f"Written: {written}")
-
+    result = found[0] if len(found) == 1 else compared(found)
+    print(result)
+    for _, path in options.written:
+        result.save(path)
+        say(f"Written: {path}")
     if options.folder is not None and options.state is None:
+        for _, folder in places(victims, options):
+            forget(folder or options.folder)
         forget(options.folder)
     return 0
 
 
-def forget(folder: Path) -> None:
-    """Remove the finished batches, and nothing that somebody else put beside them."""
-    for kind in ("settings.json", "*.safetensors", ".jiio-lock"):
-        for path in folder.glob(kind):
-            path.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # not empty
-        folder.rmdir()
+def compared(reports: Sequence[Report]) -> Comparison:
+    """Several in one table."""
+    from jiio.attacks import Comparison
+
+    return Comparison(tuple(reports))
 
 
-def check_places(options: AttackOptions, given: tuple[Path, ...]) -> None:
-    """Refuse what must not be written to; what is wrong ends here, before anything is attacked."""
-    outputs = Outputs(given, options.overwrite)
-    for argument, file in (("--report", options.report), ("--json", options.json)):
-        if file is not None:
-            outputs.file(argument, file, lambda path: is_repeated(options, path))
-    if options.folder is not None:
-        check_output_folder("--state", options.folder)
+def places(victims: Sequence[Victim], options: AttackOptions) -> list[tuple[Victim, Path | None]]:
+    """Each with the folder of its finished batches."""
+    if options.folder is None or len(victims) == 1:
+        return [(victim, options.folder) for victim in victims]
+    return [(victim, options.folder / f"model-{i + 1}") for i, victim in enumerate(victims)]
 
 
-def is_repeated(options: AttackOptions, path: Path) -> bool:
-    """Whether a file is the report of an earlier run of this evaluation: its kept state is there (another one's would
-    be refused), and the file is a report.
-    """
-    if options.state is None or not (options.state / "settings.json").is_file():
-        return False
-    try:
-        text = read_bytes("report", path, "a report", 1 << 30).decode()
-        return (
-            "under attack</title>" in text if path.suffix == ".html" else {"robust", "threat"} <= set(json.loads(text))
-        )
-    except (ValueError, TypeError, RecursionError):  # InputError among them
-        return False
+def the_victims(asked: Asked) -> list[Victim]:
+    """What is attacked; where nothing may be written is said before anything heavy is loaded."""
+    models, images, options = asked
+    files = [models.weights, images.path, Path(models.model) if models.model else None]
+    given = tuple(path for path in files if path is not None and path.exists())
+    if models.model is not None:
+        check_places(options, given)
+        from .victim import Victim
+
+        return [Victim.of_model(asked)]
+
+    # The pictures that a training was made of are known only with its configuration.
+    paths = [shipped("CHECKPOINT", word, "weights", ".safetensors") for word in models.checkpoint]
+    given += tuple(file for path in paths for file in of_checkpoint(path))
+    check_places(options, given)
+    from jiio.tasks.frame.checkpoint import load
+
+    from .victim import Victim, check_alike
+
+    checkpoints = [load(path) for path in paths]
+    check_places(options, (*given, *(folder for one in checkpoints for folder in of_config(one.config))))
+    pairs = zip(checkpoints, models.checkpoint, strict=True)
+    return check_alike([Victim.of_checkpoint(checkpoint, word, asked) for checkpoint, word in pairs], options)
 
 
-def attack(checkpoint: Checkpoint, options: AttackOptions, argv: Sequence[str]) -> Report:
-    """The evaluation of the checkpoint's network on the test images of its configuration."""
-    from .victim import Victim
-
-    victim = Victim.of(checkpoint, options)
-    name, threat, count = type(victim.model).__name__, victim.threat, len(victim.data.test)
-    told = f"{options.suite}, {len(victim.suite)} attacks, {count} images"
-    say(f"{name} of {checkpoint.path}: {threat.norm} radius {threat.radius:g}, {told}.")
-    if options.samples > count:
+def announce(victim: Victim, asked: Asked) -> None:
+    """What is about to be done, in a line."""
+    threat, count = victim.threat, len(victim.pictures.images)
+    told = f"{victim.attacks.told}, {len(victim.attacks.all)} attacks, {count} images"
+    say(f"{victim.name}: {threat.norm} radius {threat.radius:g}, {told}.")
+    if asked[1].samples > count:
         say(f"There are only {count} test images.")
 
+
+def attacked(victim: Victim, asked: Asked, folder: Path | None, argv: Sequence[str]) -> Report | None:
+    """The report; None where this process had only a part of the work and others are not done with theirs."""
+    from jiio.attacks.evaluation.shards import Shard
+    from jiio.outputs.lock import InUseError
+
+    part = asked[2].part
+    announce(victim, asked)
+    with resumable(folder, argv):
+        if part is None:
+            return judged(victim, asked, folder, argv, Shard())
+        judged(victim, asked, folder, argv, part)
+
+        # Whoever finds all batches there makes the report; of two that do, one gets the folder.
+        count = len(victim.batches(asked[1].batch))
+        there = len(list(folder.glob("batch-*.safetensors"))) if folder else 0
+        if there < count:
+            say(f"Part {part.index + 1} of {part.count} is done; {there} of {count} batches are there.")
+            return None
+        try:
+            return judged(victim, asked, folder, argv, Shard())
+        except InUseError:
+            say(f"Part {part.index + 1} of {part.count} is done; another process writes the report.")
+            return None
+
+
+@contextlib.contextmanager
+def resumable(folder: Path | None, argv: Sequence[str]) -> Iterator[None]:
+    """Who interrupts is told that the same line goes on, as long as the finished batches are kept somewhere."""
     try:
-        return judged(victim, options)
+        yield
     except KeyboardInterrupt as stop:
-        # The same line goes on, as long as the finished batches are kept somewhere.
         again = shlex.join(["jiio", *argv])
-        kept = "nothing was kept, as there is no --state" if options.folder is None else f"continue by: {again}"
+        kept = "nothing was kept, as there is no --state" if folder is None else f"continue by: {again}"
         raise KeyboardInterrupt(f"Interrupted; {kept}.") from stop
 
 
-def judged(victim: Victim, options: AttackOptions) -> Report:
+def judged(victim: Victim, asked: Asked, folder: Path | None, argv: Sequence[str], part: Shard) -> Report:
     """The report, with a line of news for every batch."""
     import torch
 
     from jiio import attacks
     from jiio.tasks.frame.machine import cpu_threads
 
-    from .data import in_batches
-
+    _, images, options = asked
     begin, draws = time.perf_counter(), torch.Generator().manual_seed(options.seed)
-    batches = in_batches(victim.data, options.batch, victim.device)
+    about = {"model": victim.name, "data": victim.data, "command": shlex.join(["jiio", *argv])}
     with cpu_threads(victim.threads):
         return attacks.evaluate(
-            victim.model,
-            batches,
+            victim.target,
+            victim.batches(images.batch),
             victim.threat,
-            victim.suite,
+            victim.attacks.all,
             generator=draws,
-            state_path=options.folder,
+            state_path=folder,
             curve=options.curve,
             audit=None if options.no_audit else attacks.Audit(),
             progress=lambda line: say(f"{line} ({time.perf_counter() - begin:.0f} s)"),
+            about=about,
+            shard=part,
         )

@@ -1,91 +1,211 @@
-"""The options of ``jiio attack``."""
+"""The options of ``jiio attack``: what is attacked, on which images, how, and what is written of it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
+from jiio.attacks.evaluation.shards import Shard
+from jiio.attacks.spelling import spelt
 from jiio.checks import check_choice, check_integer, check_number, fail
 from jiio.tasks.frame.files import InputError
-from jiio.tasks.frame.options import check_seed, check_threads
+from jiio.tasks.frame.options import check_seed, check_threads, words
+
+from .words import mapping, number, numbers
 
 SUITES = ("standard", "autoattack", "deq")
+NORMS = ("linf", "l2", "l1")
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """The classifiers.
+
+    Args:
+        checkpoint: checkpoints of classifiers, folders of their trainings, or shipped weights; several are compared
+        model: one of your own, as package.module:Name (a class, a function that makes one, or the model itself), or a
+            file (TorchScript, torch.export, jiio.models.save)
+        model_options: arguments of the class or function, as '{"name": value}'
+        weights: state dict for --model, .safetensors or .pt (read with weights_only)
+        mean: what the model wants subtracted, one number or one per channel
+        std: what it wants divided by, one number or one per channel
+    """
+
+    checkpoint: tuple[str, ...] = words()
+    model: str | None = None
+    model_options: str | None = None
+    weights: Path | None = None
+    mean: tuple[str, ...] = ()
+    std: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if bool(self.checkpoint) == bool(self.model):
+            came = "both" if self.model else "neither"
+            fail("CHECKPOINT", "a checkpoint of a classifier or --model package.module:Name", came, error=InputError)
+        for argument, value in (("--model-options", self.model_options), ("--weights", self.weights)):
+            if value is not None and self.model is None:
+                fail(argument, "a --model to use it for", "a checkpoint, which has its own", error=InputError)
+        _ = self.arguments, self.moments
+
+    @property
+    def arguments(self) -> dict[str, object]:
+        """Of the class or function that makes the model."""
+        return {} if self.model_options is None else mapping("--model-options", self.model_options)
+
+    @property
+    def moments(self) -> dict[str, tuple[float, ...]]:
+        """Mean and standard deviation, as far as they are given."""
+        given = (("mean", self.mean), ("std", self.std))
+        found = {name: numbers(f"--{name}", value) for name, value in given if value}
+        for each in found.get("std", ()):
+            check_number("--std", each, 0.0, open_low=True)
+        return found
+
+
+@dataclass(frozen=True)
+class ImageOptions:
+    """The images.
+
+    Args:
+        data: folder:PATH (a folder of images for each class), npz:FILE (images and labels, or x and y),
+            torchvision:CIFAR10 (needs the extra vision; default: those of the checkpoint's configuration)
+        size: height and width that images of a folder are brought to
+        channels: 1 (grey) or 3 (colour), for images of a folder
+        bounds: of valid inputs, low and high, in the units of the model (default: 0 1, to which 8-bit images are
+            brought)
+        samples: only the first so many test images; 0 takes all
+        batch: images that are attacked together
+        data_root: folder of the data sets (default: JIIO_DATA)
+    """
+
+    data: str | None = None
+    size: int | None = None
+    channels: int | None = None
+    bounds: tuple[str, ...] = ()
+    samples: int = 200
+    batch: int = 100
+    data_root: Path | None = None
+
+    def __post_init__(self) -> None:
+        check_integer("--samples", self.samples, 0)
+        check_integer("--batch", self.batch, 1)
+        if self.size is not None:
+            check_integer("--size", self.size, 1)
+        if self.channels not in (None, 1, 3):
+            fail("--channels", "1 or 3", self.channels, error=InputError)
+        if self.box is not None and not self.box[0] < self.box[1]:
+            fail("--bounds", "two numbers, the lower one first", " ".join(self.bounds), error=InputError)
+
+    @property
+    def box(self) -> tuple[float, float] | None:
+        """The bounds, where they are given."""
+        if not self.bounds:
+            return None
+        low, high = numbers("--bounds", self.bounds, 2)
+        return low, high
+
+    @property
+    def path(self) -> Path | None:
+        """Of the file or folder that holds the images."""
+        kind, _, rest = (self.data or "").partition(":")
+        return Path(rest) if kind in ("folder", "npz") and rest else None
+
+    @property
+    def limit(self) -> int | None:
+        """How many images at most."""
+        return None if self.samples == 0 else self.samples
 
 
 @dataclass(frozen=True)
 class AttackOptions:
-    """How a classifier is attacked, and what is written of it.
+    """How it is attacked, and what is written of it.
 
     Args:
-        checkpoint: a checkpoint of a classifier, the folder of its training, or shipped weights
         norm: linf, l2 or l1 (default: that of the training's threat)
-        radius: of the ball around an image with values in [0, 1] (default: as --norm)
-        suite: standard, autoattack (the original one; extra attacks), or deq
-        samples: only the first so many test images; 0 takes all
-        batch: images that are attacked together
+        radius: of the ball around an image, such as 0.5 or 8/255 (default: as --norm)
+        suite: standard, autoattack (the original one; extra attacks), or deq (default: standard without --attack)
+        attack: an attack by name or package.module:Name, and its settings as '{"steps": 50}'; may be repeated
         curve: multiples of the radius at which the accuracy is wanted as well
         seed: of everything random
         report: write a page with curves and pictures to this .html file
         json: write all figures, sample by sample, to this file
-        state: folder of the finished batches, from which a killed run goes on (default: beside --report or --json)
+        save: write the adversarial images, labels and predictions to this .npz file
+        state: folder of the finished batches, from which a killed run goes on (default: beside what is written)
+        shard: I/N, do only part I (from 1) of N that share --state; the last one writes the report (default: what
+            torchrun says)
         overwrite: replace files that exist; what is given, never
         no_audit: leave out the checks whether the figure can be believed
-        data_root: folder of the data sets (default: JIIO_DATA)
         device: cpu, cuda, cuda:0, mps (default: the training's)
         threads: CPU threads (default: the training's)
     """
 
-    checkpoint: str
     norm: str | None = None
-    radius: float | None = None
-    suite: str = "standard"
-    samples: int = 200
-    batch: int = 100
+    radius: str | None = None
+    suite: str | None = None
+    attack: tuple[tuple[str, ...], ...] = ()
     curve: tuple[float, ...] = ()
     seed: int = 0
     report: Path | None = None
     json: Path | None = None
+    save: Path | None = None
     state: Path | None = None
+    shard: str | None = None
     overwrite: bool = False
     no_audit: bool = False
-    data_root: Path | None = None
     device: str | None = None
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        self._check_threat()
-        check_choice("--suite", self.suite, SUITES)
-        check_integer("--samples", self.samples, 0)
-        check_integer("--batch", self.batch, 1)
+        if self.norm is not None:
+            check_choice("--norm", spelt(self.norm), NORMS)
+        if self.reach is not None:
+            check_number("--radius", self.reach, 0.0, open_low=True)
+        self._check_attacks()
         for multiple in self.curve:
             check_number("--curve", multiple, 0.0, open_low=True)
         check_seed(self.seed)
         check_threads(self.threads)
-
         self._check_names()
+        if self.part is not None and self.state is None:
+            fail("--state", "a folder that all parts share", "none", error=InputError)
 
-    def _check_threat(self) -> None:
-        if self.norm is not None:
-            check_choice("--norm", self.norm, ("linf", "l2", "l1"))
-        if self.radius is not None:
-            check_number("--radius", self.radius, 0.0, open_low=True)
+    def _check_attacks(self) -> None:
+        if self.suite is not None:
+            check_choice("--suite", self.suite, SUITES)
+        for one in self.attack:
+            if len(one) > 2:
+                remedy = "Put the settings into one word, between quotes; a checkpoint goes before the options."
+                fail("--attack", "a name and its settings", " ".join(one), remedy, InputError)
+            if len(one) == 2:
+                mapping(f"--attack {one[0]}", one[1])
 
     def _check_names(self) -> None:
         """Each kind of file is told by the end of its name, so a slip would write figures into a page."""
-        if self.report is not None and self.report.suffix != ".html":
-            remedy = "For figures there is --json."
-            fail("--report", "a file whose name ends in .html", f"{self.report}", remedy, InputError)
-        if self.json is not None and self.json.suffix == ".html":
-            fail(
-                "--json",
-                "a name that does not end in .html",
-                f"{self.json}",
-                "For a page there is --report.",
-                InputError,
-            )
+        for argument, path, end in (("--report", self.report, ".html"), ("--save", self.save, ".npz")):
+            if path is not None and path.suffix != end:
+                fail(argument, f"a file whose name ends in {end}", f"{path}", "Figures go to --json.", InputError)
+        if self.json is not None and self.json.suffix in (".html", ".npz"):
+            came, remedy = f"{self.json}", "A page goes to --report, images go to --save."
+            fail("--json", f"a name that does not end in {self.json.suffix}", came, remedy, InputError)
+
+    @property
+    def reach(self) -> float | None:
+        """The radius as a number."""
+        return None if self.radius is None else number("--radius", self.radius)
+
+    @property
+    def part(self) -> Shard | None:
+        """Of the work, where there are several processes."""
+        return Shard.of_environment() if self.shard is None else Shard.of_word("--shard", self.shard)
+
+    @property
+    def written(self) -> tuple[tuple[str, Path], ...]:
+        """The files that are asked for, each under its option."""
+        named = (("--report", self.report), ("--json", self.json), ("--save", self.save))
+        return tuple((argument, path) for argument, path in named if path is not None)
 
     @property
     def folder(self) -> Path | None:
         """Of the finished batches; where none is named it stands beside what is written, and goes at the end."""
-        written = self.report or self.json
-        return self.state or (None if written is None else written.with_name(f"{written.name}.state"))
+        beside = next((path for _, path in self.written), None)
+        return self.state or (None if beside is None else beside.with_name(f"{beside.name}.state"))

@@ -10,10 +10,12 @@
         '''
 
         checkpoint: str                      # without a default: a word of the command line
+        others: tuple[str, ...] = words()    # any number of words
         length: int = 300                    # --length N
         data_root: Path | None = None        # --data-root NAME, which may not be empty
         overwrite: bool = False              # --overwrite, a switch
         curve: tuple[float, ...] = ()        # --curve NUMBER NUMBER ...
+        attack: tuple[tuple[str, ...], ...] = ()    # --attack WORD WORD ... --attack WORD ...
         target: str = field(kw_only=True)    # --target TEXT, which must be given
         joint: Mapping[str, Any] = keys_of("package.module:JointConfig")    # --joint.max_steps N
 
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 KEYS = "keys of"
+WORDS = "words"
 MOST_THREADS = 1024
 MOST_SEED = 2**63 - 1  # what torch's generators take
 
@@ -48,6 +51,11 @@ MOST_SEED = 2**63 - 1  # what torch's generators take
 def keys_of(path: str) -> Any:
     """A field that takes the keys of a configuration class, as far as they are given: ``package.module:Class``."""
     return dataclasses.field(default_factory=dict, metadata={KEYS: path})
+
+
+def words() -> Any:
+    """A field that takes whatever words stand on the command line without a name, none included."""
+    return dataclasses.field(default=(), metadata={WORDS: True})
 
 
 def flag(name: str) -> str:
@@ -68,13 +76,22 @@ def declare(parser: ArgumentParser, record: type[Any]) -> None:
         elif kind is bool:
             add(flag(one.name), action="store_true", **told)
         else:
-            told |= {"type": str if kind is Path else kind} | ({"nargs": "+"} if many else {})
+            told |= told_of(kind, many) | ({"nargs": "*"} if WORDS in one.metadata else {})
             name = one.name if is_word(one) else flag(one.name)
             add(name, **told, **({} if is_word(one) else shown_default(one)))
 
 
+def told_of(kind: Any, many: bool) -> dict[str, Any]:
+    """What the parser is told of a type; several of several are an option that may be repeated."""
+    if typing.get_origin(kind) is tuple:
+        return {"type": typing.get_args(kind)[0], "nargs": "+", "action": "append"}
+    return {"type": str if kind is Path else kind} | ({"nargs": "+"} if many else {})
+
+
 def is_word(one: dataclasses.Field[Any]) -> bool:
     """Whether a field has a place and no name on the command line: no default, and not to be given by name alone."""
+    if WORDS in one.metadata:
+        return True
     return one.default is dataclasses.MISSING and KEYS not in one.metadata and not one.kw_only
 
 
@@ -119,7 +136,7 @@ def chosen(record: type[T], values: Mapping[str, Any]) -> T:
         kind, many = typed(hints[one.name])
         if kind is Path:
             value = named(one.name if is_word(one) else flag(one.name), value)
-        given[one.name] = tuple(value) if many else value
+        given[one.name] = tuple(tuple(v) if isinstance(v, list) else v for v in value) if many else value
     return record(**given)
 
 

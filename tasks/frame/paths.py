@@ -43,6 +43,11 @@ def allowing(names: Iterable[str]) -> Iterator[None]:
         _named.reset(token)
 
 
+def allowed() -> tuple[str, ...]:
+    """What :func:`allowing` has named."""
+    return tuple(sorted(_named.get()))
+
+
 @contextlib.contextmanager
 def only(names: Iterable[str]) -> Iterator[None]:
     """Within, a file is read: paths are followed only if they are among ``names`` or :func:`allowing` has them."""

@@ -13,10 +13,22 @@ import torch
 from torch import nn
 
 from attack_models import blobs, convolutional, equilibrium
-from jiio.attacks import PGD, SUITES, Audit, JointAttack, Margin, Report, Square, Target, ThreatModel, evaluate
+from jiio.attacks import (
+    PGD,
+    SUITES,
+    Audit,
+    Comparison,
+    JointAttack,
+    Margin,
+    Report,
+    Square,
+    Target,
+    ThreatModel,
+    evaluate,
+)
 from jiio.attacks.evaluation.shards import Shard
 from jiio.attacks.suites import fitted, suite
-from jiio.checks import ArgumentError
+from jiio.checks import ArgumentError, ArgumentTypeError
 
 X, Y = blobs(24, seed=2)
 BATCHES = [(X[i : i + 6], Y[i : i + 6]) for i in range(0, 24, 6)]
@@ -230,3 +242,40 @@ def test_torchrun_says_which_part() -> None:
     assert Shard.of_environment({}) is None and Shard.of_environment({"RANK": "0", "WORLD_SIZE": "1"}) is None
     with pytest.raises(ArgumentError, match="RANK and WORLD_SIZE"):
         Shard.of_environment({"RANK": "one", "WORLD_SIZE": "4"})
+
+
+# -- several models
+
+
+def test_several_models_in_one_table_and_page(tmp_path: Path) -> None:
+    untrained = nn.Sequential(nn.Flatten(), nn.Linear(36, 4))
+    made = {"plain": convolutional(), "untrained": untrained}
+    reports = [evaluate(m, BATCHES, "linf", 0.06, audit=None, about={"model": n}) for n, m in made.items()]
+    both = Comparison(tuple(reversed(reports)))
+    assert [row["model"] for row in both.rows()] == ["plain", "untrained"]
+    assert str(both).startswith("linf radius 0.06, 24 samples:") and str(reports[0].robust) in str(both)
+    both.save(tmp_path / "both.html")
+    page = (tmp_path / "both.html").read_text()
+    assert "<title>2 models under attack</title>" in page and page.count("There was none") == 2
+    both.save(tmp_path / "both.json")
+    content = json.loads((tmp_path / "both.json").read_text())
+    assert [one["robust"]["count"] for one in content["models"]] == [report.robust.count for report in reports]
+
+
+def test_a_model_that_cannot_be_trusted_stands_last() -> None:
+    import dataclasses
+
+    good = evaluate(convolutional(), BATCHES, "linf", 0.06, audit=None)
+    error = {"name": "steps", "severity": "error", "sentence": "It is not so.", "evidence": {}}
+    bad = dataclasses.replace(good, findings=[error], audited=True, model=good.model | {"name": "too good"})
+    both = Comparison((bad, good))
+    assert [row["audit"] for row in both.rows()] == ["none", "NOT TO BE TRUSTED, 1 error"]
+    assert "It is not so." in str(both) and "It is not so." in both.to_html()
+
+
+def test_what_cannot_be_compared_is_refused() -> None:
+    one, other = (evaluate(convolutional(), BATCHES, "linf", radius, audit=None) for radius in (0.05, 0.06))
+    with pytest.raises(ArgumentError, match="one threat and the same samples"):
+        Comparison((one, other))
+    with pytest.raises(ArgumentTypeError, match="two reports or more"):
+        Comparison((one,))

@@ -18,10 +18,10 @@ from safetensors.torch import save_file
 
 from jiio import attacks
 from jiio.attacks import Square, Target, ThreatModel
+from jiio.attacks.suites import fitted
 from jiio.tasks.classify.data import load_labelled
 from jiio.tasks.classify.options import SUITES
 from jiio.tasks.classify.task import Classify
-from jiio.tasks.classify.victim import fitting
 from jiio.tasks.cli import main
 from jiio.tasks.frame.checkpoint import load
 from jiio.tasks.solving.networks import ReferenceConfig, reference
@@ -178,18 +178,36 @@ def test_interrupting_says_how_to_go_on(capsys, monkeypatch):
     assert "no --state" in capsys.readouterr().err
 
 
-def test_suites_are_fitted_to_model_and_threat():
-    model = Classify.trained(load(Path("runs")))
-    assert Target(model).implicit
-    found = fitting(attacks.SUITES["deq"](), model, ThreatModel("l2", 1.0), 2)
-    assert all(getattr(a, "objective", attacks.Margin()).least_classes <= 2 for a in found)
-    assert len({a.name for a in found}) == len(found) and any(isinstance(a, Square) for a in found)
-    found = fitting(attacks.SUITES["standard"](), model, ThreatModel("l1", 1.0), 2)
-    assert found and not any(isinstance(a, Square) for a in found)
+def test_suites_are_fitted_to_model_and_threat(capsys):
+    model = Target(Classify.trained(load(Path("runs"))))
+    kept, lost = fitted(attacks.SUITES["deq"](), model, ThreatModel("l2", 1.0), 2)
+    assert all(getattr(a, "objective", attacks.Margin()).least_classes <= 2 for a in kept)
+    assert len({a.name for a in kept}) == len(kept) and any(isinstance(a, Square) for a in kept) and not lost
+    kept, lost = fitted(attacks.SUITES["standard"](), model, ThreatModel("l1", 1.0), 2)
+    assert kept and not any(isinstance(a, Square) for a in kept) and lost == ["Square(queries=10)"]
     untouched = attacks.SUITES["deq"]()
-    assert fitting(untouched, model, ThreatModel("l2", 1.0), 10) == untouched
-    plain = reference(ReferenceConfig(1000), 1, 10)
-    assert fitting(list(QUICK), plain, ThreatModel("linf", 0.1), 10) == QUICK
+    assert fitted(untouched, model, ThreatModel("l2", 1.0), 10) == (untouched, [])
+    plain = Target(reference(ReferenceConfig(1000), 1, 10))
+    assert fitted(list(QUICK), plain, ThreatModel("linf", 0.1), 10) == (QUICK, [])
+    assert main(["attack", "runs", "--norm", "l1", "--radius", "2", "--samples", "4", "--no-audit"]) == 0
+    assert "Square(queries=10) knows no l1 ball, so it is left out." in capsys.readouterr().err
+
+
+def test_several_checkpoints_in_one_table(capsys):
+    words = ["attack", "runs", "plain", "--samples", "8", "--batch", "4", "--no-audit"]
+    assert main([*words, "--json", "both.json", "--report", "both.html"]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith("l2 radius 0.4, 8 samples:") and "runs" in told and "plain" in told
+    found = {one["model"]["name"]: one for one in json.loads(Path("both.json").read_text())["models"]}
+    assert main(["attack", "plain", "--samples", "8", "--batch", "4", "--no-audit", "--json", "one.json"]) == 0
+    assert figures(json.dumps(found["plain"])) == figures(Path("one.json").read_text())
+    assert "2 models under attack" in Path("both.html").read_text() and not list(Path().glob("*.state"))
+
+
+def test_a_shipped_classifier_can_be_attacked_at_once(capsys, monkeypatch):
+    assert main(["attack", "classify-faces", "classify-faces-plain", "--samples", "4", "--no-audit"]) == 0
+    told = capsys.readouterr().out
+    assert "classify-faces-plain" in told and "classify-faces " in told
 
 
 # Mistakes
@@ -237,6 +255,9 @@ BAD: list[tuple[str, Callable[[], object], str, str]] = [
     ("a pickle", lambda: write("a.pt", pickle.dumps({"a": 1})), "a.pt", "a pickle"),
     ("a cut file", cut, "cut.safetensors", "is damaged or not a checkpoint"),
     ("an empty folder", lambda: Path("empty").mkdir(), "empty", "expected a folder with checkpoints"),
+    ("two threats", nothing, "runs calm", "--norm: expected a norm and a radius"),
+    ("images of two models", nothing, "runs plain --save a.npz", "--save: expected one model"),
+    ("parts of two models", nothing, "runs plain --shard 1/2 --state s", "--shard: expected one model"),
     ("unknown option", nothing, "runs --nrom l2", "--nrom: no such option; did you mean --norm?"),
     ("unknown norm", nothing, "runs --norm l3", "--norm: expected one of 'linf', 'l2', 'l1'"),
     ("radius zero", nothing, "runs --radius 0", "--radius: expected a number above 0"),

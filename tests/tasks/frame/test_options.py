@@ -12,7 +12,7 @@ import pytest
 from jsonargparse import ArgumentParser
 
 from jiio.checks import JiioError
-from jiio.tasks.classify.options import AttackOptions
+from jiio.tasks.classify.options import AttackOptions, ImageOptions, ModelOptions
 from jiio.tasks.cli import as_mapping
 from jiio.tasks.commands.evaluate import EvaluateOptions
 from jiio.tasks.commands.train import TrainOptions
@@ -24,7 +24,16 @@ from jiio.tasks.restore.demo.options import DemoOptions
 from jiio.tasks.restore.photos.options import RestoreOptions
 
 RECORDS = (
-    *(AttackOptions, EvaluateOptions, TrainOptions, FitOptions, PromptOptions, WriteOptions),
+    *(
+        AttackOptions,
+        ImageOptions,
+        ModelOptions,
+        EvaluateOptions,
+        TrainOptions,
+        FitOptions,
+        PromptOptions,
+        WriteOptions,
+    ),
     *(CompareOptions, DemoOptions, RestoreOptions),
 )
 

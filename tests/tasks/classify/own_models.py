@@ -1,0 +1,38 @@
+"""Models of somebody who knows nothing of jiio, named on the command line by the tests of ``jiio attack --model``."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Net(nn.Module):
+    """Looks for the brighter half of a grey image of 6 x 6: left, right."""
+
+    def __init__(self, scale: float = 10.0, colours: int = 1) -> None:
+        super().__init__()
+        self.colours = colours
+        self.layer = nn.Linear(36 * colours, 2)
+        with torch.no_grad():
+            half = torch.tensor([1.0, 1.0, 1.0, 0.0, 0.0, 0.0]).repeat(6 * colours)
+            self.layer.weight.copy_(torch.stack([half, 1 - half]) * scale / 36)
+            self.layer.bias.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x.flatten(1))
+
+
+def make(**options: float) -> nn.Module:
+    return Net(**options)  # type: ignore[arg-type]
+
+
+def nothing() -> None:
+    """Makes no model."""
+
+
+def broken() -> nn.Module:
+    raise RuntimeError("no weights at home")
+
+
+finished = Net()
+number = 3
