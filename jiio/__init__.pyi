@@ -91,6 +91,9 @@ from .diagnostics import (
 from .intersection import (
     Intersection as Intersection,
 )
+from .metric import (
+    Metric as Metric,
+)
 from .models import (
     EquilibriumModel as EquilibriumModel,
 )
@@ -123,6 +126,12 @@ from .rules import (
 )
 from .rules import (
     SignStep as SignStep,
+)
+from .sensitivity import (
+    Linearised as Linearised,
+)
+from .sensitivity import (
+    Sensitivity as Sensitivity,
 )
 from .settings import (
     SolveSettings as SolveSettings,

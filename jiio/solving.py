@@ -23,6 +23,7 @@ from .checks import (
 from .holding import held_fixed
 from .iterate import Outcome, Recorder, iterate
 from .layout import Spec, Tree, check_tree, conformed, detach, leaves
+from .metric import Metric, smooth
 from .operators import EquilibriumMap, JointMap, Point, check_scaling
 from .problem import Cell, Problem, initial_state
 from .rules import AbstractRule, GradientStep
@@ -124,6 +125,7 @@ def solve(
     *,
     multiplier: Tree | None = None,
     scaling: tuple[Tensor, Tensor] | None = None,
+    metric: Metric | None = None,
     solver: AbstractSolver = Anderson(),  # noqa: B008 (frozen records)
     rule: AbstractRule = GradientStep(),  # noqa: B008
     adjoint: AbstractAdjoint = Envelope(),  # noqa: B008
@@ -139,7 +141,9 @@ def solve(
     ``initial_state(x)``. multiplier: a warm start for mu, a tree like z0. scaling: the curvature of the objective in
     z and the squared gain in x, each () or (B, 1), as ``Solution.scaling`` has them; where left out, or NaN for some
     samples, two steps measure them. Give those of an earlier solve to one that begins near an answer: there J_x^T mu
-    + l_x = 0, so the gain cannot be measured, and steps that follow from it are too long. max_steps: evaluations
+    + l_x = 0, so the gain cannot be measured, and steps that follow from it are too long. metric: steps in the metric
+    of the problem's curvature in x, as :class:`Sensitivity` finds it; with Identity or QuadraticPrior and GradientStep
+    only. It brings scales of its own, and a sample that makes no progress goes on without it. max_steps: evaluations
     after those two. trace: True keeps residuals and objective of every step, "points" also every z and x. watch:
     called once per step with the step (from 0), z and x, trees that it must not change, and what is minimised there,
     (B,); not while the scales are measured.
@@ -160,6 +164,9 @@ def solve(
     refuse_tangents("an x0 that carries them", x0)
     like = leaves(x0)[0]
     rule.check(like.shape[0])
+    if metric is not None:
+        check_instance("metric", metric, Metric).check(problem, rule, x0)
+        problem = smooth(problem)
     with arithmetic.full(), held_fixed(problem.cell):
         z0 = _state(problem.cell, x0, z0, arithmetic)
         multiplier = _checked_multiplier(multiplier, z0, like)
@@ -170,7 +177,7 @@ def solve(
         # The iteration: recorded by autograd only for an adjoint that differentiates through it.
         taped = adjoint.taped and torch.is_grad_enabled()
         with _recording(taped):
-            operator = JointMap(problem, rule, x0, z0, solver.damping, taped)
+            operator = JointMap(problem, rule, x0, z0, solver.damping, taped, metric)
             v = operator.start(z0, multiplier, x0, scaling)
             recorder = Recorder(bool(trace), trace == "points", _watcher(operator, watch))
             outcome = iterate(operator, solver, v, tolerance, max_steps, recorder, arithmetic.floor(v.dtype))

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..layout import Spec, Tree
+from ..metric import Metric
 from ..problem import Problem
 from ..prox import AbstractProx, Identity
 from ..rules import AbstractRule
@@ -29,9 +30,16 @@ class JointMap:
     blocks = ("z", "mu", "x")
 
     def __init__(
-        self, problem: Problem, rule: AbstractRule, x0: Tree, z0: Tree, damping: Damping, differentiable: bool
+        self,
+        problem: Problem,
+        rule: AbstractRule,
+        x0: Tree,
+        z0: Tree,
+        damping: Damping,
+        differentiable: bool,
+        metric: Metric | None = None,
     ) -> None:
-        self.problem, self.rule = problem, rule
+        self.problem, self.rule, self.metric = problem, rule, metric
         self.prox: AbstractProx = problem.prox.bind(x0)
         self.zspec, self.xspec = Spec.of(z0), Spec.of(x0)
         x = self.prox.project(self.xspec.pack(x0))
@@ -49,6 +57,7 @@ class JointMap:
         self.step = 0
         self.factor = torch.ones_like(x[:, :1])
         self.shortened = False  # whether the factor is below 1 for any sample
+        self.plain = torch.zeros_like(self.factor, dtype=torch.bool)  # who steps without the metric
 
     # -- the start
 
@@ -58,6 +67,11 @@ class JointMap:
         """Pack the start; take the scales that are given, or measure them."""
         z, x = self.zspec.pack(z0), self.prox.project(self.xspec.pack(x0))
         mu = torch.zeros_like(z) if multiplier is None else self.zspec.pack(multiplier)
+        if self.metric is not None:
+            scaling = self.metric.scaling if scaling is None else scaling
+            self.plain = self.plain | self.metric.plain
+            if multiplier is None and not self.differentiable:
+                mu = self.packed.slopes(z, x)[0]  # costs no call, and with mu = 0 a start at x = 0 would look settled
 
         if scaling is not None:
             self.scales = Scales.given(scaling, x)
@@ -92,23 +106,30 @@ class JointMap:
         x = x / root
         pulled = self.packed.pull(z, mu, x, 1.0 / sigma[:, 0])
         gx = torch.cat(pulled.x, dim=1)
-        gradient = gx / kappa
+        gradient = gx / kappa if self.metric is None else torch.where(self.plain, gx / kappa, self.metric(gx * sigma))
 
         # The input moves by the rule, and back to where the prox wants it.
-        full = self.rule.at(self.step)
+        full = self.rule.at(self.step) * self._pace()
         rate = full * self.factor
         self.step += 1
         moved, memory_next = self.rule.update(x, gradient, tuple(memory), rate)
         moved = self.prox.apply(moved, rate / (sigma * kappa))
 
         image = torch.cat([*pulled.image, *pulled.z, moved * root, *memory_next], dim=1)
-        residual, scale = self._residual(v, image, x, self._full_move(x, gradient, moved, full) * root)
+        moves = [self._full_move(x, gradient, moved, full) * root]
+        if self.metric is not None:
+            moves.append(gx / root)  # a plain step has to be short as well: settled means what it means without one
+        residual, scale = self._residual(v, image, x, moves)
         image = self._damped(v, image)
         value = pulled.value if self.prox.is_set else pulled.value + self.prox.penalty(x)
         return Point(image, residual, scale, value, gx * sigma)
 
+    def _pace(self) -> float | Tensor:
+        """The share of the rule's rate that a step takes, a number or (B, 1)."""
+        return 1.0 if self.metric is None else torch.where(self.plain, 1.0, self.metric.pace).to(self.factor)
+
     @torch.no_grad()
-    def _full_move(self, x: Tensor, gradient: Tensor, moved: Tensor, full: float) -> Tensor:
+    def _full_move(self, x: Tensor, gradient: Tensor, moved: Tensor, full: float | Tensor) -> Tensor:
         """How far one full curvature-scaled step would move the input: the same question for every rule.
 
         Not the shortened step: once it drowns in rounding, it would pass for standing still.
@@ -120,11 +141,12 @@ class JointMap:
         return (plain - x) / unit
 
     @torch.no_grad()
-    def _residual(self, v: Tensor, image: Tensor, x: Tensor, move: Tensor) -> tuple[Tensor, Tensor]:
-        """Residual and scale of the blocks (B, 3); ``move``: of the input, in the units of v."""
+    def _residual(self, v: Tensor, image: Tensor, x: Tensor, moves: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Residual and scale of the blocks (B, 3); ``moves``: of the input, in the units of v; the longest counts."""
         n = self.zspec.size
         apart = image[:, : 2 * n] - v[:, : 2 * n]
-        residual = torch.stack([rms(apart[:, :n]), rms(apart[:, n:]), rms(move)], dim=1)
+        settled = torch.stack([rms(move) for move in moves]).amax(0)
+        residual = torch.stack([rms(apart[:, :n]), rms(apart[:, n:]), settled], dim=1)
         sizes = [rms(image[:, :n]), rms(image[:, n : 2 * n]), rms(x * self.scales.root)]
         return residual, torch.stack(sizes, dim=1)
 
@@ -162,6 +184,7 @@ class JointMap:
         return select(uphill, point.image, following)
 
     def slower(self, mask: Tensor) -> None:
-        """Quarter the input step of these samples."""
+        """Quarter the input step of these samples, and let them go without the metric, which may be wrong by now."""
+        self.plain = self.plain | mask[:, None]
         self.factor = torch.where(mask[:, None], self.factor / 4, self.factor)
         self.shortened = True

@@ -18,6 +18,7 @@ import jiio
 from jiio.checks import check_instance, check_integer, fail
 from jiio.holding import held_fixed
 from jiio.layout import Tree, check_tree, leaves
+from jiio.metric import smooth
 from jiio.operators import JointMap, rms
 from jiio.problem import initial_state
 from jiio.prox import Identity
@@ -32,6 +33,7 @@ def nested(
     z0: Tree | None = None,
     *,
     rule: jiio.AbstractRule = jiio.GradientStep(),  # noqa: B008 (frozen records)
+    metric: jiio.Metric | None = None,
     warm: bool = True,
     outer_steps: int = 100,
     tolerance: jiio.Tolerance = jiio.Tolerance(),  # noqa: B008
@@ -45,7 +47,8 @@ def nested(
 
     x0, z0, rule, tolerance: as in :func:`jiio.solve`. outer_tolerance: when x has settled, if other than for the inner
     solves; a loose inner tolerance need not end the outer iteration. A rule whose curvature is None measures it at the
-    start, at the same price of two evaluations and two VJPs. warm: start both inner solves at the answers of the step
+    start, at the same price of two evaluations and two VJPs. metric: as there, but for its pace: the state has followed
+    when x moves, so that a rate of 1 is a whole Newton step. warm: start both inner solves at the answers of the step
     before, else at z0 and at l_z. solver: of the inner solves. outer: accelerates the iteration of x (and the rule's
     memory) itself; Picard is the classical baseline. A sample whose x has settled stays put. The x of every visit
     satisfies the constraint.
@@ -55,13 +58,16 @@ def nested(
     """
     check_instance("problem", problem, jiio.Problem)
     check_rule(problem, rule)
+    if metric is not None:
+        check_instance("metric", metric, jiio.Metric).check(problem, rule, x0)
+        problem = smooth(problem)
     how = _How(solver, outer, tolerance, outer_tolerance or tolerance, max_inner, outer_steps, warm, trace)
 
     # Weights and dropout masks may not change while the two solves of a step, and the steps, build on each other.
     like = leaves(check_tree("x0", x0))[0]
     with held_fixed(problem.cell):
         z0 = initial_state(problem.cell, x0, z0, like)
-        operator = JointMap(problem, rule, x0, z0, 1.0, differentiable=False)
+        operator = JointMap(problem, rule, x0, z0, 1.0, False, metric)
         ledger = Ledger(operator.batch, like, operator.evaluations, trace)
         return _descend(operator, operator.start(z0, None, x0), how, ledger)
 
@@ -202,7 +208,8 @@ def _move(operator: JointMap, at: _Place, gx: Tensor, how: _How, ledger: Ledger)
     """One step of the input along the gradient gx (B, n), and who met the tolerance (B,)."""
     scales = operator.scales
     curvature, root = scales.sigma * scales.kappa, scales.root
-    gradient, rule = gx / curvature, operator.rule
+    plainly, rule = gx / curvature, operator.rule
+    gradient = plainly if operator.metric is None else operator.metric(gx)
     rate = rule.at(ledger.outer)
     moved, memory = rule.update(at.x, gradient, at.memory, rate)
     plain = replace(at, x=operator.prox.apply(moved, rate / curvature), memory=memory)
@@ -210,8 +217,9 @@ def _move(operator: JointMap, at: _Place, gx: Tensor, how: _How, ledger: Ledger)
     # Optimal is where a plain gradient step would stay, whatever the rule: its length, in the units of z.
     unit = rate if rule.exact_step else 1.0
     shift = (operator.prox.apply(at.x - unit * gradient, unit / curvature) - at.x) / unit * root
-    ledger.single("vjp", 2, rms(shift))
-    met = rms(shift) <= how.settled.atol + how.settled.rtol * rms(at.x * root)
+    far = rms(shift) if operator.metric is None else torch.maximum(rms(shift), rms(plainly * root))
+    ledger.single("vjp", 2, far)
+    met = far <= how.settled.atol + how.settled.rtol * rms(at.x * root)
     following = plain if isinstance(how.outer, jiio.Picard) else _mixed(operator, at, plain, gx, how.outer)
     return following, met.cpu()
 

@@ -40,6 +40,7 @@ ORDER = [
     ("intersection",),
     ("problem",),
     ("calls",),
+    ("metric",),
     ("solvers",),
     ("operators",),
     ("progress",),
@@ -48,7 +49,7 @@ ORDER = [
     ("settings",),
     ("tangents",),
     ("solving",),
-    ("verdict",),
+    ("verdict", "sensitivity"),
     ("diagnostics",),
     ("models",),
 ]
