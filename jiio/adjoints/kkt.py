@@ -8,6 +8,10 @@ stationary. For an outer loss Lo(s, theta)
 so one symmetric solve with Hessian-vector products gives the exact gradient. Where a constraint is active the solve
 runs in the tangent space of the active set, and the curvature of the active constraint joins the x block. The system
 is solved in the scaled units of the joint map (z, mu / sigma, x sqrt(kappa)), a symmetric diagonal preconditioner.
+
+The exact gradient holds only as far as x* follows theta linearly. Where the inner problem has flat directions that is
+not far: dx*/dtheta = -H^-1 (...) runs along them. Levenberg's damping (1944), K_xx + delta I, says how stiffly x* is
+held: the result is the exact gradient of a problem whose inner objective carries delta / 2 |x - x*|^2, x* constant.
 """
 
 from __future__ import annotations
@@ -35,7 +39,7 @@ class _System:
     slope: Tensor  # dL/ds with a graph
     point: Tensor  # s, the leaf of that graph
     active: Active
-    diagonal: Tensor  # (B, k) curvature that the active constraint adds
+    diagonal: Tensor  # (B, k) curvature that the active constraint and the damping add
     scale: Tensor  # (B, 2 n + k): s = scale * scaled s
     sizes: tuple[int, int, int]
     bad: Tensor
@@ -82,16 +86,20 @@ class KKT(AbstractAdjoint):
     """The exact gradient of any outer loss on ``z``, ``x``, ``multiplier`` and ``value``.
 
     rtol, max_steps: of the MINRES solve (relative residual per sample; Hessian-vector products). In training 1e-3
-    and a few dozen products are enough; for a gradient check take 1e-10 and a thousand. The cell and the
-    objective must be twice differentiable by autograd.
+    and a few dozen products are enough; for a gradient check take 1e-10 and a thousand. damping: curvature added to the
+    x block, in units of the measured curvature sigma kappa (``Solution.scaling``): 0 is exact, a large one holds x*
+    constant, as ``Implicit`` does, and between the two the gradient holds for longer steps of the outer training. The
+    cell and the objective must be twice differentiable by autograd.
     """
 
     rtol: float = 1e-4
     max_steps: int = 200
+    damping: float = 0.0
 
     def __post_init__(self) -> None:
         check_number("KKT.rtol", self.rtol, 0.0)
         check_integer("KKT.max_steps", self.max_steps, 1)
+        check_number("KKT.damping", self.damping, 0.0)
 
     def attach(self, problem: Problem, solution: Solution) -> Solution:
         assert solution.multiplier is not None
@@ -107,7 +115,7 @@ class KKT(AbstractAdjoint):
         # K of the linear system, restricted to what may move at the active constraints.
         gradient = slope.detach()[:, -xspec.size :]
         active = problem.prox.bind(solution.x).active(xspec.pack(x), gradient)
-        curvature, scale = active.curvature(gradient), self._scale(solution, s, sizes)
+        curvature, scale = active.curvature(gradient) + self._stiffness(solution), self._scale(solution, s, sizes)
         system = _System(slope, s, active, curvature, scale, sizes, bad, solution.evaluations)
 
         zs, ms, xs = _KKTFunction.apply(slope, s, system, self).split(sizes, dim=1)
@@ -124,6 +132,13 @@ class KKT(AbstractAdjoint):
         solution.evaluations.cell += 1
         lagrangian = problem.value(ztree, xtree, s.shape[0]) + (ms * (image - zs)).sum(1)
         return torch.autograd.grad(lagrangian.sum(), s, create_graph=True)[0]
+
+    def _stiffness(self, solution: Solution) -> float | Tensor:
+        """What the damping adds to the curvature in x, a number or (B, 1)."""
+        if solution.scaling is None or not self.damping:
+            return self.damping
+        sigma, kappa = solution.scaling
+        return self.damping * sigma * kappa
 
     @staticmethod
     def _scale(solution: Solution, s: Tensor, sizes: tuple[int, int, int]) -> Tensor:
