@@ -5,6 +5,7 @@ Every name from ``.methods`` is an attack.
 
 from .base import AbstractAttack as AbstractAttack
 from .base import AttackResult as AttackResult
+from .binary import BinaryLogits as BinaryLogits
 from .counts import Counts as Counts
 from .evaluation.adversarial import Adversarial as Adversarial
 from .evaluation.certificates import Certificate as Certificate
@@ -18,6 +19,7 @@ from .evaluation.report import Share as Share
 from .methods.equilibrium import AdjointEnsemble as AdjointEnsemble
 from .methods.equilibrium import IntermediateAttack as IntermediateAttack
 from .methods.equilibrium import SimultaneousAttack as SimultaneousAttack
+from .methods.foolbox import FoolboxAttack as FoolboxAttack
 from .methods.gradient import APGD as APGD
 from .methods.gradient import PGD as PGD
 from .methods.joint import JointAttack as JointAttack

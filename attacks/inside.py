@@ -33,11 +33,14 @@ def equilibria(model: nn.Module) -> list[jiio.EquilibriumModel]:
 
 def is_plain(model: nn.Module) -> bool:
     """Whether calling the model is head(solve(x).z) and nothing else: no method of its own, no hook."""
-    if not isinstance(model, jiio.EquilibriumModel) or "forward" in vars(model):
-        return False
-    kind, whole = type(model), jiio.EquilibriumModel
+    whole = jiio.EquilibriumModel
+    return isinstance(model, whole) and type(model).solve is whole.solve and not does_more(model)
+
+
+def does_more(model: jiio.EquilibriumModel) -> bool:
+    """Whether a call of the model is more, or something else, than head(solve(x).z)."""
     hooks = (model._forward_hooks, model._forward_pre_hooks, model._backward_hooks, model._backward_pre_hooks)
-    return kind.forward is whole.forward and kind.solve is whole.solve and not any(hooks)
+    return any(hooks) or "forward" in vars(model) or type(model).forward is not jiio.EquilibriumModel.forward
 
 
 @contextlib.contextmanager

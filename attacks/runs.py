@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+
+from jiio.checks import check_integer, fail
 
 from .base import rows
 from .objectives import AbstractObjective, likeliest_targets, margin
@@ -47,7 +49,7 @@ class Restarted(Protocol):
     @property
     def objective(self) -> AbstractObjective: ...
     @property
-    def targets(self) -> int: ...
+    def targets(self) -> int | tuple[int, ...]: ...
     @property
     def restarts(self) -> int: ...
     @property
@@ -103,4 +105,25 @@ def _aims(attack: Restarted, whole: Run) -> list[Tensor | None]:
     if not attack.objective.targeted:
         return [None]
     logits = whole.model.predict(whole.x).logits
-    return [*likeliest_targets(logits, whole.y, attack.targets)]
+    if isinstance(attack.targets, int):
+        return [*likeliest_targets(logits, whole.y, attack.targets)]
+    return [_chosen(target, logits, whole.y) for target in attack.targets]
+
+
+def _chosen(target: int, logits: Tensor, y: Tensor) -> Tensor:
+    """The same class to reach for all samples (B,); for those whose own class it is, the likeliest wrong one."""
+    if target >= logits.shape[1]:
+        fail("targets", f"classes from 0 to {logits.shape[1] - 1}, as the model has", f"{target}")
+    (likeliest,) = likeliest_targets(logits, y, 1)
+    return torch.where(y == target, likeliest, torch.full_like(y, target))
+
+
+def check_targets(name: str, targets: Any) -> None:
+    """Raise unless it is how many of the likeliest classes are tried, or a tuple of classes."""
+    if not isinstance(targets, (tuple, list)):
+        check_integer(name, targets, 1)
+        return
+    if not targets:
+        fail(name, "a whole number, or a tuple of classes", "an empty one")
+    for target in targets:
+        check_integer(name, target, 0)

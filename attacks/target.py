@@ -92,9 +92,16 @@ class Target:
 
     def variant(self, **settings: Any) -> Target:
         """The same model with other settings of the solve; both count into the same :class:`Counts`."""
+        return self._with(self.model, settings, self.counts)
+
+    def copied(self, twin: nn.Module) -> Target:
+        """The same settings for a copy of the model, with books of its own."""
+        return self._with(twin, {}, Counts())
+
+    def _with(self, model: nn.Module, settings: dict[str, Any], counts: Counts) -> Target:
         own = {"mean": self.mean, "std": self.std, "train_mode": self.train_mode}
-        other = Target(self.model, **own, **(self.settings | settings))
-        other.counts = self.counts
+        other = Target(model, **(own | self.settings | settings))
+        other.counts = counts
         return other
 
     @property

@@ -218,6 +218,7 @@ def _steepest(norm: str, g: Tensor, sparsity: float) -> Tensor:
     if norm == "l1":
         count = max(1, math.ceil(sparsity * g.shape[1]))
         g = g * (g.abs() >= g.abs().topk(count, dim=1).values[:, -1:])
+    g = g / g.abs().amax(1, keepdim=True).clamp_min(torch.finfo(g.dtype).tiny)  # the square of a small one vanishes
     size = g.norm(dim=1, keepdim=True) if norm == "l2" else g.abs().sum(1, keepdim=True)
     return g / size.clamp_min(torch.finfo(g.dtype).tiny)
 

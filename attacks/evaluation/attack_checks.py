@@ -50,7 +50,8 @@ def _masked(taken: int, total: int) -> Finding:
         "search-wins",
         "error",
         f"A random search without gradients breaks {taken} of {total} samples that every gradient attack left "
-        "standing: the gradients are masked.",
+        "standing: the gradients are masked. Give the search more queries, and attack a stand-in with an honest "
+        "gradient: SurrogateAttack(stand_in, PGD()).",
         {"broken": float(taken), "samples": float(total)},
     )
 
@@ -83,7 +84,8 @@ def large_radius(case: AuditCase) -> Iterator[Finding]:
             "large-radius",
             "error",
             f"{left:.0%} of the samples resist even at a radius that covers the whole range of images, where every "
-            "classifier must fail: the attacks do not work on this model.",
+            "classifier must fail: the attacks do not work on this model. Take other objectives (Margin()), more "
+            "steps, and a search without gradients.",
             {"accuracy": left, "radius": float(torch.as_tensor(threat.radius).max())},
         )
 
@@ -100,7 +102,8 @@ def monotone(case: AuditCase) -> Iterator[Finding]:
         yield Finding(
             "radius",
             "error",
-            f"A larger radius helps the attack less: {attack.name} leaves {told} times the radius.",
+            f"A larger radius helps the attack less: {attack.name} leaves {told} times the radius. Take "
+            "more steps, or another objective.",
             {f"accuracy_at_{f:g}": a for f, a in zip(factors, kept, strict=True)},
         )
 

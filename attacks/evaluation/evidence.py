@@ -14,6 +14,7 @@ from jiio.outputs.digest import fingerprint
 from jiio.outputs.seeds import generator
 
 from ..base import AbstractAttack
+from ..inside import Reached
 from ..objectives import margin
 from ..target import Target
 from ..threat import ThreatModel
@@ -124,6 +125,27 @@ class AuditCase:
 
     def _joined(self, place: int) -> Tensor:
         return torch.cat([part[place] for part in self.evidence.parts])
+
+    def few(self, count: int) -> Tensor:
+        """(2 count, ...) or fewer: some images, untouched and attacked."""
+        return torch.cat([self.x[:count], self.worst[:count]])
+
+    # -- the equilibria
+
+    @cached_property
+    def seen(self) -> bool:
+        """Whether a prediction asks for equilibria, so that something can be said of them."""
+        return self.target.implicit and self._reached is not None
+
+    @cached_property
+    def single(self) -> bool:
+        """Whether it asks for one, once, from which a solver can start."""
+        return self._reached is not None and self._reached.state is not None
+
+    @cached_property
+    def _reached(self) -> Reached | None:
+        with torch.no_grad():
+            return self.target.forward(self.x[:1])[1]
 
     # -- all samples of the evaluation
 

@@ -11,9 +11,13 @@ from __future__ import annotations
 from .attack_checks import certificate, labels, large_radius, monotone, search_wins, stronger
 from .evidence import AuditCase, Finding
 from .gradient_checks import adjoint, wrong_gradients, zero_gradients
+from .model_checks import around_the_equilibrium, one_answer, unusable_scores
 from .solver_checks import solver_budget, start, unconverged
 
 CHECKS = (
+    unusable_scores,
+    one_answer,
+    around_the_equilibrium,
     zero_gradients,
     wrong_gradients,
     adjoint,
@@ -32,7 +36,8 @@ CHECKS = (
 def audited(case: AuditCase) -> list[Finding]:
     """All findings, errors first."""
     if not case.evidence.parts:
-        return [Finding("labels", "error", "Not one sample is classified rightly.", {"clean": 0.0})]
+        none = Finding("labels", "error", "Not one sample is classified rightly.", {"clean": 0.0})
+        return [*unusable_scores(case), none]
     with case.target.held():
         found = [finding for check in CHECKS for finding in check(case)]
     return sorted(found, key=lambda finding: finding.severity)

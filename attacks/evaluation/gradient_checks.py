@@ -37,7 +37,10 @@ def _without(case: AuditCase, objective: Margin | CrossEntropy) -> float:
 def _missing(without: float, trained: float) -> Finding:
     hint = " Look for rounding, arg max, detach() or no_grad() on the way from input to scores."
     if trained > 1.0 - without:
-        hint = " In train mode there is one: the model hides its gradient in eval mode."
+        hint = (
+            " In train mode there is one: the model hides its gradient in eval mode; attack "
+            "Target(model, train_mode=True)."
+        )
     return Finding(
         "zero-gradient",
         "error",
@@ -60,19 +63,24 @@ def wrong_gradients(case: AuditCase) -> Iterator[Finding]:
             "wrong-gradient",
             "error",
             f"Along its own gradient the margin changes by another amount than the gradient says (off by {apart:.0%} "
-            "for the median sample), so gradient attacks are misled.",
+            "for the median sample), so gradient attacks are misled. Keep Square among the attacks, and attack a "
+            "stand-in with an honest gradient: SurrogateAttack(stand_in, PGD()).",
             {"relative_error": apart, "samples": float(here.sum())},
         )
 
 
 def adjoint(case: AuditCase) -> Iterator[Finding]:
     """A gradient that another adjoint does not confirm, or one whose linear system is not solved."""
-    if not case.target.implicit:
+    if not case.seen:
         return
     tight = converged(case.target, case.x.dtype)
     own, exact = case.target.slope(case.x, case.gap), tight.slope(case.x, case.gap)
 
-    similar = cosine(own.gradient, exact.gradient)
+    # Where there is no gradient at all there is nothing to compare.
+    there = own.gradient.flatten(1).abs().amax(1) > 0
+    if not bool(there.any()):
+        return
+    similar = cosine(own.gradient, exact.gradient)[there]
     low = (similar < case.audit.cosine).float().mean().item()
     if low > 10 * case.audit.share:
         yield _elsewhere(low, similar.median().item())

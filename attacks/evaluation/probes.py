@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import jiio
 from jiio.layout import Spec
@@ -27,22 +28,20 @@ def finite_difference(target: Target, x: Tensor, y: Tensor, threat: ThreatModel)
     over a twentieth of the radius measure.
     """
     gradient = target.slope(x, lambda logits: margin(logits, y)).gradient
-    claimed = gradient.flatten(1).norm(dim=1)
+    claimed = gradient.flatten(1).double().norm(dim=1)  # the square of a small gradient would vanish
     n = x[0].numel()
     share = {"linf": math.sqrt(n), "l2": 1.0, "l1": 0.25}[threat.norm]  # of the radius, as an L2 length
     length = 0.05 * share * threat.steps(x, 1.0).flatten(1).amax(1)
-    step = gradient * rows(length / claimed.clamp_min(torch.finfo(x.dtype).tiny), x)
+    step = (gradient * rows(length / claimed.clamp_min(torch.finfo(x.dtype).tiny), x)).to(x.dtype)
     gaps = [margin(target.predict(x + sign * step).logits, y) for sign in (1.0, -1.0)]
     return claimed, (gaps[0] - gaps[1]) / (2.0 * length)
 
 
 def gradient_in_train_mode(target: Target, x: Tensor, y: Tensor) -> float:
     """Share of the samples with a gradient in train mode; layers that would remember or draw stay in eval mode."""
-    calm = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
-    with target.held():
-        for part in target.model.modules():
-            part.training = not isinstance(part, calm) and not getattr(part, "dropout", 0.0)
-        slope = target.slope(x, lambda logits: margin(logits, y))
+    trained = target.variant(train_mode=True)
+    with trained.held():
+        slope = trained.slope(x, lambda logits: margin(logits, y))
     return (slope.gradient.flatten(1).abs().amax(1) > 0).float().mean().item()
 
 
@@ -58,6 +57,55 @@ def labels_from_another_start(target: Target, x: Tensor, generator: torch.Genera
         logits, reached = target.forward(x, spec.unpack(noise * size))
     assert reached is not None
     return Prediction(logits, logits.argmax(1), *reached)
+
+
+def differ(a: Tensor, b: Tensor, limit: float) -> Tensor:
+    """(B,) whether two answers (B, classes) to the same images differ by more than ``limit`` of the range of the scores
+    (or what rounding explains). What is NaN or infinite in both is the same.
+    """
+    spread = torch.where(torch.isfinite(a), a, torch.zeros_like(a))
+    room = max(limit, 16 * torch.finfo(a.dtype).eps) * (spread.amax(1) - spread.amin(1))
+    same = (a == b) | (torch.isnan(a) & torch.isnan(b)) | ((a - b).abs() <= room[:, None])
+    return ~same.all(1)
+
+
+def asked_again(target: Target, x: Tensor, calls: int) -> Tensor:
+    """(B,) whether one of several calls gives other scores than the first."""
+    first, *others = (target.predict(x).logits for _ in range(calls))
+    return torch.stack([differ(first, other, 1e-3) for other in others]).any(0)
+
+
+def alone(target: Target, x: Tensor) -> Tensor:
+    """(B, classes) the scores of every image alone."""
+    return torch.cat([target.predict(x[i : i + 1]).logits for i in range(len(x))])
+
+
+def rolled(target: Target, x: Tensor) -> Tensor:
+    """(B,) whether an image gets other scores in another place of the same batch."""
+    here, there = target.predict(x).logits, target.predict(x.roll(1, 0)).logits.roll(-1, 0)
+    return differ(here, there, 0.05)
+
+
+def in_two_orders(target: Target, x: Tensor, threat: ThreatModel) -> Tensor:
+    """(B,) whether new images get other scores where images near them were asked about before. Of copies of the model,
+    so that each begins with the same memories; none where it cannot be copied.
+    """
+    draws, threat = torch.Generator().manual_seed(0), threat.select(torch.arange(len(x), device=x.device))
+    low, high = (bound.expand_as(x) for bound in threat.box(x))
+    noise = torch.rand(x.shape, generator=draws).to(x)
+    new = torch.where(torch.isfinite(high - low), low + (high - low).nan_to_num(0, 0, 0) * noise, x.roll(1, -1))
+    near = threat.random_start(new, draws)
+
+    found = []
+    for before in ((near,), ()):
+        try:
+            twin = target.copied(copy.deepcopy(target.model))
+        except Exception:  # whatever a stranger's model says to being copied
+            return torch.zeros(len(x), dtype=torch.bool)
+        for points in before:
+            twin.predict(points)
+        found.append(twin.predict(new).logits)
+    return differ(found[0], found[1], 1e-3)
 
 
 def whole_range(threat: ThreatModel, x: Tensor) -> ThreatModel:

@@ -15,7 +15,7 @@ from .records import UNCONVERGED
 
 def solver_budget(case: AuditCase) -> Iterator[Finding]:
     """Predictions that change with more steps and a tighter tolerance."""
-    if not case.target.implicit:
+    if not case.seen:
         return
     points, labels = torch.cat([case.x, case.worst]), torch.cat([case.y, case.y])
     own = case.target.predict(points)
@@ -30,14 +30,14 @@ def solver_budget(case: AuditCase) -> Iterator[Finding]:
             "error",
             f"{share:.0%} of the predictions change when the solver gets more steps and a tighter tolerance (accuracy "
             f"{now:.1%} becomes {then:.1%} over clean and attacked points): the prediction is not that of the "
-            "equilibrium.",
+            "equilibrium. Raise max_steps of the model, or attack what converges: Target(model, max_steps=...).",
             {"share": share, "accuracy": now, "accuracy_converged": then},
         )
 
 
 def start(case: AuditCase) -> Iterator[Finding]:
     """Predictions that change with the start of the solver."""
-    if not case.target.implicit:
+    if not case.single:
         return
     points = torch.cat([case.x, case.worst])
     longer = converged(case.target, case.x.dtype).predict(points)
@@ -51,7 +51,8 @@ def start(case: AuditCase) -> Iterator[Finding]:
             "start",
             "error",
             f"{share:.0%} of the predictions change when the solver starts elsewhere: there are several equilibria, "
-            "and an attack can be lucky or unlucky with the start.",
+            "and an attack can be lucky or unlucky with the start. Use a cell with one equilibrium (MonotoneCell, or a "
+            "DenseCell that contracts).",
             {"share": share},
         )
 
@@ -67,6 +68,7 @@ def unconverged(case: AuditCase) -> Iterator[Finding]:
             "unconverged",
             "warning",
             f"The equilibrium was not reached for {clean} clean and {attacked} attacked of {case.samples} samples; "
-            f"{apart} that were not broken are counted apart and not as robust.",
+            f"{apart} that were not broken are counted apart and not as robust. More steps may help: "
+            "Target(model, max_steps=...).",
             {"clean": float(clean), "attacked": float(attacked), "apart": float(apart)},
         )

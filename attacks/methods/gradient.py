@@ -13,7 +13,7 @@ from jiio.checks import check_instance, check_integer, check_number, fail
 
 from ..base import AbstractAttack, rows
 from ..objectives import AbstractObjective, CrossEntropy
-from ..runs import Best, Run, restarted
+from ..runs import Best, Run, check_targets, restarted
 from ..target import Slope, Target
 from ..threat import ThreatModel
 
@@ -49,15 +49,15 @@ class AbstractGradientAttack(AbstractAttack):
     """What every gradient attack shares.
 
     steps: gradients per run. objective: what is made larger. targets: for a targeted objective, how many of the
-    likeliest wrong classes are tried, one run each. restarts: runs, each on the samples that resisted the ones before.
-    random_start: the first run starts at a random point too (later ones always do). adjoint: how an equilibrium model
-    is differentiated (None: its own). warm: start each equilibrium solve of a run from the last state; the count that
-    matters is made from a cold start in any case.
+    likeliest wrong classes are tried, one run each, or a tuple of the classes to try. restarts: runs, each on the
+    samples that resisted the ones before. random_start: the first run starts at a random point too (later ones always
+    do). adjoint: how an equilibrium model is differentiated (None: its own). warm: start each equilibrium solve of a
+    run from the last state; the count that matters is made from a cold start in any case.
     """
 
     steps: int = 20
     objective: AbstractObjective = field(default_factory=CrossEntropy)
-    targets: int = 9
+    targets: int | tuple[int, ...] = 9
     restarts: int = 1
     random_start: bool = True
     adjoint: jiio.AbstractAdjoint | None = None
@@ -67,7 +67,7 @@ class AbstractGradientAttack(AbstractAttack):
         name = type(self).__name__
         check_integer(f"{name}.steps", self.steps, 1)
         check_instance(f"{name}.objective", self.objective, AbstractObjective)
-        check_integer(f"{name}.targets", self.targets, 1)
+        check_targets(f"{name}.targets", self.targets)
         check_integer(f"{name}.restarts", self.restarts, 1)
         if self.adjoint is not None:
             check_instance(f"{name}.adjoint", self.adjoint, jiio.AbstractAdjoint)

@@ -20,7 +20,7 @@ from jiio.checks import check_instance, check_integer
 
 from ..base import AbstractAttack
 from ..objectives import AbstractObjective, CrossEntropy
-from ..runs import Best, Run, restarted
+from ..runs import Best, Run, check_targets, restarted
 from ..target import Target
 from ..threat import ThreatModel
 
@@ -40,7 +40,7 @@ class JointAttack(AbstractAttack):
 
     steps: int = 60
     objective: AbstractObjective = field(default_factory=CrossEntropy)
-    targets: int = 3
+    targets: int | tuple[int, ...] = 3
     restarts: int = 1
     random_start: bool = False
     rule: jiio.AbstractRule = field(default_factory=jiio.GradientStep)
@@ -52,7 +52,7 @@ class JointAttack(AbstractAttack):
     def __post_init__(self) -> None:
         check_integer("JointAttack.steps", self.steps, 2)
         check_instance("JointAttack.objective", self.objective, AbstractObjective)
-        check_integer("JointAttack.targets", self.targets, 1)
+        check_targets("JointAttack.targets", self.targets)
         check_integer("JointAttack.restarts", self.restarts, 1)
         check_instance("JointAttack.rule", self.rule, jiio.AbstractRule)
         check_instance("JointAttack.solver", self.solver, jiio.AbstractSolver)

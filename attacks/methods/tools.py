@@ -1,14 +1,11 @@
-"""The faces of other packages: torchattacks and the original AutoAttack as attacks of this one.
+"""torchattacks and the original AutoAttack as attacks of this package, through a face of the model (:mod:`.face`).
 
-torchattacks and AutoAttack (package ``pyautoattack``) expect images in [0, 1], models whose parameters tell their
-device, and the global random state. Here they get a face of the model that shows them just that, whatever the bounds,
-the normalisation and the mode; what they return is verified as every result is (:mod:`jiio.attacks.base`).
-Both come with the extra ``attacks``: pip install "jiio[attacks]".
+Both come with the extra ``attacks``: pip install "jiio[attacks]". What they cannot do is a table, looked up before
+anything runs.
 """
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import sys
 from collections.abc import Mapping
@@ -16,15 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from jiio.checks import ArgumentTypeError, check_choice, check_integer, fail
 
 from ..base import AbstractAttack
 from ..target import Target
 from ..threat import ThreatModel
-
-NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}  # ours -> theirs
+from .face import NORMS, Face, check_classes, check_faced, check_squares, default_dtype, package, seeded
 
 # torchattacks' attacks for a fixed norm; those with an argument ``norm`` take Linf and L2.
 LINF = (
@@ -33,62 +29,10 @@ LINF = (
 )  # fmt: skip
 L2 = ("CW", "PGDL2", "DeepFool", "PGDRSL2")
 BOTH = ("APGD", "APGDT", "FAB", "Square", "AutoAttack")
-
-
-class _Face(nn.Module):
-    """The model as the tools want it: images in [0, 1], one parameter that says where it lives, scores that they may
-    write to. The model itself is not a part of it, so that nobody changes its mode.
-    """
-
-    def __init__(self, target: Target, x: Tensor, low: Tensor, span: float) -> None:
-        super().__init__()
-        self.anchor = nn.Parameter(torch.zeros((), device=x.device), requires_grad=False)
-        self.eval()
-        self._call = lambda unit: target.forward(self.from_unit(unit).to(x.dtype))[0]
-        self.low, self.span = low, span
-        self.plain = span == 1.0 and not bool((low != 0).any())
-
-    def from_unit(self, unit: Tensor) -> Tensor:
-        """[0, 1] -> the bounds of the threat."""
-        return unit if self.plain else unit.to(self.low) * self.span + self.low
-
-    def to_unit(self, x: Tensor) -> Tensor:
-        """The bounds of the threat -> [0, 1], single precision, as the tools compute."""
-        unit = x if self.plain else (x - self.low) / self.span
-        return unit.float().clamp(0.0, 1.0).contiguous()
-
-    def forward(self, unit: Tensor) -> Tensor:
-        return self._call(unit).clone()
-
-
-def _face(name: str, target: Target, x: Tensor, threat: ThreatModel) -> tuple[_Face, float]:
-    """The face, and the radius in its units."""
-    if x.dim() != 4:
-        fail("x", f"images (B, C, H, W), as {name} is made for", x, "Use the attacks of this package for vectors.")
-    if isinstance(threat.radius, (Tensor, tuple)):
-        fail("threat.radius", f"one number for all samples, as {name} takes no other", threat.radius)
-    low, high = threat.box(x)
-    span = high - low
-    if not bool(torch.isfinite(span).all()) or float(span.max() - span.min()) > 1e-6 * float(span.max()):
-        came = f"a span from {float(span.min()):g} to {float(span.max()):g}"
-        remedy = "A ball of one radius would not stay one."
-        fail("threat.bounds", f"finite bounds of one width, as {name} works in [0, 1]", came, remedy)
-    width = float(span.max())
-    return _Face(target, x, low, width), threat.radius / width
-
-
-def _package(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        remedy = 'Install the extra: pip install "jiio[attacks]".'
-        fail("attacks", f"the package {name}", f"no such package ({error})", remedy)
-
-
-def _seed(seed: int | None, generator: torch.Generator) -> int:
-    if seed is not None:
-        return seed
-    return int(torch.randint(2**31, (), generator=generator, device=generator.device))
+CHANNELS = {"TIFGSM": 3}  # how many it is made for
+CLASSES = {"APGDT": 4, "AutoAttack": 4}  # the fewest that it can work with
+VERSIONS = {"standard": 2, "plus": 4, "rand": 3}  # of AutoAttack, and the fewest classes for each
+SQUARES = ("Square", "AutoAttack")  # not for every size: see check_squares
 
 
 @dataclass(frozen=True)
@@ -106,26 +50,34 @@ class AutoAttack(AbstractAttack):
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        check_choice("AutoAttack.version", self.version, ("standard", "plus", "rand"))
+        check_choice("AutoAttack.version", self.version, tuple(VERSIONS))
         check_integer("AutoAttack.queries", self.queries, 1)
         if self.seed is not None:
             check_integer("AutoAttack.seed", self.seed, 0)
 
-    def run(self, model: Target, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator) -> Tensor:
-        package = _package("pyautoattack")
-        face, radius = _face("AutoAttack", model, x, threat)
-        classes = model.predict(x[:1]).logits.shape[1]
-        seed = _seed(self.seed, generator)
+    def fits(self, model: Target, x: Tensor, threat: ThreatModel) -> None:
+        package("pyautoattack")
+        check_faced("AutoAttack", x, threat)
+        check_classes(f"AutoAttack({self.version!r})", model, x, VERSIONS[self.version])
+        if self.version != "rand":  # which has no Square
+            check_squares("AutoAttack", x, threat)
 
-        options = {"norm": NORMS[threat.norm], "eps": radius, "seed": seed, "device": x.device, "version": self.version}
+    def run(self, model: Target, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator) -> Tensor:
+        face, radius = Face(model, x, threat), threat.radius
+        assert isinstance(radius, float | int)
+        classes, seed = model.predict(x[:1]).logits.shape[1], seeded(self.seed, generator)
+
+        options = {"norm": NORMS[threat.norm], "eps": radius / face.span, "seed": seed}
+        options |= {"device": x.device, "version": self.version}
         if classes < 4 and self.version == "standard":
             few = ["apgd-ce", *(["apgd-dlr"] if classes == 3 else []), "fab", "square"]
             options |= {"version": "custom", "attacks": few}
-        tool = self._set(package.AutoAttack(face, **options), classes)
+        tool = self._set(package("pyautoattack").AutoAttack(face, **options), classes)
 
         trace = sys.gettrace()  # one of its checks takes away whatever debugger or coverage tool is at work
         try:
-            found, _ = tool.run_standard_evaluation(face.to_unit(x), y, batch_size=len(x))
+            with default_dtype(torch.float32):
+                found, _ = tool.run_standard_evaluation(face.to_unit(x), y, batch_size=len(x))
         finally:
             sys.settrace(trace)
         return face.from_unit(found)
@@ -166,22 +118,36 @@ class TorchAttack(AbstractAttack):
         """The norms it can be used for."""
         return ("linf", "l2") if self.attack in BOTH else ("linf",) if self.attack in LINF else ("l2",)
 
-    def run(self, model: Target, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator) -> Tensor:
-        kind = getattr(_package("torchattacks"), self.attack)
+    def fits(self, model: Target, x: Tensor, threat: ThreatModel) -> None:
+        known = inspect.signature(getattr(package("torchattacks"), self.attack)).parameters
         if threat.norm not in self.norms:
             fail("threat.norm", " or ".join(repr(n) for n in self.norms) + f" for {self.attack}", threat.norm)
-        known = inspect.signature(kind).parameters
         strange = sorted(set(self.options) - set(known))
         if strange:
             fail("TorchAttack.options", f"options of {self.attack} ({', '.join(known)})", ", ".join(strange))
+        check_faced(self.attack, x, threat)
+        self._check_table(model, x, threat)
+
+    def _check_table(self, model: Target, x: Tensor, threat: ThreatModel) -> None:
+        """Raise where the attack is known to fail, before it does."""
+        channels, least = CHANNELS.get(self.attack, x.shape[1]), CLASSES.get(self.attack, 2)
+        if x.shape[1] != channels:
+            fail("x", f"images of {channels} channels, as {self.attack} is made for", f"{x.shape[1]} channels")
+        if self.attack in SQUARES:
+            check_squares(self.attack, x, threat)
+        check_classes(self.attack, model, x, least)
+
+    def run(self, model: Target, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator) -> Tensor:
+        kind = getattr(package("torchattacks"), self.attack)
+        face, radius, known = Face(model, x, threat), threat.radius, inspect.signature(kind).parameters
+        assert isinstance(radius, float | int)
 
         # Of what the threat and the model decide, each class takes only a part.
-        face, radius = _face(self.attack, model, x, threat)
-        mine = {"eps": radius, "norm": NORMS[threat.norm], "n_classes": model.predict(x[:1]).logits.shape[1]}
-        mine["seed"] = seed = _seed(self.seed, generator)
+        mine = {"eps": radius / face.span, "norm": NORMS[threat.norm], "seed": seeded(self.seed, generator)}
+        mine["n_classes"] = model.predict(x[:1]).logits.shape[1]
         tool = kind(face, **({name: value for name, value in mine.items() if name in known} | dict(self.options)))
         tool.set_device(x.device)
 
-        torch.manual_seed(seed)  # the global state is put back by the caller
-        with torch.enable_grad():
+        torch.manual_seed(mine["seed"])  # the global state is put back by the caller
+        with torch.enable_grad(), default_dtype(torch.float32):
             return face.from_unit(tool(face.to_unit(x), y).detach())
