@@ -64,7 +64,7 @@ class Arithmetic:
 
 def _precisions() -> Iterator[str]:
     """What products and convolutions in float32 are really computed in on a GPU."""
-    for part in (torch.backends.cuda.matmul, torch.backends.cudnn.conv):
+    for part in (torch.backends.cuda.matmul, getattr(torch.backends.cudnn, "conv", None)):
         yield str(getattr(part, "fp32_precision", "ieee"))
 
 

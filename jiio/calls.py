@@ -121,7 +121,8 @@ def told_in_place(error: RuntimeError) -> bool:
 
 def check_transforms(owner: str) -> None:
     """Raise inside ``torch.func`` transforms: a solve looks at its numbers, and takes gradients of its own."""
-    if torch._C._functorch.peek_interpreter_stack() is None:
+    stack = torch._C._functorch.peek_interpreter_stack()  # pyright: ignore[reportAttributeAccessIssue]
+    if stack is None:
         return
     remedy = (
         "Differentiate with torch.autograd (jiio's adjoints define the gradient), solve a batch in one call instead of "

@@ -51,6 +51,8 @@ class Box(AbstractProx):
             if isinstance(value, float) and math.isinf(value):
                 continue
             check_parameter(name, value)
+        if any(isinstance(end, float) and end == bad for end, bad in ((self.low, math.inf), (self.high, -math.inf))):
+            fail("Box", "low below infinity and high above minus infinity", f"low {self.low} and high {self.high}")
         if isinstance(self.low, (int, float)) and isinstance(self.high, (int, float)) and self.low > self.high:
             fail("Box", "low at most high", f"low {self.low:g} and high {self.high:g}")
 
@@ -61,6 +63,8 @@ class Box(AbstractProx):
             above = int(torch.as_tensor(low > high).sum())
             if above:
                 fail("Box", "low at most high", f"low above high in {above} places")
+            if bool(torch.as_tensor((low == math.inf) | (high == -math.inf)).any()):
+                fail("Box", "low below infinity and high above minus infinity", "a coordinate that no number can be in")
         return bound
 
     def apply(self, x: Tensor, step: Tensor | float) -> Tensor:
@@ -155,13 +159,15 @@ class L1Ball(_Ball):
     def apply(self, x: Tensor, step: Tensor | float) -> Tensor:
         d = self._offset(x)
         size = d.abs()
-        ordered = size.sort(dim=1, descending=True).values
+        # Counted from the largest down: far away, what is wanted is a small difference of large numbers.
+        below = size - size.detach().amax(1, keepdim=True)
+        ordered = below.sort(dim=1, descending=True).values
         rank = torch.arange(1, x.shape[1] + 1, device=x.device, dtype=x.dtype)
         excess = (ordered.cumsum(1) - self.radius) / rank
         count = (ordered > excess).sum(1, keepdim=True).clamp_min(1)
-        level = excess.gather(1, count - 1).clamp_min(0.0)
+        level = excess.gather(1, count - 1)
         inside = size.sum(1, keepdim=True) <= self.radius
-        return self._place(torch.where(inside, d, d.sign() * (size - level).clamp_min(0.0)))
+        return self._place(torch.where(inside, d, d.sign() * (below - level).clamp_min(0.0)))
 
     def excess(self, x: Tensor) -> Tensor:
         return (self._offset(x).abs().sum(1, keepdim=True) - self.radius).clamp_min(0.0)[:, 0]

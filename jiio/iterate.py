@@ -88,6 +88,7 @@ def iterate(
         recorder(step, v, point, progress.running)
         progress.judge(v, point)
         looked = step % tolerance.check_every == 0  # on a GPU every look waits for the device
+        fresh, again = _looked_at_again(operator, progress, v, point) if looked else (v, None)
         if step == max_steps - 1 or (looked and not bool(progress.running.any())):
             break
 
@@ -103,7 +104,23 @@ def iterate(
             operator.slower(troubled)
             state = solver.restart(state, troubled)
         v = select(progress.running, following, progress.best_v)
+        if again is not None:
+            v, state = select(again, fresh, v), solver.restart(state, again)
     return Outcome.of(progress)
+
+
+def _looked_at_again(
+    operator: EquilibriumMap | JointMap, progress: Progress, v: Tensor, point: Point
+) -> tuple[Tensor, Tensor | None]:
+    """Who has just converged in units that are no longer right goes on from v (B, D) in new ones: v, and who (B,)."""
+    done, progress.unverified = progress.unverified, torch.zeros_like(progress.unverified)
+    if not bool(done.any()):
+        return v, None
+    fresh, again = operator.renew(v, point, done)
+    if not bool(again.any()):
+        return v, None
+    progress.resume(again, fresh)
+    return fresh, again
 
 
 def _guarded(

@@ -65,6 +65,7 @@ class Progress:
     met: Tensor
     lost: Tensor
     stalled: Tensor
+    unverified: Tensor  # converged, and its units not looked at since
 
     @classmethod
     def start(cls, v: Tensor, tolerance: Tolerance, floor: float = 0.0) -> Progress:
@@ -74,7 +75,7 @@ class Progress:
         zero = torch.zeros(batch, dtype=torch.int64, device=v.device)
         no = torch.zeros(batch, dtype=torch.bool, device=v.device)
         status = torch.full((batch,), int(Status.RUNNING), dtype=torch.int8, device=v.device)
-        return cls(tolerance, floor, v, v, None, infinite, infinite, zero, zero, zero, status, ~no, ~no, no, no, no)
+        return cls(tolerance, floor, v, v, None, infinite, infinite, zero, zero, zero, status, ~no, ~no, no, no, no, no)
 
     def judge(self, v: Tensor, point: Point) -> None:
         """Take in what was measured at v (B, D)."""
@@ -89,10 +90,20 @@ class Progress:
 
         # Twice within the tolerance: at a point, and at the image of it.
         met = self.running & within
-        self.status = self.status.masked_fill(met & self.met, int(Status.CONVERGED))
+        done = met & self.met
+        self.status = self.status.masked_fill(done, int(Status.CONVERGED))
+        self.unverified = self.unverified | done
         self.met = met
         self.lost = self._lost(point, merit)
         self.running = self.status == Status.RUNNING
+
+    def resume(self, mask: Tensor, v: Tensor) -> None:
+        """Let the samples in ``mask`` (B,) run on from v (B, D), in units in which nothing was judged yet."""
+        self.status = self.status.masked_fill(mask, int(Status.RUNNING))
+        self.running = self.running | mask
+        self.merit = self.merit.masked_fill(mask, float("inf"))
+        self.met, self.since = self.met & ~mask, self.since.masked_fill(mask, 0)
+        self.best_v, self.best_image = (select(mask, v, old) for old in (self.best_v, self.best_image))
 
     def _within(self, point: Point, merit: Tensor) -> Tensor:
         """Who meets the tolerance, or, where nothing has become smaller for a while, what the arithmetic allows."""

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from .checks import ArgumentError, ArgumentTypeError, GradientError, check_number, fail
-from .layout import Spec, Tree, leaves, map_tree, same_tree
+from .layout import Spec, Tree, conformed, leaves, map_tree, same_tree
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class AbstractProx(ABC):
             value = getattr(self, entry.name)
             if isinstance(value, (Tensor, tuple, list, dict)):
                 name = f"{type(self).__name__}.{entry.name}"
-                changes[entry.name] = _fit(name, value, x, per_sample=entry.name == "radius")
+                changes[entry.name] = _fit(name, value, x, entry.name)
         return dataclasses.replace(self, **changes) if changes else self  # type: ignore[type-var]
 
     def __call__(self, x: Tree, step: float = 1.0) -> Tree:
@@ -115,12 +115,12 @@ class AbstractProx(ABC):
         return self.bind(x).excess(Spec.of(x).pack(x))
 
 
-def _fit(argument: str, value: Tree, x: Tree, per_sample: bool) -> Tensor:
-    """A parameter packed to the shape of ``x``, (B, n); a radius, one ``per_sample``, to (B, 1)."""
+def _fit(argument: str, value: Tree, x: Tree, name: str) -> Tensor:
+    """A parameter packed to the shape of ``x``, (B, n); a radius, one per sample, to (B, 1). Bounds may be infinite."""
     for leaf in leaves(value):
-        _check_parameter(argument, leaf, finite=per_sample)
+        _check_parameter(argument, leaf, finite=name not in ("low", "high"))
     first = leaves(x)[0]
-    if per_sample:
+    if name == "radius":
         batch = first.shape[0]
         if not isinstance(value, Tensor) or value.numel() not in (1, batch):
             fail(argument, f"a number or a tensor of {batch} radii, one per sample", value)
@@ -130,6 +130,7 @@ def _fit(argument: str, value: Tree, x: Tree, per_sample: bool) -> Tensor:
     if isinstance(value, Tensor):
         value = map_tree(lambda _: value, x)
     try:
+        value = conformed(value, x)
         if not same_tree(value, x):
             raise ValueError("another tree")
         wide = map_tree(lambda leaf, v: v.to(leaf).expand_as(leaf), x, value)

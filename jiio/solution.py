@@ -153,8 +153,8 @@ class Solution:
         worst = float((self.residual[self.converged]).amax())
         return (
             f"{count} of {self.status.numel()} samples converged as far as the arithmetic goes, to residuals of "
-            f"{worst:.1e} or less, and not to the tolerance. Loosen the tolerance, or compute in a wider type (float64, or "
-            "without autocast or TF32)."
+            f"{worst:.1e} or less, and not to the tolerance. Loosen the tolerance, or compute in a wider type "
+            "(float64, or without autocast or TF32)."
         )
 
     def _complaint(self) -> str:

@@ -53,5 +53,9 @@ class EquilibriumMap:
         """There is no objective to go uphill on."""
         return following
 
+    def renew(self, v: Tensor, point: Point, done: Tensor) -> tuple[Tensor, Tensor]:
+        """The units of an equilibrium are its own."""
+        return v, torch.zeros_like(done)
+
     def slower(self, mask: Tensor) -> None:
         """Nothing to slow down: the equilibrium has no step size."""

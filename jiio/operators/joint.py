@@ -21,6 +21,7 @@ from ..rules import AbstractRule
 from ..solvers.base import Damping, damping_of
 from .base import Point, rms, select
 from .packed import PackedProblem
+from .renewal import renewed, suspicious
 from .scales import Scales, measured
 
 
@@ -58,6 +59,7 @@ class JointMap:
         self.factor = torch.ones_like(x[:, :1])
         self.shortened = False  # whether the factor is below 1 for any sample
         self.plain = torch.zeros_like(self.factor, dtype=torch.bool)  # who steps without the metric
+        self.steep = torch.zeros_like(x[:, 0])  # the largest multiplier so far, in its units
 
     # -- the start
 
@@ -120,6 +122,7 @@ class JointMap:
         if self.metric is not None:
             moves.append(gx / root)  # a plain step has to be short as well: settled means what it means without one
         residual, scale = self._residual(v, image, x, moves)
+        self.steep = torch.fmax(self.steep, scale[:, 1])
         image = self._damped(v, image)
         value = pulled.value if self.prox.is_set else pulled.value + self.prox.penalty(x)
         return Point(image, residual, scale, value, gx * sigma)
@@ -182,6 +185,11 @@ class JointMap:
         down = -point.gradient if self.prox.is_set else (point.image - v)[:, block]
         uphill = ((following[:, block] - v[:, block]) * down).sum(1) < 0
         return select(uphill, point.image, following)
+
+    def renew(self, v: Tensor, point: Point, done: Tensor) -> tuple[Tensor, Tensor]:
+        """v (B, D) in present units for those of ``done`` (B,) whose units changed on the way, and who they are."""
+        asked = done & suspicious(self, point)
+        return renewed(self, v, point, asked) if bool(asked.any()) else (v, asked)
 
     def slower(self, mask: Tensor) -> None:
         """Quarter the input step of these samples, and let them go without the metric, which may be wrong by now."""

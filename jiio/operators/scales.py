@@ -112,12 +112,33 @@ def measured(problem: PackedProblem, z: Tensor, mu: Tensor, x: Tensor, *, cold: 
     )
 
 
+@torch.no_grad()
+def remeasured(problem: PackedProblem, z: Tensor, mu: Tensor, x: Tensor, gradient: Tensor) -> Scales:
+    """The units at packed (z, mu, x), where the gradient of the Lagrangian in x is known; no call of the cell."""
+    lz, lx = problem.slopes(z, x)
+    gain, size = _norm(gradient - lx), _norm(mu)
+    slope = (gain / size.clamp_min(_tiny(x))).square()
+    return Scales(_curvature(problem, z, x, lz), torch.where(torch.isfinite(slope), slope, torch.zeros_like(slope)))
+
+
+@torch.no_grad()
+def own_curvature(problem: PackedProblem, z: Tensor, x: Tensor, gradient: Tensor) -> Tensor:
+    """(B, 1) curvature of l in x itself at packed (z, x), along the gradient (B, k)."""
+    length = _norm(gradient)
+    size = _norm(x).clamp_min(1e-3)
+    lx = problem.slopes(z, x)[1]
+    return _own_curvature(problem, z, x, lx, gradient / length.clamp_min(_tiny(x)), length, size)
+
+
 def _norm(part: Tensor) -> Tensor:
-    return part.norm(dim=1, keepdim=True)
+    """(B, n) -> (B, 1), also where the squares would be too small or too large for their type."""
+    largest = part.abs().amax(1, keepdim=True)
+    largest = torch.where((largest > 0) & torch.isfinite(largest), largest, torch.ones_like(largest))
+    return largest * (part / largest).norm(dim=1, keepdim=True)
 
 
 def _tiny(like: Tensor) -> float:
-    return torch.finfo(like.dtype).eps ** 2
+    return torch.finfo(like.dtype).tiny
 
 
 def _or_else(found: Tensor, other: Tensor, sane: Tensor | bool = True) -> Tensor:
@@ -133,7 +154,7 @@ def _curvature(problem: PackedProblem, image: Tensor, x: Tensor, lz: Tensor) -> 
     probe = image - reach * lz / steep.clamp_min(_tiny(x))
 
     bend = _norm(problem.slopes(probe, x)[0] - lz)
-    moved = _norm(probe - image).clamp_min(torch.finfo(x.dtype).eps * reach)
+    moved = torch.maximum(_norm(probe - image), torch.finfo(x.dtype).eps * reach)
     sigma = torch.maximum(bend / moved, 1e-2 * steep / length)
     return _or_else(sigma, torch.ones_like(sigma))
 

@@ -37,6 +37,7 @@ ORDER = [
     ("arithmetic",),
     ("prox", "rules", "solution"),
     ("constraints",),
+    ("nearest",),
     ("intersection",),
     ("problem",),
     ("calls",),

@@ -1,0 +1,63 @@
+"""Looking once more at the units of a joint solve where a sample says that it is done.
+
+The units are measured at the start. Where the curvature of the objective falls on the way down (an exponential of a
+distance, say), or where the cell was saturated at the start, a residual in those units is small long before the bottom.
+The measurement here costs gradients of the objective and no call of the cell.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from .base import Point
+from .scales import Scales, own_curvature, remeasured
+
+if TYPE_CHECKING:
+    from .joint import JointMap
+
+FALLEN = 1 / 30  # of the multiplier, in its units, against the largest it was: only then it is worth to look
+HIDDEN = 1e-3  # size of the input in its units, over that of the state: below, its residual shows nothing
+OTHER = 10.0  # change of a unit that makes it another one
+
+
+@torch.no_grad()
+def suspicious(operator: JointMap, point: Point) -> Tensor:
+    """(B,) whose units may no longer be right, as far as what was measured anyway can tell."""
+    if operator.rule.curvature is not None:
+        return torch.zeros_like(point.scale[:, 0], dtype=torch.bool)
+    fallen = point.scale[:, 1] <= FALLEN * operator.steep
+    return fallen | (point.scale[:, 2] <= HIDDEN * point.scale[:, 0])
+
+
+def renewed(operator: JointMap, v: Tensor, point: Point, asked: Tensor) -> tuple[Tensor, Tensor]:
+    """v (B, D) in new units for those of ``asked`` (B,) that need them, and who did (B,); keeps the new units."""
+    z, mu, x, memory = operator.parts(v)
+    new, other = _judged(operator, z.detach(), mu.detach(), x.detach(), point)
+    changed = asked & other[:, 0]
+    if not bool(changed.any()):
+        return v, changed
+    keep = ~changed[:, None]
+    old = operator.scales
+    operator.scales = Scales(torch.where(keep, old.sigma, new.sigma), torch.where(keep, old.kappa, new.kappa))
+    operator.steep = operator.steep.masked_fill(changed, 0.0)
+    return torch.where(keep, v, operator.scales.pack(z, mu, x, memory)), changed
+
+
+@torch.no_grad()
+def _judged(operator: JointMap, z: Tensor, mu: Tensor, x: Tensor, point: Point) -> tuple[Scales, Tensor]:
+    """The units at packed (z, mu, x), and whether they are others (B, 1)."""
+    assert point.gradient is not None
+    old = operator.scales
+    found = remeasured(operator.packed, z, mu, x, point.gradient)
+
+    # A curvature that fell, and a gain that rose, hide a residual. A gain that fell is none: at an optimum without a
+    # regulariser nothing is left to measure it by.
+    flatter = found.sigma * OTHER < old.sigma
+    sigma = torch.where(flatter, found.sigma, old.sigma)
+    regularised = old.kappa + own_curvature(operator.packed, z, x, point.gradient) / sigma
+    kappa = torch.where(flatter, regularised, old.kappa)
+    wider = found.kappa > OTHER * kappa
+    return Scales(sigma, torch.where(wider, found.kappa, kappa)), flatter | wider
