@@ -35,9 +35,15 @@ class LatentGenerator(LatentRestorer):
     seen: Tensor
 
     def __init__(
-        self, decoder: EquilibriumModel, mean: Tensor, *, prior: float, encoder: nn.Module | None = None
+        self,
+        decoder: EquilibriumModel,
+        mean: Tensor,
+        *,
+        prior: float,
+        encoder: nn.Module | None = None,
+        foresight: bool = False,
     ) -> None:
-        super().__init__(decoder, mean, prior=prior)
+        super().__init__(decoder, mean, prior=prior, foresight=foresight)
         self.encoder = encoder
         latent = decoder.config.input[0]
         self.register_buffer("code_mean", mean.new_zeros(latent))

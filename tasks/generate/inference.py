@@ -23,7 +23,7 @@ import jiio
 from jiio.checks import check_integer, check_number
 from jiio.layout import detach
 from jiio.tasks.solving.nested import nested
-from jiio.tasks.solving.starts import AbstractStart, Plain
+from jiio.tasks.solving.starts import AbstractStart
 
 from .generator import EXACT, Inferred
 
@@ -36,6 +36,7 @@ class AbstractInference(ABC):
     """A way to codes."""
 
     encodes = False  # whether the model needs an encoder
+    metric_every = 0  # training steps between two measurements of the model's sensitivity; 0 for never
 
     @abstractmethod
     def infer(self, model: LatentGenerator, images: Tensor, noise: Tensor | None = None) -> Inferred:
@@ -44,17 +45,21 @@ class AbstractInference(ABC):
 
 @dataclass(frozen=True)
 class JointInference(AbstractInference):
-    """rate: of the gradient step, in curvature-scaled units. memory: of Anderson acceleration."""
+    """rate: of the gradient step, in curvature-scaled units. memory: of Anderson acceleration. metric_every: training
+    steps after which the metric for the code is measured again; 0, solve without one.
+    """
 
     rate: float = 0.5
     memory: int = 12
     atol: float = 1e-5
     rtol: float = 1e-3
     max_steps: int = 60
+    metric_every: int = 0
 
     def __post_init__(self) -> None:
         check_number("rate", self.rate, 0.0, open_low=True)
         check_integer("memory", self.memory, 1)
+        check_integer("metric_every", self.metric_every, 0)
         check_integer("max_steps", self.max_steps, 2)
         self.solve_settings()  # checks the rest
 
@@ -69,10 +74,10 @@ class JointInference(AbstractInference):
         images: Tensor,
         noise: Tensor | None = None,
         *,
-        start: AbstractStart = Plain(),  # noqa: B008 (holds nothing)
+        start: AbstractStart | None = None,
     ) -> Inferred:
         problem = model.problem(images, EXACT)
-        begin = start.begin(problem, model.start(images), model.observation(images, EXACT))
+        begin = (start or model.beginning).begin(problem, model.start(images), model.observation(images, EXACT))
         settings = self.solve_settings().arguments()
         solution = begin.solve(problem, rule=jiio.GradientStep(self.rate), **settings)
         calls = begin.calls + solution.evaluations.total

@@ -34,6 +34,7 @@ from jiio.tasks.images.batches import training_batch
 from jiio.tasks.images.config import DataConfig
 from jiio.tasks.images.families import load_images
 from jiio.tasks.images.metrics import psnr, ssim
+from jiio.tasks.solving.foresight import check_foreseen, due
 from jiio.tasks.solving.latent import DecoderConfig
 
 from .codes import GaussianMixture
@@ -93,7 +94,8 @@ class GenerateConfig(RunConfig):
         super().__post_init__()
         whole("model.latent", self.model.latent, 1, 1_000_000)
         self.model.plan(self.data)
-        self.inference.make("inference", "inference")
+        inference = self.inference.make("inference", "inference")
+        check_foreseen("inference.metric_every", inference.metric_every, self.model.latent)
 
 
 def encoder_plan(plan: ModelConfig) -> ModelConfig:
@@ -112,7 +114,8 @@ def build_generator(config: GenerateConfig, mean: Tensor) -> LatentGenerator:
     encoder = None
     if inference.encodes:
         encoder = build(encoder_plan(plan), tolerance=jiio.Tolerance(1e-5, 1e-3), on_failure="ignore")
-    return LatentGenerator(decoder, mean, prior=config.model.prior, encoder=encoder)
+    foresight = inference.metric_every > 0
+    return LatentGenerator(decoder, mean, prior=config.model.prior, encoder=encoder, foresight=foresight)
 
 
 def load_generator(checkpoint: Checkpoint, argument: str = "--checkpoint") -> LatentGenerator:
@@ -157,6 +160,7 @@ class Generate(AbstractTask):
         """The mean of the inference's loss over the images, and the Jacobian penalty."""
         assert isinstance(model, LatentGenerator)
         images, noise = self.batch(step)
+        measuring = model.foresee() if due(self.inference.metric_every, step) else 0
         inferred = self.inference.infer(model, images, noise)
         model.observe(images, inferred)
 
@@ -173,6 +177,7 @@ class Generate(AbstractTask):
             "jacobian": float(penalty.detach()),
             "converged": float(inferred.converged.float().mean()),
             "calls": float(inferred.calls),
+            "measuring": float(measuring),
         }
 
     def evaluate(self, model: nn.Module) -> list[Row]:

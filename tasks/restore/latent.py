@@ -33,6 +33,7 @@ from jiio.tasks.images.config import DataConfig
 from jiio.tasks.images.families import load_images
 from jiio.tasks.images.metrics import psnr, ssim
 from jiio.tasks.maps.corruption import Inpaint, LinearMap
+from jiio.tasks.solving.foresight import check_foreseen, due
 from jiio.tasks.solving.latent import DecoderConfig, LatentRestorer
 from jiio.tasks.solving.settings import JointConfig
 
@@ -63,6 +64,7 @@ class RestoreConfig(RunConfig):
         super().__post_init__()
         whole("model.latent", self.model.latent, 1, 1_000_000)
         self.model.plan(self.data)
+        check_foreseen("joint.metric_every", self.joint.metric_every, self.model.latent)
         corruption = self.corruption.make("corruption", "corruption")
         try:  # does it fit the images?
             corruption.draw(1, self.data.size, self.data.size, generator=generator(self.seed))
@@ -101,6 +103,7 @@ class Restore(AbstractTask):
         seed = self.config.seed
         clean = training_batch(self.images.train, self.config.data, seed=seed, step=step)
         operator = self.draw(len(clean), "train", step)
+        measuring = model.foresee() if due(self.config.joint.metric_every, step) else 0
         y = operator.measure(clean, generator(seed, "noise", "train", step)).to(self.device)
         clean = clean.to(self.device)
         restored, solution = model.restore(y, operator, on_failure="ignore", **self.settings)
@@ -113,6 +116,7 @@ class Restore(AbstractTask):
             "jacobian": float(penalty.detach()),
             "converged": float(solution.converged.float().mean()),
             "evaluations": float(solution.evaluations.cell),
+            "measuring": float(measuring),
         }
         # Where the adjoint does not reach z, what is trained is the inner objective itself.
         outer = error if "z" in solution.differentiable else solution.value
@@ -175,7 +179,8 @@ class Restore(AbstractTask):
 
 def build_restorer(config: RestoreConfig, mean: Tensor) -> LatentRestorer:
     """A freshly initialised decoder around a mean image (C, H, W)."""
-    return LatentRestorer(build(config.model.plan(config.data)), mean, prior=config.model.prior)
+    decoder, foresight = build(config.model.plan(config.data)), config.joint.metric_every > 0
+    return LatentRestorer(decoder, mean, prior=config.model.prior, foresight=foresight)
 
 
 def finite_mean(value: Tensor, solution: jiio.Solution) -> Tensor:

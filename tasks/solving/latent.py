@@ -15,6 +15,7 @@ from jiio.tasks.frame.choices import Choice
 from jiio.tasks.images.config import DataConfig
 from jiio.tasks.maps.corruption import LinearMap
 
+from .foresight import Foresight
 from .starts import AbstractStart, Plain
 
 
@@ -59,14 +60,16 @@ class DecoderConfig:
 class LatentRestorer(nn.Module):
     """An equilibrium decoder around a mean image.
 
-    decoder: x (B, latent) -> (B, C, H, W). mean: (C, H, W), of the training images. prior: weight of |x|^2.
+    decoder: x (B, latent) -> (B, C, H, W). mean: (C, H, W), of the training images. prior: weight of |x|^2. foresight:
+    whether it keeps its sensitivity dz*/dx (:meth:`foresee`), from which solves then begin.
     """
 
     mean: Tensor
 
-    def __init__(self, decoder: EquilibriumModel, mean: Tensor, *, prior: float) -> None:
+    def __init__(self, decoder: EquilibriumModel, mean: Tensor, *, prior: float, foresight: bool = False) -> None:
         super().__init__()
         self.decoder, self.prior = decoder, prior
+        self.foresight = Foresight.of(decoder) if foresight else None
         self.register_buffer("mean", mean)
 
     def decode(self, z: Tree) -> Tensor:
@@ -87,6 +90,18 @@ class LatentRestorer(nn.Module):
         config = self.decoder.config
         return self.mean.new_zeros(y.shape[0], config.input[0])
 
+    def foresee(self) -> int:
+        """Measure how the equilibrium moves with the code, at the code zero; the calls that it took."""
+        if self.foresight is None:
+            self.foresight = Foresight.of(self.decoder)
+        code = self.start(self.mean[None])
+        return self.foresight.measure(self.decoder.problem(lambda prediction, x: x.sum(1)), code)
+
+    @property
+    def beginning(self) -> AbstractStart:
+        """Where a solve begins that is told nothing else."""
+        return Plain() if self.foresight is None else self.foresight.start()
+
     def observation(self, y: Tensor, operator: LinearMap) -> Tensor:
         """(B, 2 pixels) what an amortised start sees: how far the measurement is off the mean, and where it is."""
         mean = self.mean.expand(len(y), *self.mean.shape)
@@ -98,11 +113,14 @@ class LatentRestorer(nn.Module):
         y: Tensor,
         operator: LinearMap,
         *,
-        start: AbstractStart = Plain(),  # noqa: B008 (holds nothing)
+        start: AbstractStart | None = None,
         **settings,
     ) -> tuple[Tensor, jiio.Solution]:
-        """The restored images (B, C, H, W) and the solution, from a start; ``settings`` as in :func:`jiio.solve`."""
+        """The restored images (B, C, H, W) and the solution, from a start (None: the model's own, :attr:`beginning`).
+
+        settings: as in :func:`jiio.solve`.
+        """
         problem = self.problem(y, operator)
-        begin = start.begin(problem, self.start(y), self.observation(y, operator))
+        begin = (start or self.beginning).begin(problem, self.start(y), self.observation(y, operator))
         solution = begin.solve(problem, **settings)
         return self.decode(solution.z), solution

@@ -27,7 +27,7 @@ class Start:
     scaling: of :func:`jiio.solve`; None, or NaN for some samples, where the solve measures it, which it cannot near
     an answer. calls: evaluations
     plus VJPs of the batch that were spent to find the start. kept: (B,) whether the proposal was kept; None where there
-    was none.
+    was none. metric: to solve in; it brings scales of its own.
     """
 
     x: Tree
@@ -36,15 +36,18 @@ class Start:
     scaling: tuple[Tensor, Tensor] | None = None
     calls: int = 0
     kept: Tensor | None = None
+    metric: jiio.Metric | None = None
 
     @property
     def measures(self) -> bool:
         """Whether the solve measures scales, at the price of two evaluations and two VJPs of the batch."""
-        return self.scaling is None or any(bool(part.isnan().any()) for part in self.scaling)
+        scaling = self.scaling if self.metric is None else self.metric.scaling
+        return scaling is None or any(bool(part.isnan().any()) for part in scaling)
 
     def solve(self, problem: jiio.Problem, **settings: Any) -> jiio.Solution:
         """:func:`jiio.solve` from here."""
-        return jiio.solve(problem, self.x, self.z, multiplier=self.multiplier, scaling=self.scaling, **settings)
+        known = {"multiplier": self.multiplier, "scaling": self.scaling, "metric": self.metric}
+        return jiio.solve(problem, self.x, self.z, **known, **settings)
 
 
 class AbstractStart(ABC):

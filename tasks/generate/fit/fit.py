@@ -81,7 +81,10 @@ def fit_images(model: LatentGenerator, images: Tensor, *, restarts: int = 0, see
     # The first start is the zero code, the others are drawn like codes of training images.
     for start in range(restarts + 1):
         x0 = model.start(images) if start == 0 else model.codes.draw(batch, generator=source)
-        solutions.append(jiio.solve(problem, x0, **settings))
+        begin = model.beginning.begin(problem, x0, model.observation(images, EXACT))
+        solution = begin.solve(problem, **settings)
+        solution.evaluations.cell += begin.calls
+        solutions.append(solution)
     return best_of(model, solutions)
 
 
