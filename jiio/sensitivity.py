@@ -13,10 +13,11 @@ from torch import Tensor
 
 from .adjoints import Detached
 from .checks import check_instance, fail
+from .holding import held_fixed
 from .layout import Spec, Tree, check_tree, leaves
 from .metric import Metric, check_smooth
 from .operators import rms
-from .problem import Problem, held_fixed, initial_state
+from .problem import Problem, initial_state
 from .solution import Evaluations, Solution, Tolerance
 from .solving import equilibrium
 

@@ -7,24 +7,34 @@ The measurement here costs gradients of the objective and no call of the cell.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from ..rules import AbstractRule
 from .base import Point
+from .packed import PackedProblem
 from .scales import Scales, own_curvature, remeasured
-
-if TYPE_CHECKING:
-    from .joint import JointMap
 
 FALLEN = 1 / 30  # of the multiplier, in its units, against the largest it was: only then it is worth to look
 HIDDEN = 1e-3  # size of the input in its units, over that of the state: below, its residual shows nothing
 OTHER = 10.0  # change of a unit that makes it another one
 
 
+class HasUnits(Protocol):
+    """A joint map, as far as its units go. steep (B,): the largest multiplier so far, in its units."""
+
+    rule: AbstractRule
+    packed: PackedProblem
+    scales: Scales
+    steep: Tensor
+
+    def parts(self, v: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]: ...
+
+
 @torch.no_grad()
-def suspicious(operator: JointMap, point: Point) -> Tensor:
+def suspicious(operator: HasUnits, point: Point) -> Tensor:
     """(B,) whose units may no longer be right, as far as what was measured anyway can tell."""
     if operator.rule.curvature is not None:
         return torch.zeros_like(point.scale[:, 0], dtype=torch.bool)
@@ -32,7 +42,7 @@ def suspicious(operator: JointMap, point: Point) -> Tensor:
     return fallen | (point.scale[:, 2] <= HIDDEN * point.scale[:, 0])
 
 
-def renewed(operator: JointMap, v: Tensor, point: Point, asked: Tensor) -> tuple[Tensor, Tensor]:
+def renewed(operator: HasUnits, v: Tensor, point: Point, asked: Tensor) -> tuple[Tensor, Tensor]:
     """v (B, D) in new units for those of ``asked`` (B,) that need them, and who did (B,); keeps the new units."""
     z, mu, x, memory = operator.parts(v)
     new, other = _judged(operator, z.detach(), mu.detach(), x.detach(), point)
@@ -47,7 +57,7 @@ def renewed(operator: JointMap, v: Tensor, point: Point, asked: Tensor) -> tuple
 
 
 @torch.no_grad()
-def _judged(operator: JointMap, z: Tensor, mu: Tensor, x: Tensor, point: Point) -> tuple[Scales, Tensor]:
+def _judged(operator: HasUnits, z: Tensor, mu: Tensor, x: Tensor, point: Point) -> tuple[Scales, Tensor]:
     """The units at packed (z, mu, x), and whether they are others (B, 1)."""
     assert point.gradient is not None
     old = operator.scales
