@@ -294,7 +294,7 @@ HONEST: dict[str, Callable[[], nn.Module]] = {
     "averaged weights": averaged,
     "data parallel": lambda: nn.DataParallel(equilibrium()),
     "ensemble": lambda: Ensemble(convolutional(), copy.deepcopy(convolutional())).eval(),
-    "ensemble of equilibria": lambda: Ensemble(equilibrium(), monotone()).eval(),
+    "ensemble of equilibria": lambda: Ensemble(equilibrium(), like(equilibrium(), max_steps=60)).eval(),
     "dense equilibrium": equilibrium,
     "monotone equilibrium": monotone,
     "Broyden's method": lambda: like(equilibrium(), solver=jiio.Broyden()),

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from jiio.checks import check_integer, check_number, fail
+from jiio.layout import leaves, map_tree
 
 from ..base import AbstractAttack
 from ..objectives import margin
@@ -30,7 +32,8 @@ class Square(AbstractAttack):
     """Random search over squares, Linf and L2. Vectors are treated as images of one row.
 
     queries: predictions per sample, at most; samples that are broken stop. area: of the first squares, as a share of
-    the image.
+    the image. warm: of an equilibrium model, start each solve from the state of the sample's best point, which is near;
+    what seems broken has to be broken from a fresh start as well.
     """
 
     gradient_free = True
@@ -38,6 +41,7 @@ class Square(AbstractAttack):
 
     queries: int = 1000
     area: float = 0.8
+    warm: bool = True
 
     def __post_init__(self) -> None:
         check_integer("Square.queries", self.queries, 1)
@@ -51,6 +55,7 @@ class Square(AbstractAttack):
 
     def run(self, model: Target, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator) -> Tensor:
         draw, best = _Draw(generator, x.device, x.dtype), Best.empty(x)
+        judge = _Warm(model, y, model.predict(x).state) if self.warm and model.implicit else _Fresh(model, y)
 
         for query in range(self.queries):
             left = torch.nonzero(best.margin <= 0)[:, 0]
@@ -58,7 +63,7 @@ class Square(AbstractAttack):
                 break
             # The same square for all that are left, kept by those for which it makes things worse.
             moved = self._moved(query, x[left], best.x[left], threat.select(left), draw)
-            best.enter(moved, margin(model.predict(moved).logits, y[left]), left)
+            best.enter(moved, judge(moved, left, best.margin[left]), left)
         return best.x
 
     def _moved(self, query: int, x: Tensor, best: Tensor, threat: ThreatModel, draw: _Draw) -> Tensor:
@@ -112,6 +117,44 @@ class Square(AbstractAttack):
         delta[taken] = 0.0
         delta[there] = bump
         return x + radius * delta / _norm(delta)
+
+
+@dataclass
+class _Fresh:
+    """Margins (B',) of points for the samples with the indices ``at``, each from a fresh start of the solver."""
+
+    model: Target
+    y: Tensor
+
+    def __call__(self, points: Tensor, at: Tensor, least: Tensor) -> Tensor:
+        return margin(self.model.predict(points).logits, self.y[at])
+
+
+@dataclass
+class _Warm(_Fresh):
+    """The same from the state of each sample's best point. state: a tree (B, ...), or None where there is none."""
+
+    state: Any
+
+    @torch.no_grad()
+    def __call__(self, points: Tensor, at: Tensor, least: Tensor) -> Tensor:
+        if self.state is None:
+            return super().__call__(points, at, least)
+        logits, reached = self.model.forward(points, map_tree(lambda leaf: leaf[at], self.state))
+        gap = margin(logits, self.y[at])
+
+        # Only a fresh start says that a sample is broken.
+        broken = torch.nonzero(gap > 0)[:, 0]
+        if len(broken):
+            gap[broken] = super().__call__(points[broken], at[broken], least[broken])
+        if reached is not None:
+            self._keep(reached.state, torch.nonzero((gap > least) & reached.converged)[:, 0], at)
+        return gap
+
+    def _keep(self, state: Any, better: Tensor, at: Tensor) -> None:
+        """The states of the points that are the best ones now."""
+        for old, new in zip(leaves(self.state), leaves(state), strict=True):
+            old[at[better]] = new[better]
 
 
 class _Draw:

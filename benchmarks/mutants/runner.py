@@ -100,12 +100,14 @@ def command(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("list", help="a module of benchmarks/mutants that has FAULTS, for example attacks")
-    parser.add_argument("--only", default="", help="faults whose words or file contain this")
+    parser.add_argument("--only", nargs="+", default=[""], help="faults whose words or file contain one of these")
     options = parser.parse_args(argv)
 
     faults = importlib.import_module(f"benchmarks.mutants.{options.list}").FAULTS
-    importlib.import_module("torch").set_num_threads(1)  # once, for all the processes to come
-    return run([fault for fault in faults if options.only in fault.what or options.only in fault.file])
+    for package in ("torch", "numpy", "pytest", "hypothesis"):  # once, for all the processes to come
+        importlib.import_module(package)
+    importlib.import_module("torch").set_num_threads(1)
+    return run([f for f in faults if any(word in f"{f.what} {f.file}" for word in options.only)])
 
 
 if __name__ == "__main__":

@@ -10,9 +10,20 @@ from torch import Tensor, nn
 
 import jiio
 from attack_models import blobs, equilibrium, linear
-from jiio.attacks import CrossEntropy, IntermediateAttack, JointAttack, Margin, Target, ThreatModel, margin
+from jiio.attacks import (
+    PGD,
+    CrossEntropy,
+    IntermediateAttack,
+    JointAttack,
+    Margin,
+    Square,
+    Target,
+    ThreatModel,
+    margin,
+)
 from jiio.attacks.evaluation.probes import converged
 from jiio.attacks.methods.equilibrium import _Carried
+from jiio.attacks.methods.search import _Warm
 from jiio.attacks.runs import Best, Run, restarted
 
 X, Y = blobs(5, seed=5)
@@ -186,3 +197,42 @@ def test_the_carried_adjoint_ends_at_the_gradient() -> None:
     carried = _Carried.from_state(target, target.problem(value, jiio.Identity()), 120, target.predict(X).state)
     exact = converged(target, torch.float32).slope(X, value).gradient
     assert torch.allclose(carried.slope(X), exact, rtol=1e-3, atol=1e-5)
+
+
+# -- what an attack is charged and spared
+
+
+def test_warm_starts_save_evaluations() -> None:
+    """Of a solver that is near its end already."""
+    costs = [PGD(steps=6, warm=warm, random_start=False)(equilibrium(), X, Y, THREAT).cost for warm in (False, True)]
+    assert costs[1]["evaluations"] < 0.9 * costs[0]["evaluations"]
+
+
+def test_what_is_wrong_untouched_stays_untouched() -> None:
+    """However much stronger a point the attack has found."""
+    wrong = (Y + 1) % 4
+    result = PGD(steps=3)(equilibrium(), X, wrong, THREAT)
+    assert torch.equal(result.x, X) and bool(result.success.all()) and float(result.distance.max()) == 0.0
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_a_warm_search_is_cheaper_and_as_strong(norm: str) -> None:
+    threat = ThreatModel(norm, {"linf": 0.15, "l2": 0.8}[norm])
+    cold, warm = (Square(queries=40, warm=warm)(equilibrium(), X, Y, threat) for warm in (False, True))
+    assert warm.cost["evaluations"] < 0.9 * cold.cost["evaluations"]
+    assert torch.equal(cold.success, warm.success) and torch.allclose(cold.margin, warm.margin, atol=0.05)
+
+
+def test_only_a_fresh_start_breaks() -> None:
+    """The margin of what looks broken from a warm start is that of a cold one."""
+
+    class Lags(Target):
+        def forward(self, x: Tensor, z0: object = None):
+            logits, reached = super().forward(x)
+            return (logits, reached) if z0 is None else (logits.roll(1, 1), reached)  # wrong where it is warm
+
+    found = Square(queries=3).run(Lags(equilibrium()), X, Y, ThreatModel("linf", 1e-4), draws(0))
+    told = _Warm(Lags(equilibrium()), Y, Target(equilibrium()).predict(X).state)
+    gap = told(found, torch.arange(len(X)), torch.full((len(X),), -1e9))
+    cold = margin(Target(equilibrium()).predict(found).logits, Y)
+    assert bool((gap <= 0).all()) and bool((cold <= 0).all())
