@@ -22,6 +22,9 @@ from .adjoints.truncated import (
 from .adjoints.truncated import (
     Unrolled as Unrolled,
 )
+from .blocks import (
+    PerBlock as PerBlock,
+)
 from .checks import (
     ArgumentError as ArgumentError,
 )

@@ -44,22 +44,25 @@ class Outcome:
 class Recorder:
     """Collects the trace, NaN where a sample was not running; and shows every step to who watches.
 
-    residuals, points: what to keep. watch: called with the step, v (B, D) and the point that was measured there.
+    residuals, points: what to keep. watch: called with the step, v (B, D) and the point that was measured there; True
+    ends the solve.
     """
 
     def __init__(
-        self, residuals: bool, points: bool, watch: Callable[[int, Tensor, Point], None] | None = None
+        self, residuals: bool, points: bool, watch: Callable[[int, Tensor, Point], bool] | None = None
     ) -> None:
         self.keep, self.keep_points, self.watch = residuals, points, watch
         self.residuals: list[Tensor] = []  # T x (B, K)
         self.values: list[Tensor] = []  # T x (B,)
         self.points: list[Tensor] = []  # T x (B, D)
 
-    def __call__(self, step: int, v: Tensor, point: Point, running: Tensor) -> None:
-        if self.watch is not None:
-            self.watch(step, v, point)
-        if not self.keep:
-            return
+    def __call__(self, step: int, v: Tensor, point: Point, running: Tensor) -> bool:
+        """Take the point in; whether the solve is to end here."""
+        if self.keep:
+            self._write(v, point, running)
+        return self.watch is not None and self.watch(step, v, point)
+
+    def _write(self, v: Tensor, point: Point, running: Tensor) -> None:
         nan = point.residual.new_full((), float("nan"))
         self.residuals.append(torch.where(running[:, None], point.residual, nan))
         value = nan.expand(running.shape) if point.value is None else point.value.detach()
@@ -85,8 +88,11 @@ def iterate(
     state = solver.init(v)
     for step in range(max_steps):
         point = operator(v)
-        recorder(step, v, point, progress.running)
+        stop = recorder(step, v, point, progress.running)
         progress.judge(v, point)
+        if stop:
+            progress.stop()
+            break
         looked = step % tolerance.check_every == 0  # on a GPU every look waits for the device
         fresh, again = _looked_at_again(operator, progress, v, point) if looked else (v, None)
         if step == max_steps - 1 or (looked and not bool(progress.running.any())):

@@ -16,6 +16,17 @@ Cell = Callable[[Any, Any], Any]
 Objective = Callable[[Any, Any], Tensor]
 
 
+class ExplicitCell:
+    """z = G(x) as a cell (z, x) -> z that does not look at z, so that every adjoint serves it too."""
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self.explicit = function
+        self.module = getattr(function, "module", function)
+
+    def __call__(self, z: Tree, x: Tree) -> Tree:
+        return self.explicit(x)
+
+
 @dataclass(frozen=True)
 class Problem:
     """Minimise objective(z, x) + prox over x, where z = cell(z, x); every sample of the batch is its own problem.
@@ -33,6 +44,16 @@ class Problem:
         check_callable("Problem.cell", self.cell, "(z, x) -> z")
         check_callable("Problem.objective", self.objective, "(z, x) -> tensor of shape (B,)")
         check_instance("Problem.prox", self.prox, AbstractProx)
+
+    @staticmethod
+    def explicit(function: Callable[[Any], Any], objective: Objective, prox: AbstractProx | None = None) -> Problem:
+        """The problem of a feed-forward z = function(x): :func:`jiio.solve` eliminates the state (L-BFGS on x).
+
+        function: x -> z, a tree with the batch first. objective: (z, x) -> (B,). Its solver, rule and units are its
+        own; a sample that ends at a kink of the function has the status KINK.
+        """
+        check_callable("Problem.function", function, "x -> z")
+        return Problem(ExplicitCell(function), objective, Identity() if prox is None else prox)
 
     def value(self, z: Tree, x: Tree, batch: int) -> Tensor:
         """objective(z, x), checked to be (B,)."""

@@ -97,6 +97,11 @@ class Progress:
         self.lost = self._lost(point, merit)
         self.running = self.status == Status.RUNNING
 
+    def stop(self) -> None:
+        """End all that still run."""
+        self.status = self.status.masked_fill(self.running, int(Status.STOPPED))
+        self.running = torch.zeros_like(self.running)
+
     def resume(self, mask: Tensor, v: Tensor) -> None:
         """Let the samples in ``mask`` (B,) run on from v (B, D), in units in which nothing was judged yet."""
         self.status = self.status.masked_fill(mask, int(Status.RUNNING))

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .checks import ConvergenceError, ConvergenceWarning, PrecisionWarning, check_integer, check_number, fail
-from .layout import Tree
+from .archive import read_record, write_record
+from .checks import (
+    CheckpointError,
+    ConvergenceError,
+    ConvergenceWarning,
+    PrecisionWarning,
+    check_integer,
+    check_number,
+    fail,
+)
+from .layout import Tree, map_tree
 
 
 class Status(IntEnum):
@@ -21,6 +34,8 @@ class Status(IntEnum):
     MAX_STEPS = 2
     DIVERGED = 3
     NONFINITE = 4
+    STOPPED = 5
+    KINK = 6
 
     @property
     def words(self) -> str:
@@ -32,6 +47,8 @@ _WORDS = {
     Status.CONVERGED: "converged: every block met the tolerance at two successive points",
     Status.MAX_STEPS: "stopped at max_steps before every block met the tolerance",
     Status.DIVERGED: "diverged: the residual kept growing however often the solver went back to its best point",
+    Status.STOPPED: "stopped by the callback",
+    Status.KINK: "at a kink: no step along the gradient lowers the objective, however short",
     Status.NONFINITE: "the cell, the objective or a derivative returned NaN or infinity",
 }
 
@@ -93,6 +110,10 @@ class Trace:
     z: list[Tree] = field(default_factory=list)
 
 
+_FORM = "jiio-solution"
+_TENSORS = ("z", "x", "multiplier", "value", "status", "steps", "residual", "scaling", "gradient")
+
+
 @dataclass(frozen=True)
 class Solution:
     """The returned point and everything that was measured there.
@@ -125,6 +146,62 @@ class Solution:
 
     def __repr__(self) -> str:
         return f"Solution({self.summary()})"
+
+    def _mapped(self, change: Callable[[str, Any], Any]) -> Solution:
+        """The same record with every tensor changed by ``change(field, tensor)``; the counts stay."""
+        new = {}
+        for name in _TENSORS:
+            new[name] = map_tree(lambda t, name=name: change(name, t), getattr(self, name))
+        if self.trace is not None:
+            kept = {e.name: getattr(self.trace, e.name) for e in dataclasses.fields(Trace)}
+            new["trace"] = Trace(**{k: map_tree(lambda t, k=k: change(f"trace.{k}", t), v) for k, v in kept.items()})
+        return dataclasses.replace(self, **new)
+
+    def to(self, *args: Any, **kwargs: Any) -> Solution:
+        """On another device or in another floating-point type, with the arguments of ``Tensor.to``."""
+        device, dtype, blocking, _ = torch._C._nn._parse_to(*args, **kwargs)
+
+        def moved(_: str, t: Tensor) -> Tensor:
+            return t.to(device, dtype if t.is_floating_point() else None, blocking)
+
+        return self._mapped(moved)
+
+    def detach(self) -> Solution:
+        """Without gradients."""
+        return dataclasses.replace(self._mapped(lambda _, t: t.detach()), differentiable=frozenset())
+
+    def rows(self, index: int | slice | Tensor | list[int]) -> Solution:
+        """Some samples, the batch first: a number, a slice, a mask (B,) or indices; ``evaluations`` of all."""
+        batch = self.status.shape[0]
+        if isinstance(index, int):
+            if not -batch <= index < batch:
+                raise IndexError(f"sample {index} of a batch of {batch}")
+            index = slice(index % batch, index % batch + 1)
+        across = ("trace.residual", "trace.value")  # (T, B, ...)
+        return self._mapped(lambda name, t: t[:, index] if name in across else t[index])
+
+    def __getitem__(self, index: int | slice | Tensor | list[int]) -> Solution:
+        return self.rows(index)
+
+    def __len__(self) -> int:
+        return self.status.shape[0]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything but the graph to ``path`` as safetensors, whole or not at all. Raises CheckpointError."""
+        fields = {e.name: getattr(self, e.name) for e in dataclasses.fields(self) if e.name != "differentiable"}
+        counts = {e.name: getattr(self.evaluations, e.name) for e in dataclasses.fields(Evaluations)}
+        trace = self.trace and {e.name: getattr(self.trace, e.name) for e in dataclasses.fields(Trace)}
+        write_record(path, _FORM, fields | {"evaluations": counts, "trace": trace})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Solution:
+        """What :meth:`save` wrote, on the CPU and without gradients. Raises CheckpointError for anything else."""
+        fields = read_record(path, _FORM)
+        try:
+            counts, trace = Evaluations(**fields.pop("evaluations")), fields.pop("trace")
+            return cls(**fields, evaluations=counts, trace=trace and Trace(**trace))
+        except (KeyError, TypeError, AttributeError):
+            fail("path", "a file written by Solution.save", f"{str(path)!r}: other fields", error=CheckpointError)
 
     def summary(self) -> str:
         """One line a person can read: how samples ended, the worst residual of each block, and what it cost."""

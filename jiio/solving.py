@@ -4,93 +4,41 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from .adjoints import AbstractAdjoint, Envelope, Implicit
-from .arithmetic import Arithmetic, ordinary, ordinary_tensors
+from .admission import (
+    Watch,
+    check_explicit,
+    check_joint,
+    check_one_scale,
+    check_trace,
+    checked_input,
+    checked_multiplier,
+    observer,
+    starting_state,
+)
+from .arithmetic import ordinary_tensors
 from .calls import GuardedCell, check_transforms, guarded, refuse_tangents
 from .checks import (
     ArgumentError,
-    GradientError,
     check_callable,
-    check_finite,
     check_instance,
-    fail,
 )
+from .explicit import explicit_solution
 from .holding import held_fixed
 from .iterate import Outcome, Recorder, iterate
-from .layout import Spec, Tree, check_tree, conformed, detach, leaves
+from .layout import Tree, detach, leaves
 from .metric import Metric, smooth
 from .operators import EquilibriumMap, JointMap, Point, check_scaling
-from .problem import Cell, Problem, initial_state
+from .problem import Cell, ExplicitCell, Problem
 from .rules import AbstractRule, GradientStep
 from .settings import SolveSettings, check_settings
 from .solution import Solution, Tolerance, Trace
 from .solvers import AbstractSolver, Anderson
 from .tangents import Primal, level_is_open, primal, with_tangent
-
-Watch = Callable[[int, Tree, Tree, Tensor], None]
-
-
-def _check_joint(problem: Problem, rule: AbstractRule) -> None:
-    """Problem and rule, and whether the fixed points of the rule are optimal under the problem's prox."""
-    check_transforms("solve")
-    check_instance("problem", problem, Problem)
-    check_instance("rule", rule, AbstractRule)
-    if torch.is_inference_mode_enabled():
-        came, remedy = "torch.inference_mode()", "Use torch.no_grad()."
-        fail("solve", "a mode in which gradients can be taken", came, remedy, GradientError)
-    prox, name = problem.prox, type(rule).__name__
-
-    # A prior has to see the very step that the input takes.
-    if not rule.exact_step and not prox.is_set:
-        remedy = "Use GradientStep(), or put the prior into the objective."
-        fail("rule", f"a plain gradient step with the prior {type(prox).__name__}", name, remedy)
-
-    # Under a scale per coordinate a projection in the plain norm ends somewhere else.
-    if rule.diagonal and not prox.separable:
-        remedy = "Its fixed points would not be optimal; use GradientStep() or NormalizedStep()."
-        came = f"{name} with {type(prox).__name__}"
-        fail("rule", "a rule without a per-coordinate scale where the constraint couples coordinates", came, remedy)
-
-
-def _checked_multiplier(multiplier: Tree | None, z0: Tree, like: Tensor) -> Tree | None:
-    """None, or finite and like z0."""
-    if multiplier is None:
-        return None
-    multiplier = conformed(multiplier, z0)
-    if Spec.of(check_tree("multiplier", multiplier, like.shape[0], like)) != Spec.of(z0):
-        fail("multiplier", "the same tree and shapes as z0", multiplier)
-    for leaf in leaves(multiplier):
-        check_finite("multiplier", leaf)
-    return ordinary(multiplier)
-
-
-def _state(cell: Cell, x: Tree, z0: Tree | None, arithmetic: Arithmetic) -> Tree:
-    """The state to start from, finite."""
-    z0 = initial_state(cell, x, None if z0 is None else arithmetic.raised(z0), leaves(x)[0])
-    for leaf in leaves(z0):
-        check_finite("z0", leaf)
-    return ordinary(z0)
-
-
-def _input(argument: str, x: Tree) -> tuple[Tree, Arithmetic]:
-    """A checked input, in the precision that a solve runs in, and the arithmetic around the solve."""
-    arithmetic = Arithmetic.around(leaves(check_tree(argument, x))[0])
-    return ordinary(arithmetic.raised(x)), arithmetic
-
-
-def _check_trace(trace: bool | str) -> None:
-    if trace not in (True, False, "points"):
-        fail("trace", "True, False or 'points' (which keeps every iterate)", trace)
-
-
-def _check_one_scale(scaling: Any, rule: AbstractRule) -> None:
-    if scaling is not None and rule.curvature is not None:
-        fail("scaling", "a rule without a curvature of its own", f"{type(rule).__name__}.curvature", "Leave one out.")
 
 
 def _traced(recorder: Recorder, split: Callable[[list[Tensor]], tuple[list[Tree], list[Tree]]]) -> Trace | None:
@@ -101,15 +49,16 @@ def _traced(recorder: Recorder, split: Callable[[list[Tensor]], tuple[list[Tree]
     return Trace(torch.stack(recorder.residuals), torch.stack(recorder.values), x=x, z=z)
 
 
-def _watcher(operator: JointMap, watch: Watch | None) -> Callable[[int, Tensor, Point], None] | None:
+def _watcher(operator: JointMap, watch: Watch | None) -> Callable[[int, Tensor, Point], bool] | None:
     """``watch``, to be called with packed points."""
     if watch is None:
         return None
 
-    def unpacked(step: int, v: Tensor, point: Point) -> None:
+    def unpacked(step: int, v: Tensor, point: Point) -> bool:
         z, _, x, _ = operator.parts(v.detach())
         assert point.value is not None
-        watch(step, operator.zspec.unpack(z), operator.xspec.unpack(x.detach()), point.value.detach())
+        stop = watch(step, operator.zspec.unpack(z), operator.xspec.unpack(x.detach()), point.value.detach())
+        return bool(stop)
 
     return unpacked
 
@@ -134,6 +83,7 @@ def solve(
     on_failure: str = "warn",
     trace: bool | str = False,
     watch: Watch | None = None,
+    callback: Watch | None = None,
 ) -> Solution:
     """Minimise the objective over the input while the equilibrium is being solved (JIIO, Gurumurthy et al. 2021).
 
@@ -146,7 +96,8 @@ def solve(
     only. It brings scales of its own, and a sample that makes no progress goes on without it. max_steps: evaluations
     after those two. trace: True keeps residuals and objective of every step, "points" also every z and x. watch:
     called once per step with the step (from 0), z and x, trees that it must not change, and what is minimised there,
-    (B,); not while the scales are measured.
+    (B,); not while the scales are measured. callback: called like watch; where it returns True, the solve ends and the
+    samples that still ran are STOPPED.
 
     One step costs one evaluation of the cell and one VJP. Every sample is its own problem: its status, residuals
     and step count are its own, and it never touches its neighbours. The returned x satisfies the constraint to
@@ -155,23 +106,28 @@ def solve(
     Raises ArgumentError / ArgumentTypeError for unusable arguments, CellError where the cell or objective breaks
     its contract, ConvergenceError where ``on_failure="raise"`` and a sample did not converge (the default warns).
     """
-    _check_joint(problem, rule)
+    check_joint(problem, rule)
     check_settings(solver, adjoint, tolerance, max_steps, on_failure)
-    _check_trace(trace)
-    if watch is not None:
-        check_callable("watch", watch, "(step, z, x, value) -> None")
-    x0, arithmetic = _input("x0", x0)
+    check_trace(trace)
+    watch = observer(watch, callback)
+    x0, arithmetic = checked_input("x0", x0)
     refuse_tangents("an x0 that carries them", x0)
     like = leaves(x0)[0]
     rule.check(like.shape[0])
-    if metric is not None:
-        check_instance("metric", metric, Metric).check(problem, rule, x0)
-        problem = smooth(problem)
     with arithmetic.full(), held_fixed(problem.cell):
-        z0 = _state(problem.cell, x0, z0, arithmetic)
-        multiplier = _checked_multiplier(multiplier, z0, like)
+        if isinstance(problem.cell, ExplicitCell):
+            check_explicit(z0, multiplier, scaling, solver, rule, metric)
+            problem = guarded(problem, arithmetic)
+            solution = explicit_solution(problem, x0, tolerance, max_steps, trace, watch)
+            solution = adjoint.attach(problem, solution) if torch.is_grad_enabled() else solution
+            return solution.report(on_failure)
+        if metric is not None:
+            check_instance("metric", metric, Metric).check(problem, rule, x0)
+            problem = smooth(problem)
+        z0 = starting_state(problem.cell, x0, z0, arithmetic)
+        multiplier = checked_multiplier(multiplier, z0, like)
         check_scaling(scaling, like)
-        _check_one_scale(scaling, rule)
+        check_one_scale(scaling, rule)
         problem = guarded(problem, arithmetic)
 
         # The iteration: recorded by autograd only for an adjoint that differentiates through it.
@@ -236,11 +192,11 @@ def equilibrium(
     check_transforms("equilibrium")
     check_callable("cell", cell, "(z, x) -> z")
     check_settings(solver, adjoint, tolerance, max_steps, on_failure)
-    _check_trace(trace)
-    x, arithmetic = _input("x", x)
+    check_trace(trace)
+    x, arithmetic = checked_input("x", x)
     settings = SolveSettings(solver, adjoint, tolerance, max_steps, on_failure)
     with ordinary_tensors(), arithmetic.full(), held_fixed(cell):
-        z0 = _state(cell, x, z0, arithmetic)
+        z0 = starting_state(cell, x, z0, arithmetic)
         if not level_is_open():
             solution, floored = _found(GuardedCell(cell, arithmetic), x, z0, settings, trace)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -148,6 +149,13 @@ class EquilibriumModel(nn.Module):
         known = set(middle.modules())  # a module that several functions use is a part of the cell, once
         parts = as_module("inject", inject, known), middle, as_module("head", head, known)
         return cls(*parts, config=None if origin is None else Origin(origin), **options)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> EquilibriumModel:
+        """All of it, hooks included; the reduction for pickle (in :mod:`.build`) keeps weights and settings only."""
+        new = type(self).__new__(type(self))
+        memo[id(self)] = new
+        new.__dict__ = copy.deepcopy(self.__dict__, memo)
+        return new
 
     def forward(self, x: Tree) -> Tensor:
         """The prediction at the equilibrium for x (B, ...)."""

@@ -58,6 +58,18 @@ class PackedProblem:
         image, grads = ([t.reshape(self.batch, -1) for t in many] for many in (image, grads))
         return Pulled(image, value, grads[: len(image)], grads[len(image) :])
 
+    def reduced(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """l(f(x), x) (B,) and its gradient (B, k) at packed x, for a cell that does not look at z."""
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_()
+            xtree = self.xspec.unpack(leaf)
+            out = self.zspec.check(self.problem.cell(xtree, xtree), x, "cell", "G(x)")
+            value = self.problem.value(out, xtree, self.batch)
+            grads = self._vjp([(value, torch.ones_like(value))], [leaf])
+        self.evaluations.cell += 1
+        self.evaluations.vjp += 1
+        return value.detach(), grads[0]
+
     def _leaves(self, z: Tensor, x: Tensor) -> tuple[Tree, Tree]:
         """z and x as trees of tensors that a gradient can be taken with respect to."""
         if self.differentiable:

@@ -85,10 +85,11 @@ class ForwardBackward(nn.Module):
         self.m = m
 
     def forward(self, factors: Tensor) -> Tensor:
-        s = operator(factors, self.m)
+        # In half precision 16th powers vanish.
+        s = operator(factors.to(torch.promote_types(factors.dtype, torch.float32)), self.m)
         alpha = self.m / norm_bound(s).square()
         eye = torch.eye(s.shape[0], dtype=s.dtype, device=s.device)
-        return torch.cat((eye - alpha * s.t(), alpha.expand(1, s.shape[0])))
+        return torch.cat((eye - alpha * s.t(), alpha.expand(1, s.shape[0]))).to(factors.dtype)
 
 
 class MonotoneCell(AbstractCell):
