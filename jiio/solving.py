@@ -136,7 +136,8 @@ def solve(
             operator = JointMap(problem, rule, x0, z0, solver.damping, taped, metric)
             v = operator.start(z0, multiplier, x0, scaling)
             recorder = Recorder(bool(trace), trace == "points", _watcher(operator, watch))
-            outcome = iterate(operator, solver, v, tolerance, max_steps, recorder, arithmetic.floor(v.dtype))
+            placed = solver.on(operator.places)
+            outcome = iterate(operator, placed, v, tolerance, max_steps, recorder, arithmetic.floor(v.dtype))
             z, mu, x, _ = operator.parts(outcome.v)
             # Dividing by sqrt(kappa) can cost the last bit of feasibility; the prox gives it back.
             x = operator.prox.project(x)
@@ -216,8 +217,8 @@ def _found(cell: GuardedCell, x: Tree, z0: Tree, settings: SolveSettings, trace:
     with _recording(taped):
         operator = EquilibriumMap(cell, x if taped else detach(x), z0, solver.damping)
         recorder = Recorder(bool(trace), trace == "points")
-        v = operator.start(z0)
-        outcome = iterate(operator, solver, v, settings.tolerance, settings.max_steps, recorder, floor)
+        v, placed = operator.start(z0), solver.on(operator.places)
+        outcome = iterate(operator, placed, v, settings.tolerance, settings.max_steps, recorder, floor)
     solution = _plain_solution(operator, x, outcome, recorder)
     if torch.is_grad_enabled():
         solution = adjoint.attach_equilibrium(cell, x, solution)

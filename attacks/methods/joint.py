@@ -9,17 +9,18 @@ ours projects onto ball and box exactly and keeps the strongest point on the way
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 import jiio
-from jiio.checks import check_instance, check_integer
+from jiio.checks import check_instance, check_integer, check_number
+from jiio.layout import Spec
 
-from ..base import AbstractAttack
-from ..objectives import AbstractObjective, CrossEntropy
+from ..base import AbstractAttack, rows
+from ..objectives import AbstractObjective, CrossEntropy, margin
 from ..runs import Best, Run, check_targets, restarted
 from ..target import Target
 from ..threat import ThreatModel
@@ -31,9 +32,12 @@ class JointAttack(AbstractAttack):
 
     steps: evaluations (and vector-Jacobian products) of one solve, after the two that measure its scale. objective,
     targets, restarts: as in :class:`attacks.PGD`. random_start: the first run starts at a random point too. rule,
-    solver, tolerance: of :func:`jiio.solve`. settle: steps after which points on the way are looked at: before, the
-    state lags too far behind x to be believed. check: how many of the found points (the end of the solve, the strongest
-    on the way) are compared at a fresh equilibrium; 1 takes the strongest on the way unseen.
+    solver: of :func:`jiio.solve`; None, chosen by the norm: in L2 and L1 gradient steps, all of the vector accelerated;
+    in Linf sign steps of falling length, state and multiplier accelerated (a Euclidean step fills the ball corner by
+    corner, and signs that are mixed are no signs). tolerance: of the solve. settle, lag: points on the way are looked
+    at after so many steps, and where the state is off by at most this share of its size; before, and elsewhere, its
+    scores are not those of x. check: how many of the found points (the end of the solve, the strongest on the way) are
+    compared at a fresh equilibrium; 1 takes the strongest on the way unseen.
     """
 
     needs_equilibrium = True
@@ -43,10 +47,11 @@ class JointAttack(AbstractAttack):
     targets: int | tuple[int, ...] = 3
     restarts: int = 1
     random_start: bool = False
-    rule: jiio.AbstractRule = field(default_factory=jiio.GradientStep)
-    solver: jiio.AbstractSolver = field(default_factory=jiio.Anderson)
+    rule: jiio.AbstractRule | None = None
+    solver: jiio.AbstractSolver | None = None
     tolerance: jiio.Tolerance = jiio.Tolerance(1e-5, 1e-3)
     settle: int = 5
+    lag: float = 0.1
     check: int = 2
 
     def __post_init__(self) -> None:
@@ -54,24 +59,36 @@ class JointAttack(AbstractAttack):
         check_instance("JointAttack.objective", self.objective, AbstractObjective)
         check_targets("JointAttack.targets", self.targets)
         check_integer("JointAttack.restarts", self.restarts, 1)
-        check_instance("JointAttack.rule", self.rule, jiio.AbstractRule)
-        check_instance("JointAttack.solver", self.solver, jiio.AbstractSolver)
+        if self.rule is not None:
+            check_instance("JointAttack.rule", self.rule, jiio.AbstractRule)
+        if self.solver is not None:
+            check_instance("JointAttack.solver", self.solver, jiio.AbstractSolver)
         check_instance("JointAttack.tolerance", self.tolerance, jiio.Tolerance)
         check_integer("JointAttack.settle", self.settle, 0)
+        check_number("JointAttack.lag", self.lag, 0.0, open_low=True)
         check_integer("JointAttack.check", self.check, 1)
+
+    def moves(self, x: Tensor, threat: ThreatModel) -> tuple[jiio.AbstractRule, jiio.AbstractSolver]:
+        """How the input moves and how the iteration is accelerated, for this norm."""
+        signs = threat.norm == "linf" and self.rule is None
+        rule = FallingSign(fall(self.steps), stride=threat.steps(x, 1.0).flatten(1)) if signs else jiio.GradientStep()
+        solver = jiio.Anderson(memory=6, blocks=("z", "mu")) if signs else jiio.Anderson()
+        return self.rule or rule, self.solver or solver
 
     def run(self, model: Target, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator) -> Tensor:
         return restarted(self, self._once, Run(model, x, y, threat), generator)
 
     def _once(self, run: Run) -> Tensor:
         model, x, y, aimed = run.model, run.x, run.y, run.aimed
-        seen = _Watch(x, y, self.settle)
+        seen = _Watch(x, y, self.settle, self.lag)
         objective = seen.scores(lambda logits: -self.objective(logits, y, aimed))
+        problem = model.problem(objective, run.threat.prox(x))
+        rule, solver = self.moves(x, run.threat)
         solution = jiio.solve(
-            model.problem(objective, run.threat.prox(x)),
+            replace(problem, cell=_Heard(problem.cell, seen.hear)),
             run.start,
-            solver=self.solver,
-            rule=self.rule,
+            solver=solver,
+            rule=rule,
             adjoint=jiio.Detached(),
             tolerance=self.tolerance,
             max_steps=self.steps,
@@ -80,7 +97,7 @@ class JointAttack(AbstractAttack):
         )
         model.counts.record(solution.evaluations)
         best = Best.empty(x)
-        found = [seen.best.x, solution.x][: self.check]
+        found = [seen.strongest, solution.x][: self.check]
         if len(found) == 1:
             return found[0]
         for candidate in found:
@@ -88,12 +105,47 @@ class JointAttack(AbstractAttack):
         return best.x
 
 
-class _Watch:
-    """Keeps the strongest x that a solve passes through, by the scores at the state of that moment."""
+@dataclass(frozen=True)
+class FallingSign(jiio.SignStep):
+    """Sign steps in shares of ``stride`` (B, n), the radius of the ball at every number of the input."""
 
-    def __init__(self, x: Tensor, y: Tensor, settle: int) -> None:
-        self.best, self.y, self.settle = Best.empty(x), y, settle
+    stride: Tensor | float = 1.0
+
+    def update(
+        self, x: Tensor, gradient: Tensor, memory: tuple[Tensor, ...], rate: Tensor | float
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        return x - rate * self.stride * gradient.sign(), ()
+
+
+def fall(steps: int, first: float = 0.5, last: float = 0.02) -> Callable[[int], float]:
+    """Shares of the radius that fall geometrically from the first step to the last."""
+    return lambda k: first * (last / first) ** (min(k, steps) / steps)
+
+
+class _Watch:
+    """Keeps the strongest x that a solve passes through, by the scores at the state of that moment.
+
+    An objective at a state that lags behind peaks where the true one does not. So a point counts only where its state
+    is believed; where none was, the one whose state was nearest to an equilibrium.
+    """
+
+    def __init__(self, x: Tensor, y: Tensor, settle: int, lag: float) -> None:
+        self.found, self.y, self.settle, self.lag = Best.empty(x), y, settle, lag
         self.logits: Tensor | None = None
+        self.off = torch.full((len(x),), float("inf"), dtype=x.dtype, device=x.device)
+        self.nearest, self.least = x.clone(), self.off.clone()
+
+    @property
+    def strongest(self) -> Tensor:
+        """(B, ...)."""
+        return torch.where(rows(torch.isinf(self.found.margin), self.nearest), self.nearest, self.found.x)
+
+    def hear(self, z: Any, image: Any) -> None:
+        """One evaluation of the cell: how far z was from an equilibrium, relative to its size (B,)."""
+        with torch.no_grad():
+            spec = Spec.of(z)
+            before, after = spec.pack(z), spec.pack(image)
+            self.off = (after - before).norm(dim=1) / after.norm(dim=1).clamp_min(torch.finfo(after.dtype).tiny)
 
     def scores(self, objective: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         """The same objective of the scores, which are kept: a step has paid for them already."""
@@ -106,5 +158,25 @@ class _Watch:
 
     def step(self, step: int, z: Any, x: Tensor, value: Tensor) -> None:
         """``watch`` of :func:`jiio.solve`: offer the input of this step, by the scores of its evaluation."""
-        if step >= self.settle and self.logits is not None:
-            self.best.offer(x, self.logits, self.y)
+        if step < self.settle or self.logits is None:
+            return
+        nearer = self.off < self.least
+        self.nearest = torch.where(rows(nearer, x), x, self.nearest)
+        self.least = torch.where(nearer, self.off, self.least)
+        who = torch.nonzero(self.off <= self.lag)[:, 0]
+        self.found.enter(x[who], margin(self.logits[who], self.y[who]), who)
+
+
+class _Heard:
+    """A cell whose evaluations are told to somebody."""
+
+    def __init__(self, cell: Any, hear: Callable[[Any, Any], None]) -> None:
+        self.cell, self.hear, self.module = cell, hear, cell.module
+
+    def __call__(self, z: Any, x: Tensor) -> Any:
+        image = self.cell(z, x)
+        self.hear(z, image)
+        return image
+
+    def initial_state(self, x: Tensor) -> Any:
+        return self.cell.initial_state(x)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -156,5 +156,8 @@ def papers_own(radius: float) -> dict[str, dict[str, Method]]:
     schemes = {f"{a:g}": Scheme((a, a / 3), normalised=radius > 0, weight=weight) for a in raw}
     return {
         "joint, the paper's settings": {f"{a:g}": papers(a, radius > 0) for a in raw},
-        "the scheme as published": {name: scheme(settings) for name, settings in schemes.items()},
+        "the scheme as published": {
+            name: scheme(replace(settings, accepts=True)) for name, settings in schemes.items()
+        },
+        "the scheme, its latest point": {name: scheme(settings) for name, settings in schemes.items()},
     }

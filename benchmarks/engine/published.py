@@ -3,7 +3,9 @@
 Damped updates of (z, mu, x) stacked in one vector; Anderson acceleration with ring buffers of the points and their
 images, a full Gram matrix at every step, and the bordered system [[0, 1^T], [1, H]] solved per batch. The settings are
 the authors': damping 0.8 for z and 0.6 for mu, a fixed step in x in raw gradient units that drops at 5/8 of the steps,
-all T steps always run, mixed points used as they are.
+all T steps always run. With ``accepts`` it returns what the released solver returns: not the last point, but the
+last that it kept, sample by sample, because its relative residual was a new minimum (in the first steps always), or its
+cost was one and its residual at most 1.3 times the smallest.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ class Scheme:
     damping: tuple[float, float] = (0.8, 0.6)
     normalised: bool = False
     weight: float = 1.0
+    accepts: bool = False
 
     def switch(self, step: int) -> float:
         return self.rate[0] if step + 1 < max(50, 5 * self.steps // 8) else self.rate[1]
@@ -47,6 +50,7 @@ class AugmentedMap:
         self.zspec, self.xspec = Spec.of(z0), Spec.of(x0)
         self.prox = problem.prox.bind(x0)
         self.sizes = [self.zspec.size, self.zspec.size, self.xspec.size]
+        self.cost = z0.new_zeros(len(x0))  # (B,) at the latest point
 
     def start(self, z0: Tensor, x0: Tensor) -> Tensor:
         z = self.zspec.pack(z0)
@@ -60,7 +64,8 @@ class AugmentedMap:
             z, x = z.detach().requires_grad_(), x.detach().requires_grad_()
             ztree, xtree = self.zspec.unpack(z), self.xspec.unpack(x)
             image = self.zspec.pack(self.problem.cell(ztree, xtree))
-            cost = self.scheme.weight * self.problem.objective(ztree, xtree).sum()
+            cost = self.scheme.weight * self.problem.objective(ztree, xtree)
+            self.cost = cost.detach()
             gz, gx = torch.autograd.grad([cost, image], [z, x], [torch.ones_like(cost), mu])
 
         b_z, b_mu = self.scheme.damping
@@ -71,6 +76,29 @@ class AugmentedMap:
         moved = self.prox.project(x.detach() - rate * gx)
         z = z.detach()
         return torch.cat([z + b_z * (image.detach() - z), mu + b_mu * (gz - mu), moved], dim=1)
+
+
+class Accepted:
+    """The point that the released solver would return, per sample (B, D)."""
+
+    ALWAYS, SLACK, FIRST = 10, 1.3, 2  # steps that are kept in any case; of the least residual; minima count from here
+
+    def __init__(self, v: Tensor) -> None:
+        self.v, self.count = v, 0
+        self.residual = v.new_full((len(v),), 1e12)
+        self.cost = v.new_full((len(v),), float("inf"))
+
+    def offer(self, v: Tensor, image: Tensor, cost: Tensor) -> None:
+        """Point and image (B, D), cost (B,)."""
+        residual = (image - v).norm(dim=1) / (1e-5 + image.norm(dim=1))
+        lower = (residual < self.residual) | (self.count < self.ALWAYS)
+        kept = lower | ((cost < self.cost) & (residual < self.SLACK * self.residual))
+        self.v = torch.where(kept[:, None], v, self.v)
+
+        if self.count >= self.FIRST:
+            self.residual = torch.where(lower, residual, self.residual)
+            self.cost = torch.where(kept, cost, self.cost)
+        self.count += 1
 
 
 class BorderedAnderson:
@@ -124,12 +152,15 @@ def published(
         z0 = initial_state(problem.cell, x0, None, x0)
         augmented = AugmentedMap(problem, scheme, z0, x0)
         v = augmented.start(z0, x0)  # (B, 2 |z| + |x|)
-        solver = BorderedAnderson(v, scheme.memory, scheme.kind)
-        x = x0
-
+        solver, kept, x = BorderedAnderson(v, scheme.memory, scheme.kind), Accepted(v), x0
         for _ in range(scheme.steps):
-            v = solver.step(v, augmented(v))
-            x = augmented.xspec.unpack(augmented.prox.project(v[:, -augmented.sizes[2] :]))
+            image = augmented(v)
+            kept.offer(v, image, augmented.cost)
+            v = solver.step(v, image)
+
+            # What would be returned if the iteration ended here.
+            shown = kept.v if scheme.accepts else v
+            x = augmented.xspec.unpack(augmented.prox.project(shown[:, -augmented.sizes[2] :]))
             if each is not None:
                 each(x)
     return x

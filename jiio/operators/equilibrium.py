@@ -23,6 +23,11 @@ class EquilibriumMap:
         self.damping = damping_of(damping, "z")
         self.evaluations = Evaluations()
 
+    @property
+    def places(self) -> dict[str, slice]:
+        """Where each block lies in v."""
+        return {"z": slice(0, self.layout.specs[0].size)}
+
     def start(self, z0: Tree) -> Tensor:
         return self.layout.pack(z0)
 

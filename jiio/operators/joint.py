@@ -99,6 +99,12 @@ class JointMap:
         """v -> packed z, mu, x in natural units, and the memory."""
         return self.scales.unpack(v, self.sizes)
 
+    @property
+    def places(self) -> dict[str, slice]:
+        """Where each block lies in v; the memory of the rule belongs to x."""
+        n = self.zspec.size
+        return {"z": slice(0, n), "mu": slice(n, 2 * n), "x": slice(2 * n, sum(self.sizes))}
+
     # -- one step
 
     def __call__(self, v: Tensor) -> Point:

@@ -11,6 +11,8 @@ scaled in single precision.
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,6 +21,7 @@ from torch import Tensor
 
 from ..checks import check_choice, check_integer, check_number, fail
 from .base import AbstractSolver, write
+from .partial import Partial
 
 LARGEST_MEMORY = 128
 
@@ -44,7 +47,9 @@ class Anderson(AbstractSolver):
 
     memory: how many differences are kept (10 to 12 serves joint solves; fewer than 8 is too few). kind: "I" or
     "II". ridge: relative to the diagonal of the small system, which is scaled to 1. mixing: beta. limit: a sample
-    whose coefficients exceed this (or whose small system fails) takes the plain step and starts a new history.
+    whose coefficients exceed this (or whose small system fails) takes the plain step and starts a new history. blocks:
+    names among "z", "mu" and "x" of what is accelerated; the rest takes plain steps (None: everything is). Where the
+    input takes sign steps, which have no fixed point to extrapolate to, state and multiplier alone.
     """
 
     memory: int = 10
@@ -52,6 +57,7 @@ class Anderson(AbstractSolver):
     ridge: float = 1e-8
     mixing: float = 1.0
     limit: float = 1e4
+    blocks: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -62,6 +68,20 @@ class Anderson(AbstractSolver):
         check_number("Anderson.ridge", self.ridge, 0.0)
         check_number("Anderson.mixing", self.mixing, 0.0, 1.0, open_low=True)
         check_number("Anderson.limit", self.limit, 1.0)
+        self._check_blocks()
+
+    def _check_blocks(self) -> None:
+        if self.blocks is None:
+            return
+        names = tuple(self.blocks) if isinstance(self.blocks, (tuple, list)) else ()
+        if not names or len(set(names)) != len(names) or not set(names) <= {"z", "mu", "x"}:
+            fail("Anderson.blocks", "some of 'z', 'mu' and 'x', each once, as a tuple", f"{self.blocks!r}")
+        object.__setattr__(self, "blocks", names)
+
+    def on(self, blocks: Mapping[str, slice]) -> AbstractSolver:
+        if self.blocks is None:
+            return self
+        return Partial.of(dataclasses.replace(self, blocks=None), self.blocks, blocks)
 
     def init(self, v: Tensor) -> AndersonState:
         batch, size = v.shape

@@ -52,6 +52,10 @@ class AbstractSolver(ABC):
     def step(self, v: Tensor, fv: Tensor, state: Any) -> tuple[Tensor, Any]:
         """The next point (B, D) from this one and its image, sample by sample."""
 
+    def on(self, blocks: Mapping[str, slice]) -> AbstractSolver:
+        """The solver of a vector that has these blocks; who treats all numbers alike is it itself."""
+        return self
+
     def restart(self, state: Any, mask: Tensor) -> Any:
         """Forget the history of the samples in ``mask`` (B,)."""
         return state
