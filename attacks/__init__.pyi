@@ -10,7 +10,7 @@ from .counts import Counts as Counts
 from .evaluation.adversarial import Adversarial as Adversarial
 from .evaluation.certificates import Certificate as Certificate
 from .evaluation.certificates import certify as certify
-from .evaluation.comparison import Comparison as Comparison
+from .evaluation.leaderboard import Leaderboard as Leaderboard
 from .evaluation.evaluate import evaluate as evaluate
 from .evaluation.evidence import Audit as Audit
 from .evaluation.evidence import Finding as Finding

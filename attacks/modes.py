@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 @contextlib.contextmanager
 def outside_inference() -> Iterator[None]:
-    """Out of ``torch.inference_mode()``, in which no gradient can be taken whatever is asked for, and with gradients on:
-    weights that are computed without them may differ in the last digit.
+    """Out of ``torch.inference_mode()``, in which no gradient can be taken whatever is asked for, and with gradients
+    on: weights that are computed without them may differ in the last digit.
     """
     inference = torch.inference_mode(False) if torch.is_inference_mode_enabled() else contextlib.nullcontext()
     with inference, torch.enable_grad():

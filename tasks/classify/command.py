@@ -20,7 +20,7 @@ from .options import AttackOptions, ImageOptions, ModelOptions
 from .written import check_places, forget
 
 if TYPE_CHECKING:
-    from jiio.attacks import Comparison, Report
+    from jiio.attacks import Leaderboard, Report
     from jiio.attacks.evaluation.shards import Shard
 
     from .victim import Asked, Victim
@@ -54,11 +54,11 @@ def run_attack(values: dict[str, Any], argv: Sequence[str]) -> int:
     return 0
 
 
-def compared(reports: Sequence[Report]) -> Comparison:
+def compared(reports: Sequence[Report]) -> Leaderboard:
     """Several in one table."""
-    from jiio.attacks import Comparison
+    from jiio.attacks import Leaderboard
 
-    return Comparison(tuple(reports))
+    return Leaderboard(tuple(reports))
 
 
 def places(victims: Sequence[Victim], options: AttackOptions) -> list[tuple[Victim, Path | None]]:

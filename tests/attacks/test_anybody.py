@@ -17,7 +17,7 @@ from jiio.attacks import (
     PGD,
     SUITES,
     Audit,
-    Comparison,
+    Leaderboard,
     JointAttack,
     Margin,
     Report,
@@ -251,7 +251,7 @@ def test_several_models_in_one_table_and_page(tmp_path: Path) -> None:
     untrained = nn.Sequential(nn.Flatten(), nn.Linear(36, 4))
     made = {"plain": convolutional(), "untrained": untrained}
     reports = [evaluate(m, BATCHES, "linf", 0.06, audit=None, about={"model": n}) for n, m in made.items()]
-    both = Comparison(tuple(reversed(reports)))
+    both = Leaderboard(tuple(reversed(reports)))
     assert [row["model"] for row in both.rows()] == ["plain", "untrained"]
     assert str(both).startswith("linf radius 0.06, 24 samples:") and str(reports[0].robust) in str(both)
     both.save(tmp_path / "both.html")
@@ -268,7 +268,7 @@ def test_a_model_that_cannot_be_trusted_stands_last() -> None:
     good = evaluate(convolutional(), BATCHES, "linf", 0.06, audit=None)
     error = {"name": "steps", "severity": "error", "sentence": "It is not so.", "evidence": {}}
     bad = dataclasses.replace(good, findings=[error], audited=True, model=good.model | {"name": "too good"})
-    both = Comparison((bad, good))
+    both = Leaderboard((bad, good))
     assert [row["audit"] for row in both.rows()] == ["none", "NOT TO BE TRUSTED, 1 error"]
     assert "It is not so." in str(both) and "It is not so." in both.to_html()
 
@@ -276,6 +276,6 @@ def test_a_model_that_cannot_be_trusted_stands_last() -> None:
 def test_what_cannot_be_compared_is_refused() -> None:
     one, other = (evaluate(convolutional(), BATCHES, "linf", radius, audit=None) for radius in (0.05, 0.06))
     with pytest.raises(ArgumentError, match="one threat and the same samples"):
-        Comparison((one, other))
+        Leaderboard((one, other))
     with pytest.raises(ArgumentTypeError, match="two reports or more"):
-        Comparison((one,))
+        Leaderboard((one,))

@@ -16,7 +16,7 @@ from .report import Report
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Leaderboard:
     """reports: of :func:`jiio.attacks.evaluate`, two at least, under one threat and with one number of samples."""
 
     reports: tuple[Report, ...]
