@@ -10,10 +10,10 @@ from .counts import Counts as Counts
 from .evaluation.adversarial import Adversarial as Adversarial
 from .evaluation.certificates import Certificate as Certificate
 from .evaluation.certificates import certify as certify
-from .evaluation.leaderboard import Leaderboard as Leaderboard
 from .evaluation.evaluate import evaluate as evaluate
 from .evaluation.evidence import Audit as Audit
 from .evaluation.evidence import Finding as Finding
+from .evaluation.leaderboard import Leaderboard as Leaderboard
 from .evaluation.report import Report as Report
 from .evaluation.report import Share as Share
 from .methods.equilibrium import AdjointEnsemble as AdjointEnsemble
