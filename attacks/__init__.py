@@ -15,10 +15,8 @@ _HOME = {a.name: n.module for n in _STUB.body if isinstance(n, _ast.ImportFrom) 
 
 ATTACKS = {name: f"jiio.attacks:{name}" for name, home in _HOME.items() if home.startswith("methods.")}
 KINDS = {"attack": ".base:AbstractAttack"}
-CHOICES = {
-    "attack": ATTACKS,
-    "suite": {name: f".suites:{name}" for name in ("standard", "autoattack", "deq")},  # functions without arguments
-}
+CHOICES = {"attack": ATTACKS}
+SUITE_NAMES = ("standard", "autoattack", "deq")
 __all__ = ["ATTACKS", *sorted(_HOME)]  # pyright: ignore[reportUnsupportedDunderAll]
 
 

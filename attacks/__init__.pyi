@@ -49,3 +49,4 @@ from .views import multi_view_classifier as multi_view_classifier
 ATTACKS: dict[str, str]
 KINDS: dict[str, str]
 CHOICES: dict[str, dict[str, str]]
+SUITE_NAMES: tuple[str, ...]

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from jiio.checks import JiioError, fail
+from jiio.checks import CheckpointError, JiioError, fail
 from jiio.tasks.frame.files import InputError, check_file, reason
 from jiio.tasks.frame.load import nearest
 from jiio.tasks.frame.paths import PATH, allowed, import_path
@@ -98,9 +98,7 @@ def from_file(path: Path) -> nn.Module:
         fail("--model", "an import path, or a file with a model", f"the program {path}", remedy, InputError)
     check_file("--model", path, f"package.module:Name or a file ({WHOLE})", MOST)
     if path.suffix == ".safetensors":
-        from jiio.models import load
-
-        return load(path, allow=allowed(), on_failure="ignore")
+        return saved_model(path)
     read = {"export": exported, "script": scripted}.get(kind(path))
     if read is None:
         remedy = "A state dict goes to --weights beside --model package.module:Name."
@@ -112,6 +110,17 @@ def from_file(path: Path) -> nn.Module:
             return read(path)
     except Exception as error:  # a damaged archive
         fail("--model", "a complete file", f"{path}, which cannot be read ({reason(error)})", error=InputError)
+
+
+def saved_model(path: Path) -> nn.Module:
+    """What jiio.models.save wrote; code that it names is followed with ``--allow`` alone."""
+    from jiio.models import load
+
+    try:
+        return load(path, allow=allowed(), on_failure="ignore")
+    except CheckpointError as error:
+        typed = " On the command line that is --allow package.module:name." if "allow=" in str(error) else ""
+        raise InputError(f"--model, {error}{typed}") from error
 
 
 def kind(path: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from jiio.attacks import SUITE_NAMES
 from jiio.attacks.evaluation.shards import Shard
 from jiio.attacks.spelling import spelt
 from jiio.checks import check_choice, check_integer, check_number, fail
@@ -13,7 +14,6 @@ from jiio.tasks.frame.options import check_seed, check_threads, words
 
 from .words import mapping, number, numbers
 
-SUITES = ("standard", "autoattack", "deq")
 NORMS = ("linf", "l2", "l1")
 
 
@@ -171,7 +171,7 @@ class AttackOptions:
 
     def _check_attacks(self) -> None:
         if self.suite is not None:
-            check_choice("--suite", self.suite, SUITES)
+            check_choice("--suite", self.suite, SUITE_NAMES)
         for one in self.attack:
             if len(one) > 2:
                 remedy = "Put the settings into one word, between quotes; a checkpoint goes before the options."

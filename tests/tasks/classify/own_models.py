@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+import jiio
+
 
 class Net(nn.Module):
     """Looks for the brighter half of a grey image of 6 x 6: left, right."""
@@ -32,6 +34,13 @@ def nothing() -> None:
 
 def broken() -> nn.Module:
     raise RuntimeError("no weights at home")
+
+
+def equilibrium() -> jiio.EquilibriumModel:
+    net = nn.Linear(36, 8)
+    head = nn.Linear(8, 2)
+    inject, cell = lambda x: net(x.flatten(1)), lambda z, u: torch.tanh(0.5 * z + u)
+    return jiio.EquilibriumModel.of(inject, cell, head, origin="own_models:equilibrium")
 
 
 finished = Net()

@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import sys
+import types
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ from safetensors.torch import save_file
 sys.path.append(str(Path(__file__).parent))  # what the command does with the folder it is started in
 import own_models
 
-from jiio import attacks
+from jiio import attacks, models
 from jiio.tasks.cli import main
 
 QUICK = [attacks.PGD(steps=3), attacks.Square(queries=4)]
@@ -144,6 +145,15 @@ def test_files_that_hold_the_model(form: str) -> None:
             torch.export.save(torch.export.export(net, (x,), dynamic_shapes=shapes), "net.pt2")
     found = run(f"--model net.{'pt' if form == 'script' else 'pt2'} {FIT}")
     assert found["samples"] == run(f"--model own_models:Net {FIT}")["samples"]
+
+
+def test_a_saved_model_and_the_function_that_it_names(capsys: pytest.CaptureFixture) -> None:
+    torch.manual_seed(0)
+    models.save(own_models.equilibrium(), "own.safetensors")
+    assert main(["attack", *shlex.split(f"--model own.safetensors {FIT}")]) == 2
+    assert "that is --allow package.module:name." in capsys.readouterr().err
+    report = run(f"--model own.safetensors --allow own_models --attack JointAttack '{{steps: 5}}' {FIT}")
+    assert report["solver"]["clean"]["converged"] == 1.0
 
 
 def test_the_images_are_saved_and_prove_themselves() -> None:
@@ -300,3 +310,53 @@ def test_a_mistake_is_one_sentence_before_anything_runs(
     assert len(last) == 1 and sentence in last[0] and "Traceback" not in news and not told
     assert re.match(r"jiio: .+[.?]$", last[0])
     assert sorted(Path().rglob("*")) == before
+
+
+# -- torchvision, of which the tests need nothing but the way it is called
+
+
+class Toy:
+    """A data set of torchvision: the test part by the word ``split``, pictures of Pillow."""
+
+    def __init__(self, root: str, split: str = "train") -> None:
+        if root != "here":
+            raise RuntimeError("Dataset not found. You can use download=True to download it")
+        self.split = split
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, place: int) -> tuple[Image.Image, int]:
+        images, labels = pictures()
+        return Image.fromarray(images[place]), int(labels[place] if self.split == "test" else 9)
+
+
+@pytest.fixture
+def torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
+    package, datasets = types.ModuleType("torchvision"), types.ModuleType("torchvision.datasets")
+    datasets.__dict__.update({"Toy": Toy, "__all__": ["Toy"]})
+    monkeypatch.setitem(sys.modules, "torchvision", package)
+    monkeypatch.setitem(sys.modules, "torchvision.datasets", datasets)
+
+
+@pytest.mark.usefixtures("torchvision")
+def test_a_data_set_of_torchvision_is_the_same_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = run(f"--model own_models:Net {FIT}")["samples"]
+    line = f"--model own_models:Net {FIT.replace('npz:d.npz', 'torchvision:Toy')}"
+    assert run(f"{line} --data-root here")["samples"] == whole
+    monkeypatch.setenv("JIIO_DATA", "here")
+    assert run(f"{line} --samples 3")["samples"]["y"] == whole["y"][:3]
+
+
+@pytest.mark.usefixtures("torchvision")
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("torchvision:Toi --data-root here", "Did you mean 'Toy'?"),
+        ("torchvision:Toy", "--data-root: expected the folder that holds Toy"),
+        ("torchvision:Toy --data-root there", "Fetch it once: torchvision.datasets.Toy('there', download=True)"),
+    ],
+)
+def test_what_is_wrong_with_a_data_set_is_a_sentence(words: str, sentence: str, capsys: pytest.CaptureFixture) -> None:
+    assert main(["attack", *shlex.split(f"{M} --data {words} {T}")]) == 2
+    assert sentence in capsys.readouterr().err
