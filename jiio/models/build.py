@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copyreg
 import math
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
-from ..checks import check_choice, check_instance, fail
+from ..checks import CheckpointError, check_choice, check_instance, fail
 from .cells.base import KINDS, AbstractCellConfig
 from .cells.multiscale import MultiscaleConfig
 from .equilibrium import EquilibriumModel
@@ -82,6 +85,34 @@ def build(config: ModelConfig, **options: Any) -> EquilibriumModel:
     everywhere = len(config.input) == 1 and not isinstance(widths, int)
     cell = config.cell.cell(len(widths) if everywhere else 1)  # type: ignore[arg-type]
     return EquilibriumModel(inject, cell, _head(config), config=config, **options)
+
+
+def _reduced(model: EquilibriumModel) -> Any:
+    """For pickle, which torch refuses to parametrised modules: the configuration, and the weights to put into it."""
+    if not any(parametrize.is_parametrized(part) for part in model.modules()):
+        return object.__reduce_ex__(model, 2)
+    if not isinstance(model.config, ModelConfig):
+        remedy = "Build it with jiio.models.build(config), or keep its state_dict()."
+        fail("pickle", "a model that knows its configuration", "one put together by hand", remedy, CheckpointError)
+    frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
+    modes = [part.training for part in model.modules()]
+    return _restored, (model.config, model.settings, dict(model.state_dict()), frozen, modes)
+
+
+def _restored(config: ModelConfig, settings: Any, weights: dict[str, Any], frozen: list[str], modes: list[bool]) -> Any:
+    """The model again; the random state is left alone."""
+    with torch.random.fork_rng(devices=[]):
+        model = build(config)
+    model.load_state_dict(weights, assign=True)
+    model.settings = settings
+    for name, p in model.named_parameters():
+        p.requires_grad_(name not in frozen)
+    for part, mode in zip(model.modules(), modes, strict=True):
+        part.training = mode
+    return model
+
+
+copyreg.pickle(EquilibriumModel, _reduced)
 
 
 def _injection(config: ModelConfig) -> nn.Module:
