@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
+import torch
 from torch import Tensor
 
 import jiio
@@ -86,8 +87,10 @@ def joints(problem: jiio.Problem, x0: Tensor, near: jiio.Linearised) -> Row:
     plain = jiio.solve(problem, x0, **settings)
     metric = jiio.solve(problem, x0, metric=near.metric, **settings)
     there = jiio.solve(problem, near.x, near.z, metric=near.metric, **settings)
+    alone = torch.full((len(x0),), near.calls)
     first = 4 if near.metric is None else 0  # two evaluations and two VJPs for scales that the metric brings
     return {
+        "linearised optimum, no solve": told(problem, near.x, alone, torch.zeros(len(x0))),
         "joint, plain": told(problem, plain.x, 2 * plain.steps + 4, plain.converged),
         "joint, metric": told(problem, metric.x, 2 * metric.steps + first, metric.converged),
         "joint, linearised": told(problem, there.x, 2 * there.steps + first + near.calls, there.converged),
