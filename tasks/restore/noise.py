@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from jiio.checks import ArgumentError
 from jiio.tasks.maps.base import check_images
 
 from .noise_flat import FlatLevel, drawn, flat_level
@@ -61,7 +63,7 @@ def noise_level(image: Tensor, known: Tensor | None = None, *, steps: Sequence[i
     usable = torch.ones_like(image[0, 0], dtype=torch.bool) if known is None else known[0, 0] == 1
     flats = [flat_level(channel, usable) for channel in image[0]]
     white = mean_level([white_level(channel, usable, flat) for channel, flat in zip(image[0], flats, strict=True)])
-    flat = mean_level([flat.sigma for flat in flats]) if all(flat.is_noise for flat in flats) else 0.0
+    flat = mean_level([flat.sigma for flat in flats]) if all(flat.is_noise() for flat in flats) else 0.0
     if steps is not None:
         before = jpeg_level(image, usable, steps)
         return (
@@ -82,10 +84,9 @@ def mean_level(levels: Sequence[float]) -> float:
 def white_level(channel: Tensor, usable: Tensor, flat: FlatLevel) -> float:
     """Of one channel: without the parts that never had noise, where the others evenly have."""
     channel = channel.double()
-    if flat.dead > 0.0 and flat.is_noise and flat.sigma > SEEN:
-        alive = usable & ~drawn(channel)
-        if bool(alive.any()):
-            usable = alive
+    if flat.dead > 0.0 and flat.is_noise() and flat.sigma > SEEN:
+        with contextlib.suppress(ArgumentError):  # too little may be left
+            return math.sqrt(white_variance(channel, usable & ~drawn(channel)))
     return math.sqrt(white_variance(channel, usable))
 
 
@@ -94,7 +95,7 @@ def jpeg_level(image: Tensor, usable: Tensor, steps: Sequence[int]) -> float:
     grey = image.shape[1] == 1
     luma = image[0, 0] if grey else (image[0] * image.new_tensor(LUMA)[:, None, None]).sum(0)
     flat = flat_level(luma, usable)
-    if not flat.is_noise or flat.sigma < SEEN:
+    if not flat.is_noise(lossy=True) or flat.sigma < SEEN:
         return 0.0
     found = noise_before(GREY * flat.sigma, steps) / GREY
     return found if grey else found / LUMA_GAIN

@@ -20,9 +20,11 @@ MOST = 1 << 16  # patches
 LEAST = 100  # patches, for a quantile worth its name
 DEAD = 0.75 / 255  # a patch that is nowhere farther from a plane was drawn, or burnt out, and never had noise
 STILL = 1.6 / 255  # second differences of a plane that was rounded to whole grey levels are no larger
-CLIPPED = 0.05  # share of the pixels of a patch at exactly 0 or 1 up to which it is used
+EDGE = 2.5 / 255  # so near to black or white noise has been clipped; exactly there no more, where JPEG came after it
+CLIPPED = 0.05  # share of such pixels in a patch up to which it is used
 LOW, MIDDLE, HIGH = 0.02, 0.05, 0.1  # quantiles of the variance of patches
-EVEN = 1.28  # how far apart the levels of the lowest and the highest of these are, at most, where there is noise
+EVEN = 1.28, 1.38  # how far apart the levels of the lowest and the highest of these are, at most, where there is noise;
+# and where it went through JPEG, which takes more of it in one place than in another
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,9 @@ class FlatLevel:
     dead: float
     coarse: float
 
-    @property
-    def is_noise(self) -> bool:
-        """Whether it is the same everywhere, as texture is not."""
-        return self.unevenness < EVEN
+    def is_noise(self, *, lossy: bool = False) -> bool:
+        """Whether it is the same everywhere, as texture is not. lossy: of a JPEG file."""
+        return self.unevenness < EVEN[lossy]
 
 
 def flat_level(channel: Tensor, usable: Tensor) -> FlatLevel:
@@ -64,13 +65,13 @@ def patch_variances(channel: Tensor, usable: Tensor, side: int) -> tuple[Tensor,
     stride = max(side // STRIDE, math.ceil(math.sqrt(channel.numel() / MOST)))
     values, known, unclipped = (
         t.unfold(0, side, stride).unfold(1, side, stride).reshape(-1, side, side)
-        for t in (channel, usable, (channel != 0) & (channel != 1))
+        for t in (channel, usable, (channel > EDGE) & (channel < 1 - EDGE))
     )
-    fair = known.flatten(1).all(1) & (unclipped.flatten(1).double().mean(1) >= 1.0 - CLIPPED)
-    rest = off_plane(values[fair])
+    whole = known.flatten(1).all(1)
+    rest, clear = off_plane(values[whole]), unclipped[whole].flatten(1).double().mean(1) >= 1.0 - CLIPPED
     alive = rest.abs().amax((1, 2)) > DEAD
     share = 1.0 - float(alive.double().mean()) if len(alive) else 0.0
-    return rest[alive].square().sum((1, 2)) / (side**2 - 3), share
+    return rest[alive & clear].square().sum((1, 2)) / (side**2 - 3), share
 
 
 def off_plane(patches: Tensor) -> Tensor:

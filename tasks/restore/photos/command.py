@@ -22,5 +22,4 @@ def run_restore(values: dict[str, Any], argv: Sequence[str]) -> int:
     options = chosen(RestoreOptions, values)
     from . import run as photos
 
-    photos.restore(options, argv)
-    return 0
+    return photos.restore(options, argv)

@@ -5,6 +5,7 @@ A damage knows the measurement in the picture's pixels and the linear map that e
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from jiio.tasks.maps.convolution import blur, downsample
 from jiio.tasks.maps.kernels import MAX_SIDE, gaussian_kernel, given_kernel, motion_kernel
 
 from ..tiles import OVERLAP, STEP
+from .scratches import find_scratches
 
 # --blur KIND:NUMBERS -> how it is written, the kernel of the numbers.
 BLURS = {"gaussian": ("gaussian:WIDTH", gaussian_kernel), "motion": ("motion:LENGTH,ANGLE", motion_kernel)}
@@ -139,6 +141,27 @@ class Marked(AbstractHoles):
     def mask(self, picture: Picture) -> np.ndarray:
         colour = np.array(self.colour, np.float32)[:, None, None] / 255
         return np.any(np.abs(picture.pixels - colour) > 0.5 / 255, axis=0)
+
+
+@dataclass(frozen=True)
+class Scratched(AbstractHoles):
+    """Dust and scratches, as far as they can be found."""
+
+    words = "dust and scratches (found)"
+
+    def check(self, picture: Picture) -> None:
+        if self.mask(picture).all():
+            remedy = "Draw a --mask by hand, if there are some."
+            fail("--find-scratches", "dust or scratches", f"{picture.path} with none to be found", remedy, InputError)
+
+    def mask(self, picture: Picture) -> np.ndarray:
+        return ~scratches_of(picture)
+
+
+@functools.lru_cache(maxsize=1)
+def scratches_of(picture: Picture) -> np.ndarray:
+    """(H, W), looked for once a picture."""
+    return find_scratches(picture.pixels)
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,8 +23,11 @@ from jiio.tasks.maps.base import LinearMap, crop
 from ..base import AbstractRestorer
 from ..confidence import expected_error
 from ..noise import WHITE, NoiseLevel, noise_level
+from ..stabilise import Stabiliser
 from ..tiles import TILE, Tile, TiledRestoration, Window, grid, restore_tiled
-from .damage import AbstractDamage, Noise
+from .damage import AbstractDamage, AbstractHoles, Blurred, Masked, Noise
+from .doubts import doubt_the_level, doubt_the_map, unchanged
+from .thin import QUIET, fill_thin
 
 LEVELS = 255.0  # sigma is told to people in 8-bit grey levels, as in the literature
 
@@ -74,6 +77,11 @@ class Job:
         return cls(picture, damage, y, damage.operator(picture, sigma), sigma, estimated, level)
 
     @property
+    def whole(self) -> bool:
+        """Whether no hole is left, and there is too little noise to be worth a solve."""
+        return isinstance(self.damage, Masked) and bool(self.damage.keep.all())
+
+    @property
     def told(self) -> str:
         """How the level of the noise was found."""
         if not self.estimated:
@@ -103,7 +111,9 @@ def visible(picture: Picture, damage: AbstractDamage) -> Tensor | None:
 class Restored:
     """A restored picture, ready to be written, and how it came about.
 
-    seconds: of the solve, estimate of the noise included. stretch: the range of its numbers.
+    seconds: of the solve, estimate of the noise included. stretch: the range of its numbers. stable: the scale in
+    which the noise is the same everywhere, where it was solved in that. doubts: sentences on why the result may not be
+    what was wanted.
     """
 
     picture: Picture
@@ -111,6 +121,22 @@ class Restored:
     tiled: TiledRestoration
     seconds: float
     stretch: Stretch
+    stable: Stabiliser | None = None
+    doubts: tuple[str, ...] = ()
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether hardly anything was done."""
+        same = self.tiled.image.shape == self.job.y.shape and not isinstance(self.job.damage, AbstractHoles)
+        return same and unchanged(self.job.y, self.tiled.image)
+
+    @property
+    def noise_words(self) -> str:
+        """The level of the noise, in grey levels."""
+        if self.stable is None:
+            return f"sigma {self.job.sigma * LEVELS:.1f} ({self.job.told})"
+        low, high = (LEVELS * level for level in self.stable.range)
+        return f"sigma {low:.1f} to {high:.1f} (estimated, by brightness)"
 
     def expected_error(self, restorer: AbstractRestorer, *, tile: int = TILE, **options: Any) -> Tensor:
         """(1, 1, H, W), the error to be expected of each pixel; options as in :mod:`jiio.tasks.restore.confidence`."""
@@ -127,10 +153,11 @@ class Restored:
         parts = (
             f"{width} x {height}, {self.picture.kind}{less}",
             self.stretch.words,
-            f"sigma {self.job.sigma * LEVELS:.1f} ({self.job.told})",
+            self.noise_words,
             f"{self.seconds:.1f} s",
             f"{self.tiled.evaluations} evaluations, {self.tiled.vjps} VJPs",
             f"{self.tiled.converged} of {len(self.tiled.tiles)} tiles converged",
+            "nearly unchanged, because hardly any noise was found: --sigma tells of it" if self.unchanged else "",
         )
         return "; ".join(part for part in parts if part)
 
@@ -141,6 +168,7 @@ def restore_photo(
     *,
     damage: AbstractDamage = Noise(),  # noqa: B008 (a frozen record)
     sigma: float | None = None,
+    noise: str = "white",
     span: tuple[float, float] | None = None,
     tile: int = TILE,
     device: torch.device | str = "cpu",
@@ -153,6 +181,7 @@ def restore_photo(
         restorer: on ``device``; a grey one restores the channels of a colour picture one by one.
         damage: what happened to the picture besides noise.
         sigma: of the noise, on the range of the picture's numbers as [0, 1]; None to estimate it.
+        noise: ``white``, or ``poisson`` where it depends on brightness; its levels are read off the picture.
         span: the stored numbers that are black and white; None for the range that they use (12 bits in a file of 16).
         tile: side of the windows of a large picture, pixels; enlarged where a blur needs it.
         progress: called after every tile, with the number of tiles.
@@ -162,16 +191,67 @@ def restore_photo(
     """
     begin = time.perf_counter()
     stretch = Stretch.of(picture, span)
-    job = Job.of(stretch.apply(picture), damage, sigma, restorer.channels)
+    plain = stretch.apply(picture)
+    stable = stabiliser(plain) if noise == "poisson" else None
+    if stable is not None:
+        plain = dataclasses.replace(plain, pixels=stable.forth(plain.pixels), steps=None)
+    job = Job.of(plain, damage, sigma, restorer.channels)
     tile = max(tile, 2 * damage.overlap)  # or a window would be all margin
-    check_holes(job, tile)
     options = {"tile": tile, "overlap": damage.overlap, "device": device, "progress": progress}
-    tiled = restore_tiled(restorer, job.y, job.operator, **options, **settings)
+    job = without_thin_holes(job)
+    tiled = as_it_is(job) if job.whole else None
+    if tiled is None:
+        check_holes(job, tile)
+        tiled = restore_tiled(restorer, job.y, job.operator, **options, **settings)
 
-    pixels = stretch.undo(job.image(tiled.image)[0].numpy())
+    pixels = job.image(tiled.image)[0].numpy()
+    pixels = stretch.undo(pixels if stable is None else stable.back(pixels))
     alpha = None if picture.alpha is None else enlarged(picture.alpha, damage.factor)
     restored = dataclasses.replace(picture, pixels=pixels, alpha=alpha)
-    return Restored(restored, job, tiled, time.perf_counter() - begin, stretch)
+    return Restored(restored, job, tiled, time.perf_counter() - begin, stretch, stable, doubts_of(job, tiled))
+
+
+def stabiliser(picture: Picture) -> Stabiliser:
+    """Errors: InputError where the picture is too small to tell."""
+    found = Stabiliser.of(picture.pixels)
+    if found is None:
+        came = f"{picture.path} ({picture.pixels.shape[2]} x {picture.pixels.shape[1]})"
+        fail(
+            "--noise", "a picture with enough patches to read the noise of each brightness off", came, error=InputError
+        )
+    return found
+
+
+def without_thin_holes(job: Job) -> Job:
+    """The job with scratches continued from their neighbours, as long as these are not noisy."""
+    known = job.damage.known(job.picture)
+    if known is None or job.sigma > QUIET:
+        return job
+    keep = known[0, 0].numpy() > 0
+    pixels, now = fill_thin(job.picture.pixels, keep)
+    if (now == keep).all():
+        return job
+
+    picture, damage = dataclasses.replace(job.picture, pixels=pixels), Masked(job.picture.path, now)
+    y = damage.measurement(picture)
+    y = y if job.y.shape[0] == 1 else y.transpose(0, 1)
+    return dataclasses.replace(job, picture=picture, damage=damage, y=y, operator=damage.operator(picture, job.sigma))
+
+
+def as_it_is(job: Job) -> TiledRestoration:
+    """The account of a picture in which nothing is left to be restored."""
+    whole = Window(0, 0, job.y.shape[2], job.y.shape[3])
+    return TiledRestoration(job.y, (Tile(whole, True, 0.0, 0),), 0, 0)
+
+
+def doubts_of(job: Job, tiled: TiledRestoration) -> tuple[str, ...]:
+    """Reasons to doubt that the damage and the level that were named are right."""
+    found = []
+    if isinstance(job.damage, Blurred):
+        found.append(doubt_the_map(job.operator, tiled.image, job.y, job.sigma, job.damage.words))
+    if not job.estimated and job.level is not None:
+        found.append(doubt_the_level(job.sigma, job.level.sigma))
+    return tuple(words for words in found if words is not None)
 
 
 def check_holes(job: Job, tile: int) -> None:

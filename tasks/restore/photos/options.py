@@ -12,7 +12,8 @@ from jiio.tasks.frame.options import check_threads, named
 
 FAMILIES = {"image-space": "prior", "direct": "direct"}  # --restorer -> the name of its weights up to -grey or -colour
 MAX_SIGMA = 128.0
-SUFFIX_OF = {"report": ".html", "confidence": ".png"}  # of what else is written
+NOISES = ("white", "poisson")
+SUFFIX_OF = {"report": ".html", "confidence": ".png", "find-scratches": ".png"}  # of what else is written
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class RestoreOptions:
         pictures: pictures, or folders of them, searched with the folders inside
         output: a file or a folder (default: photo-restored.png beside photo.png, photos-restored/ beside photos/)
         sigma: noise in 8-bit grey levels, 0 to 128, whatever the depth of the picture (default: estimated)
+        noise: white, or poisson where it depends on brightness: low light, microscopes (default: white)
         range: the stored numbers that are black and white, such as 0,4095 (default: the range that the picture uses)
         mask: a picture of the same size: white pixels are kept, black ones are missing
         missing: pixels of this colour are missing: '#ff00ff', or a grey level from 0 to 255
@@ -32,6 +34,7 @@ class RestoreOptions:
         weights: shipped weights, a checkpoint or the folder of a training, instead of --restorer
         symmetries: average over 1, 2, 4 or 8 turns and mirror images: better and slower
         report: also write a page about the restoration of a single picture to this .html file
+        find_scratches: look for dust and scratches, write what was found to this .png file and mend it
         confidence: also write the error to be expected of each pixel to this .png file
         tile: side of the windows of large pictures, a multiple of 8 (default: 384)
         max_steps: steps of a solve at most (default: as the weights were made for)
@@ -43,6 +46,7 @@ class RestoreOptions:
     pictures: tuple[str, ...]
     output: str | None = None  # not a path: a slash at the end means a folder
     sigma: float | None = None
+    noise: str = "white"
     range: str | None = None
     mask: Path | None = None
     missing: str | None = None
@@ -52,6 +56,7 @@ class RestoreOptions:
     weights: str | None = None
     symmetries: int = 1
     report: Path | None = None
+    find_scratches: Path | None = None
     confidence: Path | None = None
     tile: int | None = None
     max_steps: int | None = None
@@ -68,6 +73,8 @@ class RestoreOptions:
             fail("--weights", "either --weights or --restorer", "both", error=InputError)
         if self.restorer is not None:
             check_choice("--restorer", self.restorer, FAMILIES)
+        if check_choice("--noise", self.noise, NOISES) == "poisson" and self.sigma is not None:
+            fail("--sigma", "no level where the noise has many (--noise poisson)", f"{self.sigma:g}", error=InputError)
         check_threads(self.threads)
         if self.max_steps is not None:
             check_integer("--max-steps", self.max_steps, 2)
@@ -93,5 +100,5 @@ class RestoreOptions:
     @property
     def extras(self) -> dict[str, Path]:
         """What else is written of a single picture."""
-        found = {"report": self.report, "confidence": self.confidence}
+        found = {"report": self.report, "confidence": self.confidence, "find-scratches": self.find_scratches}
         return {name: path for name, path in found.items() if path is not None}

@@ -18,7 +18,7 @@ from .. import load
 from ..base import AbstractRestorer
 from ..symmetries import SymmetricRestorer, check_symmetries
 from ..tiles import TILE, check_tile
-from .damage import AbstractDamage, Coarse, Masked, Noise, parse_blur, parse_colour
+from .damage import AbstractDamage, Coarse, Masked, Noise, Scratched, parse_blur, parse_colour
 from .one import LEVELS, Restored, restore_photo
 from .options import FAMILIES, RestoreOptions
 
@@ -32,7 +32,8 @@ class WeightsError(InputError):
 @dataclass(frozen=True)
 class Request:
     """How to restore. sigma: on the image range [0, 1], None to estimate it. settings: of the solve. symmetries: that
-    the result is averaged over. span: the stored numbers that are black and white."""
+    the result is averaged over. span: the stored numbers that are black and white. noise: white or
+    poisson."""
 
     damage: AbstractDamage
     sigma: float | None
@@ -43,6 +44,7 @@ class Request:
     settings: dict[str, Any]
     symmetries: int = 1
     span: tuple[float, float] | None = None
+    noise: str = "white"
     loaded: dict[str, AbstractRestorer] = field(default_factory=dict)
 
     @classmethod
@@ -58,12 +60,17 @@ class Request:
             remedy = "Leave --restorer away."
             fail("--restorer", "image-space for anything but noise", f"direct for {damage.words}", remedy, InputError)
 
+        if options.noise != "white" and not isinstance(damage, Noise):
+            fail("--noise", "white for anything but noise", f"{options.noise} for {damage.words}", error=InputError)
+
         # What only the machine and the restorers can tell.
         settings = {} if options.max_steps is None else {"max_steps": options.max_steps}
         tile = check_tile("--tile", TILE if options.tile is None else options.tile)
         device = check_device(options.device)
         symmetries = check_symmetries("--symmetries", options.symmetries)
-        return cls(damage, sigma, options.weights, family, tile, device, settings, symmetries, options.span)
+        return cls(
+            damage, sigma, options.weights, family, tile, device, settings, symmetries, options.span, options.noise
+        )
 
     def name(self, picture: Picture) -> str:
         """Of the weights."""
@@ -86,6 +93,7 @@ class Request:
             "damage": self.damage,
             "sigma": self.sigma,
             "span": self.span,
+            "noise": self.noise,
             "tile": self.tile,
             "device": self.device,
         }
@@ -110,11 +118,18 @@ def read_damage(options: RestoreOptions) -> AbstractDamage:
         "missing": parse_colour,
         "blur": parse_blur,
         "upscale": coarse,
+        "find_scratches": lambda _: Scratched(),
     }
     named = [name for name in readers if getattr(options, name) is not None]
     if len(named) > 1:
-        came = " and ".join(f"--{name}" for name in named)
-        fail("damage", "one of --mask, --missing, --blur and --upscale", came, "Mend one in each run.", InputError)
+        came = " and ".join(f"--{name.replace('_', '-')}" for name in named)
+        fail(
+            "damage",
+            "one of --mask, --missing, --find-scratches, --blur and --upscale",
+            came,
+            "Mend one in each run.",
+            InputError,
+        )
     return readers[named[0]](getattr(options, named[0])) if named else Noise()
 
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
@@ -21,17 +22,19 @@ from jiio.tasks.images.formats import PLUGINS, SUFFIXES_OF
 from jiio.tasks.images.pictures import Picture, read_picture
 
 from ..confidence import DRAWS
+from .damage import Scratched
 from .one import Restored
 from .options import RestoreOptions
 from .page import Subject, photo_page
 from .places import Places, Plan, Source, find_pictures, left_out
 from .request import Request, WeightsError
 
+DOUBTFUL = 3  # the exit code where a picture is written and there is reason to doubt it
 CONFIDENCE_SCALE = 8  # times the error to be expected is the brightness of its map: white is 32 grey levels and more
 
 
-def restore(options: RestoreOptions, argv: Sequence[str]) -> None:
-    """Restore what the command line says.
+def restore(options: RestoreOptions, argv: Sequence[str]) -> int:
+    """Restore what the command line says; the exit code, which tells of doubts.
 
     Errors: JiioError for what cannot be done; where some of several pictures failed, at the end.
     """
@@ -42,12 +45,13 @@ def restore(options: RestoreOptions, argv: Sequence[str]) -> None:
     check_extras(options, places, len(sources))
     with cpu_threads(options.threads):
         if single:
-            restore_one(request, options, places, argv)
+            doubtful = restore_one(request, options, places, argv)
         else:
             try:
-                restore_many(request, places, sources)
+                doubtful = restore_many(request, places, sources)
             finally:
                 tell_left_out(left_out(options.pictures, options.output))
+    return DOUBTFUL if doubtful else 0
 
 
 def given_by(options: RestoreOptions, sources: Sequence[Source]) -> tuple[Path, ...]:
@@ -65,11 +69,12 @@ def check_extras(options: RestoreOptions, places: Places, count: int) -> None:
         places.outputs.file(f"--{name}", path)
 
 
-def restore_one(request: Request, options: RestoreOptions, places: Places, argv: Sequence[str]) -> None:
-    """Restore a picture, with progress by tiles, and write what else is asked for."""
+def restore_one(request: Request, options: RestoreOptions, places: Places, argv: Sequence[str]) -> bool:
+    """Restore a picture, with progress by tiles, and write what else is asked for; whether there are doubts."""
     plan = places.plan_one(Source(Path(options.pictures[0])))
-    if options.confidence is not None and real(options.confidence) == real(plan.target):
-        fail("--confidence", "another file than the restored picture", str(plan.target), error=InputError)
+    for name, path in options.extras.items():
+        if real(path) == real(plan.target):
+            fail(f"--{name}", "another file than the restored picture", str(plan.target), error=InputError)
     picture = read_picture("pictures", plan.source.path)
     places.outputs.file("--output", plan.target)
 
@@ -86,27 +91,31 @@ def restore_one(request: Request, options: RestoreOptions, places: Places, argv:
     write(plan, done, places)
     if expected is not None:
         write_confidence(options, expected)
+    if options.find_scratches is not None:
+        write_scratches(options, options.find_scratches, done.stretch.apply(picture))
     if options.report is not None:
         name, device, settings = request.name(picture), request.device, request.settings
         subject = Subject(picture, done, request.restorer(picture), name, device, expected, settings)
         write_report(options, photo_page(subject, plain(shlex.join(["jiio", *argv]))))
+    return bool(done.doubts)
 
 
-def restore_many(request: Request, places: Places, sources: Sequence[Source]) -> None:
-    """Restore pictures one after another. Those whose result exists are passed over; a bad one does not stop the rest,
-    an output that cannot be written does.
+def restore_many(request: Request, places: Places, sources: Sequence[Source]) -> bool:
+    """Restore pictures one after another; whether there are doubts. Those whose result exists are passed over; a bad
+    one does not stop the rest, an output that cannot be written does.
     """
     failed: list[Path] = []
     plans = places.plan(sources, lambda source, error: note(failed, source.path, error))
     todo = [plan for plan in plans if places.outputs.overwrite or not passed_over(plan)]
-    done = 0
+    done, doubtful = 0, False
     try:
         with tqdm(todo, unit="picture", leave=False, disable=None) as bar:
             for plan in bar:
                 with noted(failed, plan.source.path):
                     picture = read_picture("pictures", plan.source.path)
-                    write(plan, request.restore(picture), places)
-                    done += 1
+                    restored = request.restore(picture)
+                    write(plan, restored, places)
+                    done, doubtful = done + 1, doubtful or bool(restored.doubts)
     except KeyboardInterrupt:
         words = f"Interrupted; {done} of {len(sources)} pictures restored. The same command goes on with the rest."
         raise KeyboardInterrupt(words) from None
@@ -115,6 +124,7 @@ def restore_many(request: Request, places: Places, sources: Sequence[Source]) ->
     if failed:
         names = ", ".join(str(path) for path in failed[:8]) + (", ..." if len(failed) > 8 else "")
         raise InputError(f"pictures: {len(failed)} of {len(sources)} could not be restored ({names}).")
+    return doubtful
 
 
 def tell_left_out(files: Sequence[Path]) -> None:
@@ -156,6 +166,8 @@ def write(plan: Plan, done: Restored, places: Places) -> None:
     """Write a restored picture and say so."""
     write_picture("--output", plan.target, done.picture, replace=places.outputs.overwrite)
     say(f"{plan.source.path}: {done.line(plan.kind)} -> {plan.target}", sys.stdout)
+    for words in done.doubts:
+        say(f"jiio: {sentence(f'warning: {plan.source.path}: {words}.')}")
 
 
 def write_confidence(options: RestoreOptions, expected: Tensor) -> None:
@@ -165,6 +177,16 @@ def write_confidence(options: RestoreOptions, expected: Tensor) -> None:
     scaled = Picture(path, (CONFIDENCE_SCALE * expected[0]).numpy())
     write_picture("--confidence", path, scaled, replace=options.overwrite)
     say(f"{path}: brightness is {CONFIDENCE_SCALE} times the error to be expected of each pixel", sys.stdout)
+
+
+def write_scratches(options: RestoreOptions, path: Path, picture: Picture) -> None:
+    """Write what was taken for dust and scratches, as a mask that can be corrected and handed to ``--mask``."""
+    keep = Scratched().mask(picture)
+    write_picture("--find-scratches", path, Picture(path, keep[None].astype(np.float32)), replace=options.overwrite)
+    say(
+        f"{path}: black is what was mended, {1 - keep.mean():.2%} of the picture; --mask takes it, corrected",
+        sys.stdout,
+    )
 
 
 def write_report(options: RestoreOptions, page: str) -> None:
