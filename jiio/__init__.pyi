@@ -1,5 +1,7 @@
 """The public names, read by type checkers and editors, and by ``__init__`` to load each when it is first used."""
 
+import typing
+
 from . import models as models
 from .adjoints.base import (
     AbstractAdjoint as AbstractAdjoint,
@@ -179,6 +181,8 @@ from .verdict import (
     solution_at as solution_at,
 )
 
+Restorer: typing.Any  # jiio.tasks.Restorer
 __version__: str
 HOMES: dict[str, str]
+UPSTAIRS: dict[str, str]
 __all__: list[str]

@@ -17,11 +17,15 @@ if TYPE_CHECKING:
     from .restore.latent import RestoreConfig
     from .restore.load import load_restorer
     from .restore.photos.one import restore_photo
+    from .restore.public import Denoiser, Reconstructor, Restorer
 
 __all__ = [
     "AbstractTask",
     "Checkpoint",
+    "Denoiser",
+    "Reconstructor",
     "RestoreConfig",
+    "Restorer",
     "evaluate",
     "load",
     "load_restorer",
@@ -32,6 +36,9 @@ __all__ = [
 _HOME = {
     "AbstractTask": "frame.task",
     "Checkpoint": "frame.checkpoint",
+    "Denoiser": "restore.public",
+    "Reconstructor": "restore.public",
+    "Restorer": "restore.public",
     "RestoreConfig": "restore.latent",
     "evaluate": "frame.evaluate",
     "load": "frame.checkpoint",

@@ -63,7 +63,7 @@ def restore(family: str, seed: int, options: argparse.Namespace) -> Arena:
 
     def learn(step: int) -> Posed:
         clean = training_batch(task.images.train, config.data, seed=seed, step=step)
-        operator = task.draw(len(clean), "start", step)
+        operator = task.draw(clean, "start", step)
         return latent(model, operator.measure(clean, generator(seed, "start noise", step)), operator)
 
     case = task.case(task.images.test, "test")

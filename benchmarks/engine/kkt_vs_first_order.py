@@ -98,7 +98,7 @@ def measured(task: Restore, model: LatentRestorer) -> dict[str, float]:
 
 def holes(task: Restore) -> Inpaint:
     """The holes of the test images, without noise."""
-    drawn = task.draw(len(task.images.test), "test", 0)
+    drawn = task.draw(task.images.test, "test", 0)
     assert isinstance(drawn, Inpaint)
     return Inpaint(drawn.mask)
 

@@ -26,6 +26,7 @@ EXTRAS = {
     "autoattack": ("pyautoattack",),
     "log": ("tensorboard",),
     "heif": ("pillow_heif",),
+    "deepinv": ("deepinv",),
 }
 PACKAGES = ("jiio", "torch", "numpy", "scikit-image", "safetensors", "pillow", "jsonargparse")
 LIMIT = 1e-6  # relative error of a gradient in float64

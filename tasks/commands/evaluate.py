@@ -139,9 +139,9 @@ def check_places(options: EvaluateOptions, outputs: Outputs) -> None:
 def check_task(checkpoint: Checkpoint) -> None:
     """Restorers have no test images of their own."""
     from jiio.checks import fail
-    from jiio.tasks.frame.task import overrides, task_of
+    from jiio.tasks.frame.task import task_of
 
-    if overrides(task_of(checkpoint), "restorer"):
+    if task_of(checkpoint).ANY_SIZE:
         came = f"{checkpoint.path}, a restorer of pictures of any size"
         remedy = "Measure it by: jiio compare CHECKPOINT --on set12."
         fail("CHECKPOINT", "a model with test images of its own", came, remedy, InputError)

@@ -7,9 +7,10 @@ checksum, so that what a disk has spoilt since is not believed.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,10 +27,11 @@ from .files import InputError, reason
 from .load import build, flatten
 from .machine import versions
 from .paths import only
-from .place import CHECKPOINTS
+from .place import BEST, CHECKPOINTS
 from .registry import config_class
 
 Network = TypeVar("Network", bound=nn.Module)
+AVERAGE = "average."  # before the name of an averaged weight
 STEP = re.compile(r"step-(\d{8,})\.safetensors")
 
 
@@ -54,17 +56,19 @@ class Checkpoint:
         The file may be a stranger's: what it asks for is bounded by what it brings while ``make`` runs.
         Errors: CheckpointError.
         """
-        with bounded(self.path, self._named("model.").values()):
+        weights = self.named("model.").values()
+        kinds = [t.dtype for t in weights if t.is_floating_point()]
+        with bounded(self.path, weights), default_type(kinds[0] if kinds else torch.float32):
             model = make()
-        self.restore_model(model)
+        self.restore_model(model, averaged=True)
         return model
 
-    def restore_model(self, model: nn.Module) -> None:
-        """Load the weights, in place.
+    def restore_model(self, model: nn.Module, *, averaged: bool = False) -> None:
+        """Load the weights, in place. averaged: their moving average, where the training kept one.
 
         Errors: CheckpointError where they do not fit, or are not finite floating-point numbers.
         """
-        weights = self._named("model.")
+        weights = self.named("model.") | (self.named(AVERAGE) if averaged else {})
         check_weights(self.path, model, weights)
         try:
             model.load_state_dict(weights)
@@ -73,7 +77,7 @@ class Checkpoint:
                 f"checkpoint: the weights in {self.path} do not fit the model of its configuration ({reason(error)})."
             ) from error
 
-    def _named(self, prefix: str) -> dict[str, Tensor]:
+    def named(self, prefix: str) -> dict[str, Tensor]:
         """The tensors whose names begin so, without it."""
         return {key.removeprefix(prefix): t for key, t in self.tensors.items() if key.startswith(prefix)}
 
@@ -81,7 +85,7 @@ class Checkpoint:
         """Load the state of the optimiser of ``model.parameters()``, in place. Errors: CheckpointError."""
         state: dict[int, dict[str, Tensor]] = {}
         for index, (name, parameter) in enumerate(model.named_parameters()):
-            entries = self._named(f"optimiser.{name}:")
+            entries = self.named(f"optimiser.{name}:")
             for key, tensor in entries.items():
                 check_usable(self.path, f"optimiser.{name}:{key}", tensor, finite=False)
                 # A count of steps, or something for each weight (Adam's moments).
@@ -94,6 +98,17 @@ class Checkpoint:
         optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
 
 
+@contextlib.contextmanager
+def default_type(kind: torch.dtype) -> Iterator[None]:
+    """New tensors have this type, whatever the program around has chosen: weights stay what they are in their file."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(kind)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
 def save(
     path: Path,
     step: int,
@@ -102,10 +117,12 @@ def save(
     optimiser: torch.optim.Optimizer | None = None,
     *,
     handed: str | None = None,
+    extra: Mapping[str, Tensor] | None = None,
 ) -> Checkpoint:
-    """Write a checkpoint, or the bare weights where there is no optimiser, and return it."""
+    """Write a checkpoint, or the bare weights where there is no optimiser, and return it. extra: other tensors."""
+    found = {**_state(model, optimiser), **(extra or {})}
     # A copy each: safetensors wants contiguous tensors that share no memory.
-    tensors = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in _state(model, optimiser).items()}
+    tensors = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in found.items()}
     about = {"step": step, "config": dataclasses.asdict(config), "versions": versions()}
     if handed is not None:
         about["handed"] = handed
@@ -125,14 +142,14 @@ def _state(model: nn.Module, optimiser: torch.optim.Optimizer | None) -> dict[st
 
 
 def load(path: Path, *, allow: Iterable[str] = ()) -> Checkpoint:
-    """Read a checkpoint file, or the last one in the folder of a training.
+    """Read a checkpoint file, or of the folder of a training the best one, where it was validated, else the last.
 
     allow: import paths, modules or packages of one's own that the file may name; others are not followed.
 
     Errors: CheckpointError where the file is missing, damaged, of another kind, or of an unknown configuration.
     """
     if path.is_dir():
-        found = checkpoints(path)
+        found = [path / BEST] if (path / BEST).is_file() else checkpoints(path)
         if not found:
             fail("checkpoint", "a folder with checkpoints", f"{path} without any", error=CheckpointError)
         path = found[-1]

@@ -9,6 +9,7 @@ from jiio.checks import check_choice, check_integer, check_number, describe, fai
 from .choices import Choice
 from .load import ConfigError
 from .paths import check_allowed, is_path
+from .precision import PRECISIONS
 from .registry import TABLE, look_up
 
 
@@ -83,6 +84,10 @@ class RunConfig:
         keep: number of checkpoints kept
         loggers: where the figures go besides the log file
         start: weights to begin with, a checkpoint, the folder of a training or shipped ones (default: random weights)
+        precision: of the layers, float32, bfloat16, or auto, which is bfloat16 where the device is quick in it
+        average: decay of a moving average of the weights (0.999), which is what is validated and used; 0 for none
+        validate_every: steps between two looks at images kept from the training, of which the best weights are kept;
+            0 for none
         optimiser: Adam with a cosine schedule
     """
 
@@ -96,6 +101,9 @@ class RunConfig:
     keep: int = 2
     loggers: tuple[Choice, ...] = ()
     start: str | None = None
+    precision: str = "float32"
+    average: float = 0.0
+    validate_every: int = 0
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
 
     def __init_subclass__(cls) -> None:
@@ -119,6 +127,10 @@ class RunConfig:
             whole("threads", self.threads, 1, 1024)
         check_integer("checkpoint_every", self.checkpoint_every, 1)
         check_integer("keep", self.keep, 1)
+        check_choice("precision", self.precision, PRECISIONS)
+        if check_number("average", self.average, 0.0, 1.0) == 1.0:
+            fail("average", "a number of at least 0 and below 1", self.average)
+        check_integer("validate_every", self.validate_every, 0)
         if self.optimiser.warmup >= self.steps:
             fail("optimiser.warmup", f"fewer than steps = {self.steps}", self.optimiser.warmup)
         check_choice("device", self.device.partition(":")[0], ("cpu", "cuda", "mps"))

@@ -26,6 +26,7 @@ from .choices import paths_of
 from .config import FREE_ON_RESUME, OptimiserConfig, RunConfig
 from .files import check_output_folder
 from .interrupt import Interruption, TrainingInterrupted
+from .keeper import Keeper, check_validated
 from .logs import AbstractLogger, JsonLinesLogger
 from .machine import check_device, cpu_threads, versions
 from .place import WEIGHTS, Place, enter
@@ -60,6 +61,7 @@ def train(
     device = check_device(config.device)
     handed = None if task is None else check_handed(task, config)
     task = task or build_task(config, data_root=data_root)
+    check_validated(task, config)
     loggers = [JsonLinesLogger(), *(choice.make("logger", f"loggers[{i}]") for i, choice in enumerate(config.loggers))]
 
     # What is in the folder is looked at under the lock, so that it is still true when the first file is written.
@@ -78,12 +80,14 @@ def run(
     config = record.config
     model, optimiser = begin(config, task, start, device)
     place.clean(task.PICTURES)
-    last = go_on(record, task, model, optimiser, resume_hint) or start
+    keeper = Keeper(config, task, model, record.folder, start, record.handed)
+    last = go_on(record, task, model, optimiser, keeper, resume_hint) or start
 
     # Pictures last: where weights are missing, the next run knows that no picture is its own.
-    files.save(record.folder / WEIGHTS, config.steps, config, model, handed=record.handed)
-    for name, picture in task.pictures(model.eval()).items():
-        place.write(name, picture)
+    with keeper.applied():
+        files.save(record.folder / WEIGHTS, config.steps, config, model, handed=record.handed)
+        for name, picture in task.pictures(model.eval()).items():
+            place.write(name, picture)
     assert last is not None  # config.steps is at least 1
     return last
 
@@ -104,7 +108,12 @@ def begin(
 
 
 def go_on(
-    record: Record, task: AbstractTask, model: nn.Module, optimiser: torch.optim.Optimizer, resume_hint: str
+    record: Record,
+    task: AbstractTask,
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    keeper: Keeper,
+    resume_hint: str,
 ) -> Checkpoint | None:
     """The steps that are left; the last checkpoint, None where no step was left."""
     config, last = record.config, None
@@ -113,10 +122,10 @@ def go_on(
 
     with Interruption() as interruption, record:
         for step in range(record.done, config.steps):
-            record.log(step, training_step(config, task, model, optimiser, step))
-            done = step + 1
+            figures, done = training_step(config, task, model, optimiser, step), step + 1
+            record.log(step, figures | keeper.after(done))
             if interruption.code or done % config.checkpoint_every == 0 or done == config.steps:
-                last = record.save(done, model, optimiser)
+                last = record.save(done, model, optimiser, keeper.tensors)
             # After a checkpoint, and not where this was the last step: then the training simply ends.
             if interruption.code and done < config.steps:
                 message = f"Interrupted after step {done} of {config.steps}, saved in {record.folder}. {resume_hint}"
@@ -199,11 +208,14 @@ class Record:
         self.bar.set_postfix(loss=f"{figures['loss']:.4g}", refresh=False)
         self.bar.update()
 
-    def save(self, done: int, model: nn.Module, optimiser: torch.optim.Optimizer) -> Checkpoint:
+    def save(
+        self, done: int, model: nn.Module, optimiser: torch.optim.Optimizer, extra: dict[str, torch.Tensor]
+    ) -> Checkpoint:
         """A checkpoint after ``done`` steps. The log reaches the disk first: no checkpoint without its lines."""
         for logger in self.loggers:
             logger.flush()
-        saved = files.save(files.name_of(self.folder, done), done, self.config, model, optimiser, handed=self.handed)
+        path = files.name_of(self.folder, done)
+        saved = files.save(path, done, self.config, model, optimiser, handed=self.handed, extra=extra)
         files.prune(self.folder, self.config.keep, saved.path)
         return saved
 
@@ -218,7 +230,8 @@ def training_step(
     optimiser.zero_grad(set_to_none=True)
 
     # Both are looked at before the weights move: the last checkpoint stays the last good state.
-    loss, figures = task.loss(model, step)
+    with task.lowered(model):
+        loss, figures = task.loss(model, step)
     value = float(loss.detach())
     if not math.isfinite(value):
         raise TrainingError(f"step {step}: the loss is {value}. {ADVICE}")

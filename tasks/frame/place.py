@@ -20,6 +20,7 @@ from .files import InputError, reason
 
 LOG = "log.jsonl"
 WEIGHTS = "weights.safetensors"
+BEST = "best.safetensors"
 CHECKPOINTS = "step-*.safetensors"
 REMEDY = "Train into another --output, or move the file away."
 
@@ -46,7 +47,7 @@ class Place:
 
     def clean(self, pictures: Collection[str]) -> None:
         """Remove what a killed run of this training was about to write."""
-        remove_parts(self.folder, CHECKPOINTS, WEIGHTS, LOG, *pictures)
+        remove_parts(self.folder, CHECKPOINTS, WEIGHTS, BEST, LOG, *pictures)
 
 
 def enter(folder: Path, pictures: Collection[str], *, begun: bool) -> Place:

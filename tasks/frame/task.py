@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from jiio.checks import fail
 
 from .config import RunConfig
 from .files import InputError
+from .precision import lowered, number_format
 from .registry import look_up
 
 if TYPE_CHECKING:
@@ -34,6 +37,7 @@ class AbstractTask(ABC):
 
     Config: ClassVar[type[RunConfig]] = RunConfig
     PICTURES: ClassVar[tuple[str, ...]] = ()  # the names of its pictures, which a training then never writes over
+    ANY_SIZE: ClassVar[bool] = False  # whether it trains on parts of pictures, and so has no test images of its own
     config: Any  # of the class Config
 
     def __init__(self, config: Any, *, data_root: Path | None = None) -> None:
@@ -53,6 +57,14 @@ class AbstractTask(ABC):
     @abstractmethod
     def evaluate(self, model: nn.Module) -> list[dict[str, str | float]]:
         """The figures on the test images, as rows of one table; the model is in evaluation mode."""
+
+    def validate(self, model: nn.Module) -> float:
+        """How badly the model does on images that are kept from its training; called where ``validate_every`` says."""
+        raise NotImplementedError
+
+    def lowered(self, model: nn.Module) -> contextlib.AbstractContextManager[None]:
+        """Within, the layers of the model compute in the configuration's precision."""
+        return lowered(model, number_format(self.config.precision, torch.device(self.config.device)))
 
     def pictures(self, model: nn.Module) -> dict[str, bytes]:
         """File name -> content of something to look at, written at the end of a training; none by default."""

@@ -118,13 +118,14 @@ class Folder(AbstractFamily):
 
 
 def image_files(argument: str, folder: Path) -> list[Path]:
-    """The pictures directly inside a folder, by name; hidden files are left alone.
+    """The pictures in a folder and in the folders inside it, by name; hidden files and folders are left alone.
 
     Errors: InputError where there are none.
     """
     if not folder.is_dir():
         fail(argument, "a folder of pictures", f"{folder}, which is not a folder", error=InputError)
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes() and not p.name.startswith("."))
+    inside = (p for p in folder.rglob("*") if p.suffix.lower() in suffixes() and p.is_file())
+    paths = sorted(p for p in inside if not any(part.startswith(".") for part in p.relative_to(folder).parts))
     if not paths:
         fail(argument, "a folder with pictures", f"{folder} without any", f"Fill it, {OFFLINE}", InputError)
     return paths
@@ -132,13 +133,16 @@ def image_files(argument: str, folder: Path) -> list[Path]:
 
 def _read_folder(folder: Path, config: DataConfig, limit: int | None = None) -> Tensor:
     """(N, C, size, size): of every picture the square in the middle, resized at once so that the large ones can go."""
-    images = []
-    for path in image_files("data.family", folder)[:limit]:
-        pixels = torch.from_numpy(read_image("data.family", path, channels=config.channels)).permute(2, 0, 1)[None]
-        side = min(pixels.shape[2:])
-        top, left = (pixels.shape[2] - side) // 2, (pixels.shape[3] - side) // 2
-        images.append(resized(pixels[:, :, top : top + side, left : left + side], config.size, config.channels))
-    return torch.cat(images)
+    paths = image_files("data.family", folder)[:limit]
+    return torch.cat([read_square(path, config.size, config.channels) for path in paths])
+
+
+def read_square(path: Path, size: int, channels: int) -> Tensor:
+    """The square in the middle of a picture, (1, channels, size, size)."""
+    pixels = torch.from_numpy(read_image("data.family", path, channels=channels)).permute(2, 0, 1)[None]
+    side = min(pixels.shape[2:])
+    top, left = (pixels.shape[2] - side) // 2, (pixels.shape[3] - side) // 2
+    return resized(pixels[:, :, top : top + side, left : left + side], size, channels)
 
 
 class Mnist(AbstractFamily):

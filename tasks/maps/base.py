@@ -6,7 +6,7 @@ it can be restricted to a window of the image, so that large pictures are restor
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from jiio.checks import check_integer, check_number, fail
+
+from .forward import AbstractMap
+from .least import explained
 
 
 def check_images(argument: str, x: Tensor, *, size: tuple[int, int] | None = None) -> Tensor:
@@ -24,39 +27,27 @@ def check_images(argument: str, x: Tensor, *, size: tuple[int, int] | None = Non
     return x
 
 
-class LinearMap(ABC):
+class LinearMap(AbstractMap):
     """A linear map on images, and the level of the Gaussian noise that its measurement carries.
 
     ``sigma`` is the standard deviation of the noise, in units of the image range [0, 1].
     """
 
-    sigma: float
-
-    @abstractmethod
-    def A(self, x: Tensor) -> Tensor:
-        """The measurement without noise. x: (B, C, H, W)."""
+    @property
+    def quadratic(self) -> bool:
+        return True
 
     @abstractmethod
     def A_adjoint(self, y: Tensor) -> Tensor:
         """The adjoint map, from measurements back to images (B, C, H, W)."""
 
-    def measure(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """``A x + sigma n`` with standard normal n from a CPU generator; the values are not clipped to [0, 1]."""
-        y = self.A(x)
-        if self.sigma == 0.0:
-            return y
-        return y + self.sigma * torch.randn(y.shape, generator=generator).to(y)
+    def pull(self, image: Tensor, w: Tensor) -> Tensor:
+        return self.A_adjoint(w)
 
     def start(self, y: Tensor) -> Tensor:
-        """An image (B, C, H, W) to start a restoration from: cheap, and explained by the measurement as far as it goes.
-
-        This one is the adjoint; maps that know better say so.
-        """
-        return self.A_adjoint(y)
-
-    def keep(self, y: Tensor, x: Tensor) -> Tensor:
-        """x with the pixels that the measurement gives exactly put back; x itself where there are none."""
-        return x
+        """A few steps of least squares, stopped before they fit the noise; maps that know better say so."""
+        with torch.no_grad():
+            return explained(self, y)
 
     def norm_bound(self, image: Tensor, *, rounds: int = 30) -> float:
         """The largest singular value of the map on images of this one's shape, or a little more.
@@ -112,10 +103,17 @@ class Denoise(LinearMap):
     def __post_init__(self) -> None:
         check_number("sigma", self.sigma, 0.0)
 
+    @property
+    def diagonal(self) -> Tensor:
+        return torch.ones(1, 1, 1, 1)
+
     def A(self, x: Tensor) -> Tensor:
         return x
 
     def A_adjoint(self, y: Tensor) -> Tensor:
+        return y
+
+    def start(self, y: Tensor) -> Tensor:
         return y
 
     def norm_bound(self, image: Tensor, *, rounds: int = 0) -> float:
@@ -156,6 +154,10 @@ class Inpaint(LinearMap):
         if not fits:
             fail("x", f"images that the mask of shape {tuple(self.mask.shape)} fits", x)
         return self.mask.to(x)
+
+    @property
+    def diagonal(self) -> Tensor:
+        return self.mask
 
     def A(self, x: Tensor) -> Tensor:
         return self.mask_for(x) * x

@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,18 +18,29 @@ from torch import Tensor
 from jiio.checks import check_choice, check_integer, check_number, fail
 from jiio.tasks.frame.files import InputError, read_image
 
-from .base import Denoise, Inpaint, LinearMap, box_mask, random_mask
+from .base import Denoise, Inpaint, box_mask, random_mask
 from .compressed import Compressed, compressed
 from .convolution import BOUNDARIES, Convolution, blur, downsample
+from .forward import AbstractMap
 from .kernels import gaussian_kernel, given_kernel, motion_kernel
+from .physics import adopted
 
 
 class AbstractCorruption(ABC):
-    """A family of linear maps; a configuration names one of the classes below."""
+    """A family of maps; a configuration names one of the classes below, or one of somebody's own."""
 
     @abstractmethod
-    def draw(self, batch: int, height: int, width: int, *, generator: torch.Generator) -> LinearMap:
-        """A map for a batch of images, random where the family is."""
+    def draw(self, batch: int, height: int, width: int, *, generator: torch.Generator) -> Any:
+        """A map for a batch of images, random where the family is: one of jiio, or whatever :func:`.physics.as_map`
+        takes, such as a function of images. Where that says nothing of its noise, ``noise`` or ``sigma`` of this
+        object does.
+        """
+
+    def map(self, images: Tensor, *, generator: torch.Generator) -> AbstractMap:
+        """What is drawn for images (B, C, H, W), as a map of jiio."""
+        batch, _, height, width = images.shape
+        drawn = self.draw(batch, height, width, generator=generator)
+        return adopted(drawn, images, noise=getattr(self, "noise", getattr(self, "sigma", None)))
 
 
 @dataclass(frozen=True)

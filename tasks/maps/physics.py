@@ -1,11 +1,14 @@
-"""Any object with ``A`` and ``A_adjoint``, such as a physics of deepinv, as one of our linear maps.
+"""Anybody's map as one of ours: an object with ``A`` such as a physics of deepinv, or a bare function of images.
 
-Nothing is asked of the object but these two methods on batches of images. They may be written in anything, NumPy
-included: derivatives of ``A`` go through ``A_adjoint`` and back, so that the object need not be differentiable itself.
+Nothing is asked of it but that it gives a measurement for a batch of images. What it *is* is found by trying it out
+(:mod:`.probing`): a multiplication becomes :class:`Diagonal` or one of its own kinds, a filter becomes
+:class:`Circulant`, any other linear map is a :class:`Physics` with its own adjoint, or that of autograd, and whatever
+is not linear is :class:`Curved`. The same map gives the same restoration, then, whoever wrote it.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,11 +16,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jiio.checks import check_number, describe, fail
+import jiio
+from jiio.checks import check_number, fail
 
-from .base import LinearMap, check_images
+from .base import Denoise, Inpaint, LinearMap
+from .foreign import Foreign, Form, transposed
+from .forward import AbstractMap, WithNoise
+from .least import gauss_newton
+from .noise import AbstractNoise, Gaussian, as_noise
+from .probing import adjoint_gap, as_diagonal, as_filter, bend, check_steady, filtered
 
-PROBES = 4  # random pairs of the dot test
+LINEAR = 1e-3  # how far from linear rounding may make a map
 
 
 class _Applied(torch.autograd.Function):
@@ -37,115 +46,224 @@ class _Applied(torch.autograd.Function):
 
 @dataclass(frozen=True, eq=False)
 class Physics(LinearMap):
-    """A physics and the level of its noise; made by :func:`as_linear_map`, which checks both."""
+    """A linear map and its adjoint as two functions, which may be written in anything, NumPy included: derivatives of
+    the one go through the other and back.
+    """
 
-    physics: Any
-    sigma: float
+    forward: Callable[[Tensor], Tensor]
+    adjoint: Callable[[Tensor], Tensor]
+    sigma: float = 0.0
 
     def A(self, x: Tensor) -> Tensor:
-        return _Applied.apply(check_images("x", x), self.physics.A, self.physics.A_adjoint)  # type: ignore[return-value]
+        return _Applied.apply(x, self.forward, self.adjoint)  # type: ignore[return-value]
 
     def A_adjoint(self, y: Tensor) -> Tensor:
-        return _Applied.apply(y, self.physics.A_adjoint, self.physics.A)  # type: ignore[return-value]
+        return _Applied.apply(y, self.adjoint, self.forward)  # type: ignore[return-value]
+
+
+@dataclass(frozen=True, eq=False)
+class Diagonal(LinearMap):
+    """Multiplication by d, pixel by pixel. d: any shape that broadcasts against images."""
+
+    d: Tensor
+    sigma: float = 0.0
+
+    @property
+    def diagonal(self) -> Tensor:
+        return self.d
+
+    def A(self, x: Tensor) -> Tensor:
+        return self.d.to(x) * x
+
+    def A_adjoint(self, y: Tensor) -> Tensor:
+        return self.d.to(y) * y
 
     def start(self, y: Tensor) -> Tensor:
-        """A few steps of least squares, stopped before they fit the noise."""
+        """Divided by d, and the places where it is 0 filled from those around them."""
+        d = self.d.to(y)
+        seen = (d != 0).to(y).expand_as(y)
+        return Inpaint(seen).start(y / torch.where(d != 0, d, torch.ones_like(d)))
+
+    def norm_bound(self, image: Tensor, *, rounds: int = 0) -> float:
+        return float(self.d.abs().max())
+
+
+@dataclass(frozen=True, eq=False)
+class Circulant(LinearMap):
+    """A filter of each channel with a border that is the opposite side. spectrum: (1 or B, C, H, W // 2 + 1)."""
+
+    spectrum: Tensor
+    sigma: float = 0.0
+
+    def A(self, x: Tensor) -> Tensor:
+        return filtered(x, self.spectrum.to(x.device))
+
+    def A_adjoint(self, y: Tensor) -> Tensor:
+        return filtered(y, self.spectrum.to(y.device).conj())
+
+    def norm_bound(self, image: Tensor, *, rounds: int = 0) -> float:
+        return float(self.spectrum.abs().max())
+
+
+@dataclass(frozen=True, eq=False)
+class Curved(AbstractMap):
+    """A map that is not linear, differentiable by autograd. shape: (C, H, W) of its images. inside: whether it is
+    defined on images from 0 to 1 alone.
+    """
+
+    function: Callable[[Tensor], Tensor]
+    shape: tuple[int, ...]
+    sigma: float = 0.0
+    inside: bool = False
+
+    @property
+    def domain(self) -> jiio.AbstractProx:
+        return jiio.Box(1e-4, 1.0) if self.inside else jiio.Identity()
+
+    def A(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+    def start(self, y: Tensor) -> Tensor:
+        """A few steps of Gauss and Newton from middle grey."""
+        grey = torch.full((len(y), *self.shape), 0.5, dtype=y.dtype, device=y.device)
         with torch.no_grad():
-            return least_squares(self, y)
+            found = gauss_newton(self.function, self.at, y, grey)
+        return found.clamp(1e-4, 1.0) if self.inside else found
+
+    def at(self, image: Tensor) -> Physics:
+        """The derivative of the map at an image: a linear map, by two reverse passes."""
+        with torch.enable_grad():
+            x = image.detach().requires_grad_()
+            y = self.function(x)
+            w = torch.zeros_like(y, requires_grad=True)
+            (back,) = torch.autograd.grad(y, x, w, create_graph=True)
+        along = lambda u: torch.autograd.grad(back, w, u, retain_graph=True)[0]  # noqa: E731
+        against = lambda v: torch.autograd.grad(y, x, v, retain_graph=True)[0]  # noqa: E731
+        return Physics(along, against, self.sigma)
+
+    def norm_bound(self, image: Tensor, *, rounds: int = 30) -> float:
+        """That of its derivative at middle grey: elsewhere one dark pixel under a root would speak for all."""
+        return self.at(torch.full_like(image, 0.5)).norm_bound(image, rounds=rounds)
 
 
-def as_linear_map(physics: Any, y: Tensor, *, sigma: float | None = None, tolerance: float = 1e-2) -> Physics:
-    """The map of a physics, checked on the shape of a measurement.
+def packed(y: Any) -> Tensor:
+    """A measurement as maps of :func:`as_map` have it: complex values as pairs of channels, a stack as one vector."""
+    return Form.of(y).pack(y)
+
+
+def as_map(
+    physics: Any,
+    y: Any,
+    *,
+    sigma: float | Tensor | None = None,
+    noise: Any = None,
+    shape: tuple[int, int, int] | None = None,
+    tolerance: float = 1e-2,
+) -> AbstractMap:
+    """The map behind a measurement, by what it is.
 
     Args:
-        physics: an object with ``A`` (images (B, C, H, W) to measurements) and ``A_adjoint`` (back), for example a
-            ``deepinv.physics.LinearPhysics``.
-        y: a measurement, batch first.
-        sigma: standard deviation of its noise; by default what ``physics.noise_model`` says.
-        tolerance: how far the two methods may be from adjoint to each other, relative to the size of ``A`` (both in the
-            Frobenius norm, estimated from random pairs).
+        physics: a function of images (B, C, H, W); an object with ``A`` and perhaps ``A_adjoint``, such as a physics of
+            deepinv; or a map of jiio.
+        y: a measurement, batch first; complex values and stacks of tensors are packed by :func:`packed`.
+        sigma: standard deviation of Gaussian noise, of the batch or (B,) of every sample.
+        noise: any noise that :func:`jiio.tasks.maps.noise.as_noise` knows (default: ``sigma``, else what
+            ``physics.noise_model`` says).
+        shape: (C, H, W) of the images, where neither the adjoint nor the measurement says it.
+        tolerance: how far the two methods may be from adjoint to each other, relative to the size of ``A``.
 
-    Errors: ArgumentError where a method is missing, the map is not linear, the adjoint is not one, or the noise is not
-    Gaussian.
+    Errors: ArgumentError where there is no map, its adjoint is not one, a map that says it is linear is not, or the
+    noise is none that is known here.
     """
-    for name in ("A", "A_adjoint"):
-        if not callable(getattr(physics, name, None)):
-            fail("physics", "an object with the methods A and A_adjoint", f"{type(physics).__name__} without {name}")
-    if not isinstance(y, Tensor) or y.ndim < 2 or not y.is_floating_point():
-        fail("y", "a measurement, a floating tensor with the batch first", y)
     check_number("tolerance", tolerance, 0.0)
-    linear = Physics(physics, noise_level(physics) if sigma is None else check_number("sigma", sigma, 0.0))
+    v = packed(y)
+    ours = isinstance(physics, AbstractMap)
+    stated = noise if noise is not None else sigma
+    if stated is None:
+        stated = physics.noise if ours else getattr(physics, "noise_model", None)
+    if isinstance(stated, Tensor):
+        stated = Gaussian(float(stated) if stated.numel() == 1 else stated)
+
+    found = as_noise(stated, v)
+    trusted = ours and type(physics).__module__.startswith("jiio.tasks.maps.")
     with torch.no_grad():
-        _check_linear(linear, y[:1], tolerance)
-    return linear
+        operator = physics if trusted else recognised(physics, y, shape, tolerance)
+    return with_noise(operator, found, v)
 
 
-def noise_level(physics: Any) -> float:
-    """The standard deviation that a physics states; 0 where it has no noise model, or one that leaves values alone.
-
-    Errors: ArgumentError where its noise has no single standard deviation.
+def adopted(drawn: Any, images: Tensor, *, noise: Any = None) -> AbstractMap:
+    """A map that a corruption drew for images (B, C, H, W), or what :func:`as_map` makes of it. noise: where it says
+    none itself.
     """
-    model = getattr(physics, "noise_model", None)
-    if model is None or type(model).__name__ == "ZeroNoise":
-        return 0.0
-    sigma = getattr(model, "sigma", None)
-    if isinstance(sigma, Tensor) and sigma.numel() == 1:
-        sigma = float(sigma)
-    if isinstance(sigma, bool) or not isinstance(sigma, (int, float)) or hasattr(model, "gain"):
-        came = f"{type(model).__name__} with sigma {'absent' if sigma is None else describe(sigma)}"
-        fail("physics.noise_model", "Gaussian noise of one level", came, "Pass sigma=, the nearest level.")
-    return check_number("physics.noise_model.sigma", sigma, 0.0)
+    if isinstance(drawn, AbstractMap) and type(drawn).__module__.startswith("jiio.tasks.maps."):
+        return drawn
+    with torch.no_grad():
+        y = getattr(drawn, "A", drawn)(images)
+    own = drawn.noise if isinstance(drawn, AbstractMap) else getattr(drawn, "noise_model", None)
+    return as_map(drawn, y, noise=noise if own is None else own, shape=tuple(images.shape[1:]))  # type: ignore[arg-type]
 
 
-def _check_linear(linear: Physics, y: Tensor, tolerance: float) -> None:
-    """One random dot test for all that can be wrong: shapes, linearity, adjoint."""
-    random = torch.Generator().manual_seed(0)
-    image = linear.A_adjoint(y)
-    if image.ndim != 4:
-        fail("physics.A_adjoint", "images (B, C, H, W)", image)
+def with_noise(operator: AbstractMap, noise: AbstractNoise, y: Tensor) -> AbstractMap:
+    """The map under this noise: Gaussian noise of one level is a number that every map has."""
+    if isinstance(noise, Gaussian) and not isinstance(noise.sigma, Tensor):
+        bare = operator.operator if isinstance(operator, WithNoise) else operator
+        return bare if bare.sigma == noise.sigma else dataclasses.replace(bare, sigma=noise.sigma)  # type: ignore[type-var]
+    return WithNoise(operator, noise, noise.level(y))
 
-    us, vs = (torch.randn(PROBES, *t.shape, generator=random).to(t) for t in (image, y))
-    forward, backward = [linear.A(u) for u in us], [linear.A_adjoint(v) for v in vs]
-    if forward[0].shape != y.shape or not forward[0].is_floating_point():
-        fail("physics.A", f"measurements of the shape of y, {tuple(y.shape)}", forward[0])
 
-    # Linear: A(u + 2v) - A(u) - 2 A(v) = 0.
-    sum_of_both = linear.A(us[0] + 2.0 * us[1]) - forward[0] - 2.0 * forward[1]
-    bent = float(sum_of_both.norm() / forward[0].norm().clamp_min(1e-30))
-    if not bent <= max(tolerance, 1e-3):
-        came = f"one with |A(u + 2v) - A(u) - 2 A(v)| = {bent:.2g} |A(u)|"
-        fail("physics.A", "a linear map", came, "Nonlinear measurements are not supported.")
+def recognised(physics: Any, y: Any, shape: tuple[int, int, int] | None, tolerance: float) -> AbstractMap:
+    """A foreign map as one of ours, without its noise."""
+    foreign = Foreign(physics, y)
+    says_linear = claims(physics)
+    if not says_linear:
+        foreign.back = None
+    image = foreign.images(shape, getattr(physics, "img_size", None))
+    check_steady(foreign.forward, image)
 
-    # Adjoint: <A u, v> = <u, A* v>, over the random pairs.
-    left = torch.stack([(a * v).sum() for a, v in zip(forward, vs, strict=True)])
-    right = torch.stack([(u * b).sum() for u, b in zip(us, backward, strict=True)])
-    gap = float((left - right).norm() / left.norm().clamp_min(1e-30))
+    bent = bend(foreign.forward, image)
+    if not bent <= LINEAR:
+        if says_linear:
+            came = f"one with |A(u + v) - A(u) - A(v)| = {bent:.2g} |A(u + v)|"
+            remedy = "Pass the function A alone: it is restored as one that is not linear."
+            fail("physics.A", "a linear map, as the adjoint beside it says", came, remedy)
+        inside = not bool(foreign.forward(image - 0.5).isfinite().all())
+        transposed(foreign.forward, image)(torch.zeros_like(foreign.like))  # autograd must see through it
+        return Curved(foreign.forward, tuple(image.shape[1:]), inside=inside)
+    return linear(foreign, image, tolerance)
+
+
+def claims(physics: Any) -> bool:
+    """Whether a physics says that it is linear: by an adjoint, unless its class in deepinv says otherwise."""
+    names = [cls.__name__ for cls in type(physics).__mro__]
+    if isinstance(physics, LinearMap) or "LinearPhysics" in names:
+        return True
+    return callable(getattr(physics, "A_adjoint", None)) and "Physics" not in names
+
+
+def linear(foreign: Foreign, image: Tensor, tolerance: float) -> LinearMap:
+    """The linear map of a foreign function, after the dot test."""
+    adjoint = foreign.adjoint if foreign.back is not None else transposed(foreign.forward, image)
+    gap = adjoint_gap(foreign.forward, adjoint, image, foreign.like)
     if not gap <= tolerance:
-        remedy = "Correct it (deepinv's Tomography: adjoint_via_backprop=True), or accept it by a larger tolerance."
+        remedy = "Correct it (deepinv's Tomography: adjoint_via_backprop=True), pass A alone, or raise tolerance."
         fail("physics.A_adjoint", f"the adjoint of A to {tolerance:g}", f"one that is off by {gap:.2g}", remedy)
 
+    d = as_diagonal(foreign.forward, image)
+    if d is not None:
+        if bool((d == 1).all()):
+            return Denoise(0.0)
+        return Inpaint(d) if bool(((d == 0) | (d == 1)).all()) else Diagonal(d)
+    spectrum = as_filter(foreign.forward, image)
+    return Physics(foreign.forward, adjoint) if spectrum is None else Circulant(spectrum)
 
-def least_squares(operator: LinearMap, y: Tensor, *, rounds: int = 10) -> Tensor:
-    """An image with ``A x`` near y, by conjugate gradients on the normal equations (CGLS) from zero.
 
-    Stopping early regularises: no more than ``rounds`` steps, and for each sample none after its residual has come down
-    to the noise, ``|A x - y| <= sigma sqrt(m)`` for m measured values (Hanke, "Conjugate gradient type methods for
-    ill-posed problems", 1995).
+def as_linear_map(physics: Any, y: Any, *, sigma: float | None = None, tolerance: float = 1e-2) -> LinearMap:
+    """As :func:`as_map`, for who needs a linear map under Gaussian noise of one level.
+
+    Errors: ArgumentError where it is another.
     """
-    dot = lambda a, b: (a * b).flatten(1).sum(1)  # noqa: E731  (B,)
-    wide = lambda a, like: a.view(-1, *[1] * (like.ndim - 1))  # noqa: E731
-    rest, x = y, torch.zeros_like(operator.A_adjoint(y))
-    gradient = operator.A_adjoint(rest)
-    direction, size = gradient, dot(gradient, gradient)
-    goal = operator.sigma**2 * y[0].numel()
-    tiny = torch.finfo(y.dtype).tiny
-
-    for _ in range(rounds):
-        image = operator.A(direction)
-        step = size / dot(image, image).clamp_min(tiny)
-        step = torch.where(dot(rest, rest) > goal, step, torch.zeros_like(step))  # (B,), 0 for those that are done
-        x, rest = x + wide(step, x) * direction, rest - wide(step, rest) * image
-        gradient = operator.A_adjoint(rest)
-        new = dot(gradient, gradient)
-        direction, size = gradient + wide(new / size.clamp_min(tiny), x) * direction, new
-    return x
+    found = as_map(physics, y, sigma=sigma, tolerance=tolerance)
+    if isinstance(found, LinearMap):
+        return found
+    came = f"{type(found.noise).__name__} noise" if isinstance(found, WithNoise) else "one that is not linear"
+    return fail("physics.A", "a linear map under Gaussian noise of one level", came, "Use as_map.")

@@ -1,4 +1,4 @@
-"""What every restorer offers: from a measurement and its linear map to an image, with an account of the solve."""
+"""What every restorer offers: from a measurement and its map to an image, with an account of the solve."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 import jiio
-from jiio.tasks.maps.base import LinearMap
+from jiio.tasks.maps.forward import AbstractMap
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +28,11 @@ class Restoration:
     vjps: int
     solution: jiio.Solution
 
+    @property
+    def status(self) -> Tensor:
+        """How each solve ended, a :class:`jiio.Status` (B,)."""
+        return self.solution.status
+
     @classmethod
     def of(cls, image: Tensor, solution: jiio.Solution) -> Restoration:
         """The account that a solution gives."""
@@ -45,7 +50,7 @@ class AbstractRestorer(nn.Module, ABC):
     channels: int
 
     @abstractmethod
-    def restore(self, y: Tensor, operator: LinearMap, **settings: Any) -> Restoration:
+    def restore(self, y: Tensor, operator: AbstractMap, **settings: Any) -> Restoration:
         """The images behind measurements ``y = operator.A(images) + operator.sigma * noise``.
 
         settings: of :func:`jiio.solve`, such as ``trace=True`` or ``max_steps=30``, for this call alone.

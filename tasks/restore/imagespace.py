@@ -1,13 +1,16 @@
 """Restorers whose unknown is the image itself, of any size: by a learned energy, or directly.
 
-:class:`ImageRestorer` minimises, for a measurement y = A x + sigma n,
+:class:`ImageRestorer` minimises, for a measurement y = A(x) + sigma n,
 
-    1/2 |A x - y|^2 + weight (sigma / level)^2 E(x, level)
+    1/2 |A(x) - y|^2 + weight (sigma / level)^2 E(x, level)
 
-over the image x, with the state and multiplier of the energy's equilibrium solved along with it. The energy is that of
+over the image x, with the state and multiplier of the energy's equilibrium solved along with it; other noise than
+Gaussian puts its own disagreement in the place of the first term. The energy is that of
 :class:`jiio.models.ImagePrior`; about ``-level^2 log p`` of images with noise of that level on them, which explains the
-factor. One prior serves every linear map. Where the objective has several valleys (large holes, strong blur) the solve
-goes through falling levels, each starting from the state, multiplier and image of the one before.
+factor. One prior serves every map, and all that is asked of a map is what it says of itself
+(:class:`jiio.tasks.maps.forward.AbstractMap`), in units in which its norm is 1. Where the objective has several valleys
+(large holes, strong blur) the solve goes through falling levels, each starting from the state, multiplier and image of
+the one before.
 
 :class:`DirectRestorer` is a plain equilibrium network from the noisy image to the clean one.
 """
@@ -23,9 +26,11 @@ from torch import Tensor
 import jiio
 from jiio.checks import check_number, fail
 from jiio.models.images.prior import ImagePrior
-from jiio.tasks.maps.base import Denoise, Inpaint, LinearMap
+from jiio.tasks.maps.forward import AbstractMap
+from jiio.tasks.maps.noise import Gaussian
 
 from .base import AbstractRestorer, Restoration
+from .channels import channelwise
 
 TOLERANCE = jiio.Tolerance(atol=1e-4, rtol=1e-3)
 
@@ -67,29 +72,33 @@ class ImageRestorer(AbstractRestorer):
         super().__init__()
         self.prior, self.strength, self.channels = prior, strength, prior.config.channels
 
-    def problem(self, y: Tensor, operator: LinearMap, *, level: float, strength: Strength) -> jiio.Problem:
-        """The joint problem at one level."""
-        sigma = operator.sigma
-        if sigma < strength.sigma:
-            sigma = max(sigma, strength.sigma * operator.norm_bound(operator.start(y)))
+    def problem(
+        self, y: Tensor, operator: AbstractMap, *, level: float, strength: Strength, norm: float = 1.0
+    ) -> jiio.Problem:
+        """The joint problem at one level. norm: of the map, by which everything measured is divided."""
+        sigma = max(operator.sigma / norm, strength.sigma)
 
         def fidelity(x: Tensor) -> Tensor:
-            return 0.5 * (operator.A(x) - y).square().flatten(1).sum(1)
+            return operator.disagreement(x, y) / norm**2
 
-        return self.prior.problem(fidelity, level=level, weight=strength.weight * (sigma / level) ** 2)
+        prior = channelwise(self.prior, images=operator.start(y).shape[1])
+        weight = strength.weight * (sigma / level) ** 2
+        return prior.problem(fidelity, level=level, weight=weight, prox=operator.domain)
 
-    def restore(self, y: Tensor, operator: LinearMap, **settings: Any) -> Restoration:
-        if isinstance(operator, Denoise) and self.strength is None:
-            return self.denoise(y, operator.sigma, **settings)
-        strength = self.strength or (HOLES if isinstance(operator, Inpaint) else USUAL)
-        options = {"tolerance": TOLERANCE, "max_steps": 60, "on_failure": "ignore", "adjoint": jiio.Detached()}
-        options |= {"solver": jiio.Anderson(memory=5)} | settings
+    def restore(self, y: Tensor, operator: AbstractMap, **settings: Any) -> Restoration:
+        factor = one_factor(operator)
+        if factor is not None and self.strength is None and isinstance(operator.noise, Gaussian):
+            return self.denoise(y / factor, operator.noise, abs(factor), **settings)
+        strength = self.strength or (HOLES if has_holes(operator) else USUAL)
+        options = {"tolerance": TOLERANCE, "on_failure": "ignore", "adjoint": jiio.Detached()}
+        options |= {"solver": jiio.Anderson(memory=5), "max_steps": 100 if operator.quadratic else 150} | settings
 
         # A solve at one level leaves the start of the next: image, state and multiplier.
         x, z, mu = operator.start(y), None, None
+        norm = operator.norm_bound(x) or 1.0
         cell = vjp = 0
         for level in strength.levels:
-            problem = self.problem(y, operator, level=level, strength=strength)
+            problem = self.problem(y, operator, level=level, strength=strength, norm=norm)
             solution = jiio.solve(problem, x, z, multiplier=mu, **options)
             x, z, mu = solution.x, solution.z, solution.multiplier
             cell, vjp = cell + solution.evaluations.cell, vjp + solution.evaluations.vjp
@@ -97,11 +106,34 @@ class ImageRestorer(AbstractRestorer):
         done = Restoration.of(solution.x, solution)
         return dataclasses.replace(done, evaluations=cell, vjps=vjp)
 
-    def denoise(self, y: Tensor, sigma: float, **settings: Any) -> Restoration:
-        """One gradient step of the energy, which is what the prior was trained to do with noise."""
+    def denoise(self, y: Tensor, noise: Gaussian, factor: float = 1.0, **settings: Any) -> Restoration:
+        """One gradient step of the energy, which is what the prior was trained to do with noise. factor: by which y was
+        divided.
+        """
         options = {"tolerance": TOLERANCE, "max_steps": 40, "on_failure": "ignore"}
-        image, solution = self.prior.gradient_step(y, sigma, **(options | settings))
-        return dataclasses.replace(Restoration.of(image, solution), vjps=solution.evaluations.adjoint_vjp)
+        prior = channelwise(self.prior, images=y.shape[1])
+        image, solution = prior.gradient_step(y, noise.sigma / factor, **(options | settings))
+        done = Restoration.of(image, solution)
+        return dataclasses.replace(
+            done,
+            converged=done.converged.view(len(y), -1).all(1),  # of all channels, where each is a solve of its own
+            residual=done.residual.view(len(y), -1).amax(1),
+            vjps=solution.evaluations.adjoint_vjp,
+        )
+
+
+def one_factor(operator: AbstractMap) -> float | None:
+    """c where the map is x -> c x, else None."""
+    d = operator.diagonal
+    if d is None or not bool((d == d.flatten()[0]).all()):
+        return None
+    return float(d.flatten()[0]) or None
+
+
+def has_holes(operator: AbstractMap) -> bool:
+    """Whether single pixels are missing, and the others measured each by itself."""
+    d = operator.diagonal
+    return d is not None and bool((d == 0).any())
 
 
 class DirectRestorer(AbstractRestorer):
@@ -111,11 +143,11 @@ class DirectRestorer(AbstractRestorer):
         super().__init__()
         self.network, self.channels = network, network.config.channels
 
-    def restore(self, y: Tensor, operator: LinearMap, **settings: Any) -> Restoration:
-        if not isinstance(operator, Denoise):
+    def restore(self, y: Tensor, operator: AbstractMap, **settings: Any) -> Restoration:
+        if one_factor(operator) != 1.0 or not isinstance(operator.noise, Gaussian):
             came = f"the map {type(operator).__name__}"
             fail("operator", "plain noise, which is what the direct restorer was trained on", came, "Use a prior.")
         options = {"tolerance": TOLERANCE, "max_steps": 40, "on_failure": "ignore", "adjoint": jiio.Detached()}
-        solution = self.network.at(operator.sigma).solve(y, **(options | settings))
+        solution = self.network.at(operator.noise.sigma).solve(y, **(options | settings))
         image = y - self.network.head(solution.z)[..., : y.shape[2], : y.shape[3]]
         return Restoration.of(image, solution)

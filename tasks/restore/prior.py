@@ -10,18 +10,20 @@ and after 6 learns to be at its fixed point by then, so what is trained is what 
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from jiio.checks import check_choice, check_instance, check_number, fail
+from jiio.checks import check_instance, check_number, fail
 from jiio.models.images.prior import ImagePrior, ImagePriorConfig
 from jiio.outputs.seeds import generator
 from jiio.tasks.frame.checkpoint import Checkpoint
 from jiio.tasks.frame.config import RunConfig, whole
 from jiio.tasks.frame.load import ConfigError
+from jiio.tasks.frame.precision import number_format
 from jiio.tasks.frame.task import AbstractTask
 from jiio.tasks.images.config import check_source
 from jiio.tasks.images.galleries import load_pictures
@@ -30,8 +32,6 @@ from jiio.tasks.images.patches import draw_patches
 
 from .base import AbstractRestorer
 from .imagespace import DirectRestorer, ImageRestorer
-
-PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,6 @@ class PriorConfig(RunConfig):
         noise: the noise levels that are trained
         model: sizes of the network; channels 1 for grey and 3 for colour
         unroll: how many iterations a training step unrolls
-        precision: of the convolutions, float32, bfloat16, or auto, which is bfloat16 where the device is quick in it
     """
 
     task: str = "prior"
@@ -114,42 +113,47 @@ class PriorConfig(RunConfig):
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     model: ImagePriorConfig = field(default_factory=ImagePriorConfig)
     unroll: UnrollConfig = field(default_factory=UnrollConfig)
-    precision: str = "float32"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice("precision", self.precision, PRECISIONS)
 
 
-def number_format(precision: str, device: torch.device) -> torch.dtype:
-    """What convolutions compute in.
+VALIDATION = 8  # batches
 
-    ``auto`` asks for vectors of 512 bits on a CPU: bfloat16 units (AMX) are several times faster, but without such
-    vectors PyTorch has no quick bfloat16 convolution at all, and float32 is faster by far.
+
+def held_out(families: list[list[Tensor]]) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
+    """Pictures to train on and to validate on, of each family: every tenth, beginning with the last.
+
+    Errors: ConfigError where a family is a single picture.
     """
-    if precision != "auto":
-        return torch.bfloat16 if precision == "bfloat16" else torch.float32
-    quick = device.type == "cuda" or (device.type == "cpu" and "AVX512" in torch.backends.cpu.get_cpu_capability())
-    return torch.bfloat16 if quick else torch.float32
+    for pictures in families:
+        if len(pictures) < 2:
+            fail("validate_every", "families of two pictures or more", "one of 1", "Set it to 0.", ConfigError)
+    kept = [pictures[::-10] for pictures in families]
+    return [[p for i, p in enumerate(f) if (len(f) - 1 - i) % 10] for f in families], kept
 
 
 class Prior(AbstractTask):
     """The task ``prior`` of a training configuration."""
 
+    ANY_SIZE = True
+
     def __init__(self, config: PriorConfig, *, data_root: Path | None = None) -> None:
         self.config, self.device = config, torch.device(config.device)
         self.low = number_format(config.precision, self.device)
         channels = config.model.channels
-        self.families = [load_pictures(family, channels, data_root=data_root) for family in config.data.families]
+        families = [load_pictures(family, channels, data_root=data_root) for family in config.data.families]
+        self.families, self.kept = held_out(families) if config.validate_every else (families, [])
 
     def model(self) -> nn.Module:
         return ImagePrior(self.config.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def noisy_patches(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """(clean, noisy, level) of one training step."""
+    def lowered(self, model: nn.Module) -> contextlib.AbstractContextManager[None]:
+        """As :meth:`loss` itself has it: the energy and the error are outside."""
+        return contextlib.nullcontext()
+
+    def noisy_patches(self, step: int, families: list[list[Tensor]] | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """(clean, noisy, level) of one training step; families: to cut from in place of the training's."""
         config = self.config
         clean = draw_patches(
-            self.families,
+            self.families if families is None else families,
             channels=config.model.channels,
             size=config.data.size,
             batch=config.data.batch_size,
@@ -191,6 +195,18 @@ class Prior(AbstractTask):
             "unrolled": float(steps),
         }
         return loss + unroll.penalty * residual, figures
+
+    def validate(self, model: nn.Module) -> float:
+        """The error of denoising patches of pictures that are not trained on, as the loss weighs it."""
+        assert isinstance(model, ImagePrior)
+        total = 0.0
+        for i in range(VALIDATION):
+            clean, noisy, level = self.noisy_patches(i, self.kept)
+            with torch.enable_grad():
+                denoised = self.denoise(model, noisy, level, self.config.unroll.high)[0].detach()
+            error = (denoised.float() - clean).square().flatten(1).mean(1)
+            total += float((error / (level.square() + 1e-4).sqrt()).mean())
+        return total / VALIDATION
 
     @classmethod
     def trained(cls, checkpoint: Checkpoint) -> ImagePrior:

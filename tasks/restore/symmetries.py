@@ -17,6 +17,7 @@ from torch import Tensor
 
 from jiio.checks import fail
 from jiio.tasks.maps.base import Denoise, Inpaint, LinearMap
+from jiio.tasks.maps.forward import AbstractMap
 
 from .base import AbstractRestorer, Restoration
 
@@ -91,7 +92,7 @@ class SymmetricRestorer(AbstractRestorer):
         self.restorer, self.channels = restorer, restorer.channels
         self.which = SYMMETRIES[check_symmetries("count", count)]
 
-    def restore(self, y: Tensor, operator: LinearMap, **settings: Any) -> Restoration:
+    def restore(self, y: Tensor, operator: AbstractMap, **settings: Any) -> Restoration:
         done = []
         for which in self.which:
             one = self.restorer.restore(*turned(y, operator, which), **settings)

@@ -13,7 +13,7 @@ from jiio.layout import Tree
 from jiio.models import EquilibriumModel, ModelConfig
 from jiio.tasks.frame.choices import Choice
 from jiio.tasks.images.config import DataConfig
-from jiio.tasks.maps.corruption import LinearMap
+from jiio.tasks.maps.forward import AbstractMap
 
 from .foresight import Foresight
 from .starts import AbstractStart, Plain
@@ -76,12 +76,11 @@ class LatentRestorer(nn.Module):
         """The image (B, C, H, W) of a state."""
         return self.decoder.head(z) + self.mean
 
-    def problem(self, y: Tensor, operator: LinearMap) -> jiio.Problem:
+    def problem(self, y: Tensor, operator: AbstractMap) -> jiio.Problem:
         """The joint problem for measurements y (B, ...)."""
 
         def objective(prediction: Tensor, x: Tensor) -> Tensor:
-            error = operator.A(prediction + self.mean) - y
-            return error.square().flatten(1).sum(1) + self.prior * x.square().sum(1)
+            return 2.0 * operator.disagreement(prediction + self.mean, y) + self.prior * x.square().sum(1)
 
         return self.decoder.problem(objective)
 
@@ -102,16 +101,16 @@ class LatentRestorer(nn.Module):
         """Where a solve begins that is told nothing else."""
         return Plain() if self.foresight is None else self.foresight.start()
 
-    def observation(self, y: Tensor, operator: LinearMap) -> Tensor:
+    def observation(self, y: Tensor, operator: AbstractMap) -> Tensor:
         """(B, 2 pixels) what an amortised start sees: how far the measurement is off the mean, and where it is."""
         mean = self.mean.expand(len(y), *self.mean.shape)
-        where = operator.A_adjoint(operator.A(torch.ones_like(mean)))
-        return torch.cat([(operator.A_adjoint(y - operator.A(mean))).flatten(1), where.flatten(1)], 1)
+        where = operator.pull(mean, operator.A(torch.ones_like(mean)))
+        return torch.cat([operator.pull(mean, y - operator.A(mean)).flatten(1), where.flatten(1)], 1)
 
     def restore(
         self,
         y: Tensor,
-        operator: LinearMap,
+        operator: AbstractMap,
         *,
         start: AbstractStart | None = None,
         **settings,

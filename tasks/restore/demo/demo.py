@@ -137,7 +137,7 @@ class Example:
     def __init__(self, task: Restore, model: LatentRestorer) -> None:
         self.task, self.model = task, model
         self.clean = task.images.test[:FACES]
-        operator = task.draw(len(self.clean), "demo", 0)
+        operator = task.draw(self.clean, "demo", 0)
         assert isinstance(operator, Inpaint)
         self.operator = operator
         self.y = operator.measure(self.clean, generator(task.config.seed, "noise", "demo", 0))

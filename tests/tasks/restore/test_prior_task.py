@@ -16,13 +16,14 @@ from jiio.checks import JiioError
 from jiio.models import ImagePrior
 from jiio.tasks.cli import main
 from jiio.tasks.frame.load import build
+from jiio.tasks.frame.precision import number_format
 from jiio.tasks.images.galleries import load_pictures
 from jiio.tasks.images.metrics import psnr
 from jiio.tasks.images.patches import draw_patches, tint
 from jiio.tasks.maps.base import Denoise, Inpaint
 from jiio.tasks.restore.imagespace import DirectRestorer, ImageRestorer, Strength
 from jiio.tasks.restore.load import load_restorer
-from jiio.tasks.restore.prior import Direct, Prior, PriorConfig, number_format
+from jiio.tasks.restore.prior import Direct, Prior, PriorConfig
 from loop_cases import dies, stopped
 
 SIZES = {"features": 4, "wide": 4, "depth": 1}
@@ -207,4 +208,4 @@ def test_bad_strengths_get_a_sentence(level):
 
 def test_the_direct_restorer_only_denoises():
     with pytest.raises(JiioError, match="plain noise"):
-        DirectRestorer(ImagePrior()).restore(torch.zeros(1, 1, 8, 8), Inpaint(mask=torch.ones(1, 1, 8, 8)))
+        DirectRestorer(ImagePrior()).restore(torch.zeros(1, 1, 8, 8), Inpaint(mask=torch.eye(8)[None, None]))

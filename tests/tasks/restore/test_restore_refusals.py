@@ -149,7 +149,7 @@ BAD: list[tuple[str, Callable[[], object], str, str]] = [
     ("weights that are not there", photo, "a.png --weights absent", "no file is called 'absent'"),
     ("weights of something else", other_weights, "a.png --weights w.safetensors", "not one written by jiio"),
     ("weights that are a pickle", pickled, "a.png --weights w.safetensors", "a pickle"),
-    ("weights of another task", photo, "a.png --weights restore-faces", "--weights: expected weights of a restorer"),
+    ("weights of another task", photo, "a.png --weights generate-faces", "--weights: expected weights of a restorer"),
     ("colour weights for grey", lambda: photo(channels=1), "a.png --weights prior-colour", "for grey pictures"),
     ("tile of no size", photo, "a.png --tile 0", "--tile: expected a whole number of at least 128"),
     ("tile of an odd size", photo, "a.png --tile 201", "--tile: expected a multiple of 8"),
