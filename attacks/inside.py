@@ -69,7 +69,8 @@ def _bound(solve: Solve, answer: Answer) -> Solve:
 
 def _uncompiled(call: Solve) -> Solve:
     """Left alone by torch.compile, where that is in use: a compiled model would not notice that the answer changed."""
-    return torch.compiler.disable(call) if "torch._dynamo" in sys.modules else call
+    compiling: Any = torch.compiler
+    return compiling.disable(call) if "torch._dynamo" in sys.modules else call
 
 
 class Reached(NamedTuple):

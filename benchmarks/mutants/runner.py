@@ -46,7 +46,8 @@ def fails(place: Path, test: str) -> bool:
     child = os.fork()
     if child == 0:
         sink = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(sink, 1), os.dup2(sink, 2)
+        os.dup2(sink, 1)
+        os.dup2(sink, 2)
         os.chdir(place)
         sys.path[:] = [str(place / "src"), str(place / "tests"), *(p for p in sys.path if p not in ("", str(ROOT)))]
         quiet = ["-q", "-x", "-p", "no:cacheprovider", "-W", "default::pytest.PytestAssertRewriteWarning"]

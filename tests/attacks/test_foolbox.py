@@ -27,6 +27,10 @@ CASES = [
 ]
 
 
+def numpy_state() -> np.ndarray:
+    return np.array(np.random.get_state(legacy=True)[1])  # pyright: ignore[reportArgumentType]
+
+
 def foolbox():
     return pytest.importorskip("foolbox", reason="needs the extra: pip install jiio[foolbox]")
 
@@ -35,10 +39,10 @@ def foolbox():
 def test_what_it_finds_is_verified(name: str, options: dict, norm: str) -> None:
     foolbox()
     convolutional()  # its training draws
-    threat, states = ThreatModel(norm, RADIUS[norm]), (torch.get_rng_state(), np.random.get_state()[1].copy())
+    threat, states = ThreatModel(norm, RADIUS[norm]), (torch.get_rng_state(), numpy_state())
     one, two = (FoolboxAttack(name, options, seed=3)(convolutional(), X, Y, threat) for _ in range(2))
     assert torch.equal(one.x, two.x) and bool((one.distance <= RADIUS[norm] * (1 + 1e-5)).all())
-    assert torch.equal(torch.get_rng_state(), states[0]) and np.array_equal(np.random.get_state()[1], states[1])
+    assert torch.equal(torch.get_rng_state(), states[0]) and np.array_equal(numpy_state(), states[1])
     with torch.no_grad():
         assert torch.equal(one.success, convolutional()(one.x).argmax(1) != Y)
     assert one.cost["forward"] > 3

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import jiio
 from attack_models import CLASSES, blobs, convolutional, equilibrium
-from jiio.attacks import APGD, PGD, BinaryLogits, JointAttack, TargetedMargin, ThreatModel
+from jiio.attacks import APGD, PGD, BinaryLogits, JointAttack, Target, TargetedMargin, ThreatModel
 from jiio.attacks.runs import Run, restarted
 
 X, Y = blobs(8, seed=5)
@@ -17,7 +17,7 @@ WIDE = ThreatModel("linf", 0.35)
 
 def test_the_chosen_class_is_approached() -> None:
     """Aimed at a class, its score over the right one ends higher than aimed at any other."""
-    target, gaps = jiio.attacks.Target(convolutional()), torch.zeros(CLASSES, CLASSES)  # aimed at, measured for
+    target, gaps = Target(convolutional()), torch.zeros(CLASSES, CLASSES)  # aimed at, measured for
     for aim in range(CLASSES):
         attack = PGD(steps=12, objective=TargetedMargin(), targets=(aim,), best=False, random_start=False)
         with target.held():
@@ -45,7 +45,7 @@ def test_each_class_in_turn_and_never_the_own_one() -> None:
         return run.x
 
     attack = PGD(objective=TargetedMargin(), targets=(2, 0))
-    target = jiio.attacks.Target(convolutional())
+    target = Target(convolutional())
     restarted(attack, once, Run(target, X, Y, ThreatModel("linf", 0.01)), torch.Generator())
     right = target.predict(X).label == Y
     assert bool(right.all()) and [len(aimed) for aimed in seen] == [8, 8]
@@ -109,5 +109,5 @@ def test_an_equilibrium_behind_one_score() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.model(x)[:, 0] - self.model(x)[:, 1]
 
-    target = jiio.attacks.Target(BinaryLogits(Head()))
+    target = Target(BinaryLogits(Head()))
     assert target.implicit and bool(target.predict(X).converged.all())

@@ -14,7 +14,9 @@ AUDIT = Audit(samples=10, steps=4, queries=15)
 STRONG = [PGD(steps=8, objective=Margin())]
 
 
-def report(model: nn.Module, attacks: list[AbstractAttack] | None = None, count: int = 14, audit=AUDIT) -> Report:
+def report(
+    model: nn.Module, attacks: list[AbstractAttack] | None = None, count: int = 14, audit: Audit | None = AUDIT
+) -> Report:
     batches, threat = [(KNOWN[:count], LABELS[:count])], ThreatModel("linf", 0.08)
     draws = torch.Generator().manual_seed(0)
     return evaluate(model, batches, threat, attacks or STRONG, generator=draws, audit=audit)
