@@ -45,6 +45,7 @@ def one_answer(case: AuditCase) -> Iterator[Finding]:
         yield _memory(remembers)
         return
 
+    # Only now: what is random or remembers answers otherwise alone, too.
     company = _share(differ(case.target.predict(few).logits, alone(case.target, few), 0.05))
     if company > case.audit.share:
         yield _company(company)
@@ -99,6 +100,8 @@ def around_the_equilibrium(case: AuditCase) -> Iterator[Finding]:
             "does the rest, if checks of its parts are wanted.",
             {"models": float(len(strange))},
         )
+
+    # It may have a loop of its own around its cell.
     if case.target.implicit and not case.seen:
         yield Finding(
             "unseen",

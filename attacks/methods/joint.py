@@ -96,6 +96,8 @@ class JointAttack(AbstractAttack):
             watch=seen.step,
         )
         model.counts.record(solution.evaluations)
+
+        # What the solve believed on its way is compared at a fresh equilibrium.
         best = Best.empty(x)
         found = [seen.strongest, solution.x][: self.check]
         if len(found) == 1:
