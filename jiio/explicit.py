@@ -29,7 +29,7 @@ MEMORY = 10
 
 
 @dataclass
-class Found:
+class Ended:
     """Packed x (B, n) where every sample ended, and what was measured there."""
 
     x: Tensor
@@ -184,7 +184,7 @@ def descend(
     tolerance: Tolerance,
     max_steps: int,
     seen: Callable[[int, Tensor, Tensor, Tensor], bool],
-) -> Found:
+) -> Ended:
     """From packed x (B, n). seen: called with step, x, value (B,) and residual (B,); True ends the solve."""
     run = Descent(problem, prox, x, tolerance)
     for step in range(max_steps):
@@ -195,7 +195,7 @@ def descend(
             break
         run.step()
     status = run.status.masked_fill(run.running, int(Status.MAX_STEPS))
-    return Found(run.x, run.value, run.gradient, run.residual(), status, run.steps, run.curvature)
+    return Ended(run.x, run.value, run.gradient, run.residual(), status, run.steps, run.curvature)
 
 
 Callback = Callable[[int, Tree, Tree, Tensor], object]

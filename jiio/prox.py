@@ -148,10 +148,10 @@ def _check_parameter(argument: str, leaf: Any, finite: bool) -> None:
     if leaf.requires_grad:
         remedy = "Detach it; gradients with respect to a constraint are not defined here."
         fail(argument, "tensors that do not require grad", "one that does", remedy, GradientError)
-    if finite and not bool(torch.isfinite(leaf).all()):
-        fail(argument, "finite values", leaf)
     if bool(torch.isnan(leaf).any()):
         fail(argument, "values without NaN", leaf)
+    if finite and not bool(torch.isfinite(leaf).all()):
+        fail(argument, "finite values", leaf)
 
 
 def check_radius(name: str, radius: Any) -> None:
