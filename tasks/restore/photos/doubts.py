@@ -17,6 +17,7 @@ from ..imagespace import USUAL
 GREY = 255.0
 ALIKE = 0.12  # covariance of neighbours in what a right map leaves over, in units of the noise's variance, at most
 FACTOR, DIFFERENCE = 2.0, 5.0  # between a level that was given and the estimate: both are needed for a doubt
+CLEAN = 1.0  # grey levels; who names a level where hardly any noise is to be seen knows more than the picture tells
 UNCHANGED = 0.5  # grey levels, root mean square
 LARGEST = 16_000_000  # pixels of the image, beyond which the residual would cost too much memory
 
@@ -46,9 +47,9 @@ def doubt_the_map(operator: LinearMap, image: Tensor, y: Tensor, sigma: float, w
 
 
 def doubt_the_level(given: float, estimated: float) -> str | None:
-    """A sentence where a level that was given is far from what the picture says."""
+    """A sentence where a level that was given is far from what the picture says; 0 asks for pixels as they are."""
     low, high = sorted((GREY * given, GREY * estimated))
-    if high < FACTOR * low or high - low < DIFFERENCE:
+    if given == 0.0 or GREY * estimated < CLEAN or high < FACTOR * low or high - low < DIFFERENCE:
         return None
     effect = "much of it stays" if given < estimated else "detail is lost"
     return f"the noise in it reads {GREY * estimated:.1f} grey levels, not {GREY * given:.1f}: {effect}"

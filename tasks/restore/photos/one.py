@@ -225,7 +225,7 @@ def stabiliser(picture: Picture) -> Stabiliser:
 def without_thin_holes(job: Job) -> Job:
     """The job with scratches continued from their neighbours, as long as these are not noisy."""
     known = job.damage.known(job.picture)
-    if known is None or job.sigma > QUIET:
+    if known is None or max(job.sigma, 0.0 if job.level is None else job.level.sigma) > QUIET:
         return job
     keep = known[0, 0].numpy() > 0
     pixels, now = fill_thin(job.picture.pixels, keep)
