@@ -18,6 +18,7 @@ GREY = 255.0
 ALIKE = 0.12  # covariance of neighbours in what a right map leaves over, in units of the noise's variance, at most
 FACTOR, DIFFERENCE = 2.0, 5.0  # between a level that was given and the estimate: both are needed for a doubt
 CLEAN = 1.0  # grey levels; who names a level where hardly any noise is to be seen knows more than the picture tells
+SMALLEST = 4096  # pixels, below which the estimate is none to go by
 UNCHANGED = 0.5  # grey levels, root mean square
 LARGEST = 16_000_000  # pixels of the image, beyond which the residual would cost too much memory
 

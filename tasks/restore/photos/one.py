@@ -26,7 +26,7 @@ from ..noise import WHITE, NoiseLevel, noise_level
 from ..stabilise import Stabiliser
 from ..tiles import TILE, Tile, TiledRestoration, Window, grid, restore_tiled
 from .damage import AbstractDamage, AbstractHoles, Blurred, Masked, Noise
-from .doubts import doubt_the_level, doubt_the_map, unchanged
+from .doubts import SMALLEST, doubt_the_level, doubt_the_map, unchanged
 from .thin import QUIET, fill_thin
 
 LEVELS = 255.0  # sigma is told to people in 8-bit grey levels, as in the literature
@@ -249,7 +249,7 @@ def doubts_of(job: Job, tiled: TiledRestoration) -> tuple[str, ...]:
     found = []
     if isinstance(job.damage, Blurred):
         found.append(doubt_the_map(job.operator, tiled.image, job.y, job.sigma, job.damage.words))
-    if not job.estimated and job.level is not None:
+    if not job.estimated and job.level is not None and job.y[0, 0].numel() >= SMALLEST:
         found.append(doubt_the_level(job.sigma, job.level.sigma))
     return tuple(words for words in found if words is not None)
 
