@@ -2,8 +2,7 @@
 
 The units are measured at the start. Where the curvature of the objective falls on the way down (an exponential of a
 distance, say), or where the cell was saturated at the start, a residual in those units is small long before the bottom.
-The measurement here costs gradients of the objective and no call of the cell. ``operator`` is a
-:class:`jiio.operators.JointMap` throughout.
+The measurement here costs gradients of the objective and no call of the cell.
 """
 
 from __future__ import annotations
