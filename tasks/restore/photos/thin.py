@@ -6,6 +6,8 @@ is as good as any prior and a thousand times cheaper; so thin holes are filled b
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 RADIUS = 5.0  # pixels from the middle of a thin hole to what is known
@@ -36,11 +38,13 @@ def thin_holes(holes: np.ndarray) -> np.ndarray:
     """(H, W), the holes that are nowhere wide and not crowded."""
     from scipy.ndimage import distance_transform_edt, label, maximum, mean, uniform_filter
 
-    parts, count = label(holes, np.ones((3, 3), int))
+    found: Any = label(holes, np.ones((3, 3), int))
+    parts, count = found
     if count == 0:
         return holes
     numbers = np.arange(1, count + 1)
-    depth = distance_transform_edt(np.pad(holes, 1, mode="edge"))[1:-1, 1:-1]
+    depth: Any = distance_transform_edt(np.pad(holes, 1, mode="edge"))
+    depth = depth[1:-1, 1:-1]
     crowd = uniform_filter(holes.astype(np.float32), CROWD, mode="nearest")
     size = np.bincount(parts.ravel(), minlength=count + 1)[1:]
     good = (maximum(depth, parts, numbers) <= RADIUS) & (mean(crowd, parts, numbers) < CROWDED) & (size <= LARGEST)
@@ -51,5 +55,5 @@ def nearest_known(pixels: np.ndarray, keep: np.ndarray) -> np.ndarray:
     """(C, H, W) with every hole as its nearest known pixel."""
     from scipy.ndimage import distance_transform_edt
 
-    rows, columns = distance_transform_edt(~keep, return_distances=False, return_indices=True)
-    return pixels[:, rows, columns]
+    places: Any = distance_transform_edt(~keep, return_distances=False, return_indices=True)
+    return pixels[:, places[0], places[1]]
