@@ -23,9 +23,9 @@ from jiio.tasks.restore.latent import RestoreConfig
 
 YAML = """\
 task: restore
-steps: 10
-checkpoint_every: 5
-validate_every: 5
+steps: 20
+checkpoint_every: 10
+validate_every: 10
 average: 0.9
 data: {family: "folder:pics", size: 16, batch_size: 8}
 model: {cell: {name: Dense, options: {features: 24, gain: 0.5, scaling: spectral}}, latent: 8}
@@ -34,11 +34,11 @@ model: {cell: {name: Dense, options: {features: 24, gain: 0.5, scaling: spectral
 
 @pytest.fixture
 def own(tmp_path, monkeypatch) -> Path:
-    """A folder outside jiio with 24 pictures of two lights, in folders inside folders."""
+    """A folder outside jiio with 40 pictures of two lights, in folders inside folders."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "outside"))
     rows, columns = np.mgrid[0:16, 0:16] / 15
-    for i in range(24):
+    for i in range(40):
         light = 0.5 + 0.4 * np.sin(0.3 * i + 2 * rows) * np.cos(0.2 * i + 2 * columns)
         path = Path(f"pics/{i % 3}/{i % 2}/{i:02d}.png")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,7 @@ def own(tmp_path, monkeypatch) -> Path:
 @pytest.mark.parametrize("name", ["RowBlur", "Film"])
 def test_from_a_folder_and_a_function_to_files_and_tensors(own, name, capsys):
     train = ["train", "mine.yaml", "--corruption.name", f"mine.parts:{name}", "--output", "runs/own"]
-    assert main([*train, "--steps", "10"]) == 0
+    assert main([*train, "--steps", "20"]) == 0
     assert main([*train, "--resume"]) == 0  # nothing is left to do
     assert load(Path("runs/own"), allow=["mine"]).path.name == "best.safetensors"
     capsys.readouterr()
