@@ -45,7 +45,7 @@ def thin_holes(holes: np.ndarray) -> np.ndarray:
     numbers = np.arange(1, count + 1)
     depth: Any = distance_transform_edt(np.pad(holes, 1, mode="edge"))
     depth = depth[1:-1, 1:-1]
-    crowd = uniform_filter(holes.astype(np.float32), CROWD, mode="nearest")
+    crowd = uniform_filter(holes.astype(np.float32), CROWD, mode="reflect")
     size = np.bincount(parts.ravel(), minlength=count + 1)[1:]
     good = (maximum(depth, parts, numbers) <= RADIUS) & (mean(crowd, parts, numbers) < CROWDED) & (size <= LARGEST)
     return np.concatenate([[False], good])[parts]
