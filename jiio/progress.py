@@ -113,7 +113,8 @@ class Progress:
     def _within(self, point: Point, merit: Tensor) -> Tensor:
         """Who meets the tolerance, or, where nothing has become smaller for a while, what the arithmetic allows."""
         within = merit <= 1
-        if self.floor / 4 > max(self.tolerance.rtol, 1e-3):  # half a spacing of numbers as coarse as these is nothing
+        # Of an equilibrium half a spacing of numbers as coarse as these is nothing.
+        if point.value is None and self.floor / 4 > max(self.tolerance.rtol, 1e-3):
             within = within | (point.residual.amax(1) <= self.floor / 4 * point.scale.amax(1))
         still = self.since >= STILL
         if self.floor == 0.0 or (still.device.type == "cpu" and not bool(still.any())):

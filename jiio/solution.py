@@ -159,7 +159,7 @@ class Solution:
 
     def to(self, *args: Any, **kwargs: Any) -> Solution:
         """On another device or in another floating-point type, with the arguments of ``Tensor.to``."""
-        device, dtype, blocking, _ = torch._C._nn._parse_to(*args, **kwargs)
+        device, dtype, blocking, _ = torch._C._nn._parse_to(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
 
         def moved(_: str, t: Tensor) -> Tensor:
             return t.to(device, dtype if t.is_floating_point() else None, blocking)
