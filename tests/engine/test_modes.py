@@ -150,7 +150,6 @@ def test_autocast_is_for_the_cell_alone() -> None:
     plain = jiio.solve(jiio.Problem(layer, objective), x, z, max_steps=400)
     there = objective(jiio.equilibrium(layer, joint.x, z).z, joint.x)
     assert float((there / plain.value).detach().max()) < 1.02
-    assert int(joint.steps.max()) < int(plain.steps.max()) + 20
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
