@@ -149,7 +149,7 @@ def test_autocast_is_for_the_cell_alone() -> None:
     # What the joint solve found is worth as much, measured in single precision.
     plain = jiio.solve(jiio.Problem(layer, objective), x, z, max_steps=400)
     there = objective(jiio.equilibrium(layer, joint.x, z).z, joint.x)
-    assert float((there / plain.value).detach()[joint.converged].sum()) <= 1.02 * int(joint.converged.sum())
+    assert bool(joint.converged.any()) and bool((there <= 1.02 * plain.value)[joint.converged].all())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
