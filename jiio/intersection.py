@@ -56,7 +56,8 @@ class Intersection(AbstractProx):
 
         interval = _common(boxes, x) if boxes else None
         if len(balls) == 2:
-            corner, sphere = sorted(balls, key=lambda ball: isinstance(ball, L2Ball))
+            (corner,) = (ball for ball in balls if isinstance(ball, L1Ball))
+            (sphere,) = (ball for ball in balls if isinstance(ball, L2Ball))
             return onto_both(corner, sphere, x, interval)
         return onto(balls[0], x, *interval) if balls and interval else clip(x, *interval)  # type: ignore[misc]
 

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 import jiio
 from jiio.attacks import Target
+from jiio.attacks.inside import Reached
 from jiio.checks import check_integer, check_number, fail
 from jiio.diagnostics import jacobian_penalty
 from jiio.layout import detach
@@ -63,7 +64,7 @@ class Attacked:
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """What the network says to the images of one maker: scores (B, classes), and the solve behind them if any.
+    """What the network says to the images of one maker: scores (B, classes), and what the solve behind them did if any.
 
     made: which images. x: (B, C, H, W), the images themselves.
     """
@@ -71,7 +72,7 @@ class Answer:
     made: Clean | Attacked
     x: Tensor
     logits: Tensor
-    solution: jiio.Solution | None
+    reached: Reached | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,8 +153,10 @@ class JacobianPenalty(AbstractDefence):
         cell = batch.target.problem(lambda logits: logits.sum(1), jiio.Identity()).cell
         source, total = batch.draws("probe", batch.x.device), batch.x.new_zeros(())
         for answer in answers:
-            assert answer.solution is not None
-            penalty = jacobian_penalty(cell, detach(answer.solution.z), answer.x, probes=self.probes, generator=source)
+            assert answer.reached is not None
+            penalty = jacobian_penalty(
+                cell, detach(answer.reached.state), answer.x, probes=self.probes, generator=source
+            )
             batch.target.counts.record(jiio.Evaluations(cell=1, vjp=self.probes))
             total = total + penalty.mean()
         return self.weight * total / len(answers)

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from jiio.checks import fail
-from jiio.tasks.frame.files import DECODER_ERRORS, InputError, check_file, decoding, read_image, reason
+from jiio.tasks.frame.files import InputError, check_file, decoding, read_image, reason
+from jiio.tasks.frame.guards import DECODER_ERRORS
 from jiio.tasks.frame.load import nearest
 from jiio.tasks.frame.terminal import say
 from jiio.tasks.images.batches import resized

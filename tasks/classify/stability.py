@@ -62,8 +62,8 @@ class Lyapunov(AbstractDefence):
         source, total = batch.draws("states"), batch.x.new_zeros(())
 
         for answer in answers:
-            assert answer.solution is not None
-            z = detach(answer.solution.z)
+            assert answer.reached is not None
+            z = detach(answer.reached.state)
             spec = Spec.of(z)
             u = model.inject(batch.target.normalised(answer.x))
             # The function must fall around the equilibrium, so it is asked at states moved away from it.

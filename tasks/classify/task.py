@@ -173,7 +173,7 @@ class Classify(AbstractTask):
     def figures(self, batch: Batch, answers: Answers, losses: Tensor) -> dict[str, Figure]:
         """For the log; calls are counted when the step ends."""
         right = torch.stack([(answer.logits.argmax(1) == batch.y).float().mean() for answer in answers])
-        reached = [answer.solution.converged.float().mean() for answer in answers if answer.solution is not None]
+        reached = [answer.reached.converged.float().mean() for answer in answers if answer.reached is not None]
         counts = batch.target.counts
         return {
             "epoch": batch.step / self.epoch,

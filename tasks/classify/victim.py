@@ -117,7 +117,7 @@ class Victim:
 
         # What a person chose is used as it is or refused; a suite is fitted.
         for one in self.attacks.single:
-            one.check_use(self.target, self.threat)
+            one.fits(self.target, x, self.threat)
         kept, lost = fitted(self.attacks.suite, self.target, self.threat, count)
         for name in lost:
             say(f"{name} knows no {self.threat.norm} ball, so it is left out.")

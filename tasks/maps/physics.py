@@ -198,8 +198,8 @@ def adopted(drawn: Any, images: Tensor, *, noise: Any = None) -> AbstractMap:
     if isinstance(drawn, AbstractMap) and type(drawn).__module__.startswith("jiio.tasks.maps."):
         return drawn
     with torch.no_grad():
-        measured: Callable[[Tensor], Any] = getattr(drawn, "A", drawn)
-        y = measured(images)
+        measure: Any = getattr(drawn, "A", drawn)
+        y = measure(images)
     own = drawn.noise if isinstance(drawn, AbstractMap) else getattr(drawn, "noise_model", None)
     return as_map(drawn, y, noise=noise if own is None else own, shape=tuple(images.shape[1:]))  # type: ignore[arg-type]
 

@@ -71,8 +71,10 @@ class Turned(LinearMap):
         return self.operator.norm_bound(turn_back(image, self.which), rounds=rounds)
 
 
-def turned(y: Tensor, operator: LinearMap, which: int) -> tuple[Tensor, LinearMap]:
+def turned(y: Tensor, operator: AbstractMap, which: int) -> tuple[Tensor, LinearMap]:
     """The same restoration, asked about the turned image; a restorer that knows the kind of map still sees it."""
+    if not isinstance(operator, LinearMap):
+        fail("operator", "a linear map, for a mean over symmetries", operator, "Restore without symmetries.")
     if isinstance(operator, Denoise):
         return turn(y, which), operator
     if isinstance(operator, Inpaint):

@@ -114,7 +114,7 @@ def test_what_it_has_no_use_for_is_refused() -> None:
     problem = jiio.Problem.explicit(smooth, misfit)
     for options in ({"z0": Y}, {"rule": jiio.AdamStep()}, {"solver": jiio.Picard()}, {"multiplier": Y}):
         with pytest.raises(ArgumentError, match=f"{next(iter(options))}: .*L-BFGS"):
-            jiio.solve(problem, X, **options)
+            jiio.solve(problem, X, **options)  # type: ignore[arg-type]
 
 
 def cell(z: Tensor, x: dict[str, Tensor]) -> Tensor:

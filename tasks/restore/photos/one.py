@@ -61,20 +61,20 @@ class Job:
             fail("--weights", "weights that fit the picture", f"a colour prior for {picture.path}", remedy, InputError)
 
         y = damage.measurement(picture)  # (1, C, h, w)
-        estimated = sigma is None
+        told = sigma
         try:
             level = noise_level(y, visible(picture, damage), steps=picture.steps)
         except JiioError as error:
-            if sigma is None:
+            if told is None:
                 words = f"--sigma: the noise in {picture.path} cannot be estimated; {error}"
                 raise InputError(words) from error
             level = None
-        if sigma is None:
-            rounding = 1.0 / (2 ** min(picture.bits, 16) - 1) / 12**0.5  # whole numbers carry so much noise at least
-            sigma = max(level.sigma, rounding) if level is not None else rounding
+        rounding = 1.0 / (2 ** min(picture.bits, 16) - 1) / 12**0.5  # whole numbers carry so much noise at least
+        found = rounding if level is None else max(level.sigma, rounding)
+        believed = found if told is None else told
 
         y = y.transpose(0, 1) if channels < len(picture.pixels) else y
-        return cls(picture, damage, y, damage.operator(picture, sigma), sigma, estimated, level)
+        return cls(picture, damage, y, damage.operator(picture, believed), believed, told is None, level)
 
     @property
     def whole(self) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from jiio import CheckpointError, JiioError
 from jiio.tasks.cli import main
@@ -228,8 +229,8 @@ def test_only_bars_and_allowing_opens(outside: Path) -> None:
 class OwnRestore(Restore):
     """Something that no configuration says."""
 
-    def draw(self, count: int, purpose: str, number: int):
-        return super().draw(count, purpose, number + 1)
+    def draw(self, clean: Tensor, purpose: str, number: int):
+        return super().draw(clean, purpose, number + 1)
 
 
 def small(output: str, **changes) -> RestoreConfig:

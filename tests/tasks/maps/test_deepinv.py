@@ -19,8 +19,8 @@ pytestmark = pytest.mark.filterwarnings("default")
 @pytest.fixture
 def made(request):
     """(the physics, images, their measurement)."""
-    import deepinv.physics
-    import deepinv.transform
+    import deepinv.physics  # pyright: ignore[reportMissingImports]
+    import deepinv.transform  # pyright: ignore[reportMissingImports]
 
     torch.manual_seed(0)
     physics, channels = cases(deepinv.physics, deepinv.transform)[request.param]()
@@ -58,7 +58,7 @@ def test_the_bare_function_is_the_same_map(made):
 
 @pytest.mark.parametrize("name", ALONE)
 def test_an_adjoint_that_is_none_is_refused_with_the_way_out(name):
-    import deepinv.physics
+    import deepinv.physics  # pyright: ignore[reportMissingImports]
 
     physics, channels = cases(deepinv.physics, None)[name]()
     with pytest.raises(ArgumentError, match="pass A alone"):
@@ -66,7 +66,7 @@ def test_an_adjoint_that_is_none_is_refused_with_the_way_out(name):
 
 
 def test_films_are_refused_in_a_sentence():
-    import deepinv.physics
+    import deepinv.physics  # pyright: ignore[reportMissingImports]
 
     physics = deepinv.physics.DynamicMRI(draw(1, 2, 4, 16, 16), (4, 16, 16))
     with pytest.raises(ArgumentError, match="expected images \\(B, C, H, W\\), got"):
@@ -74,7 +74,7 @@ def test_films_are_refused_in_a_sentence():
 
 
 def test_what_is_not_linear_there_is_not_here():
-    import deepinv.physics
+    import deepinv.physics  # pyright: ignore[reportMissingImports]
 
     torch.manual_seed(0)
     physics = deepinv.physics.RandomPhaseRetrieval(4 * 64, (1, 8, 8))

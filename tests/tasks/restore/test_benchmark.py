@@ -49,7 +49,7 @@ class Keep(AbstractRestorer):
 
     def restore(self, y, operator, **settings) -> Restoration:
         self.seen.append((y, settings))
-        return self.inner.restore(y, operator, **settings)
+        return self.inner.restore(y, operator, **settings)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,8 @@ def images() -> Tensor:
 
 
 def test_a_model_that_measured_it_fits_the_same_codes_in_fewer_calls(images: Tensor) -> None:
-    model, close = generator(), {"tolerance": jiio.Tolerance(1e-6, 1e-5)}
+    model = generator()
+    close: dict[str, Any] = {"tolerance": jiio.Tolerance(1e-6, 1e-5)}
     plain = fit_images(model, images, **close)
     assert model.foresee() < 40
     found = fit_images(model, images, **close)
