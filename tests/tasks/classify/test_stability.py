@@ -63,10 +63,10 @@ def test_the_term_is_the_mean_violation_at_states_around_the_equilibria(tmp_path
     x, y = torch.rand(6, 1, 8, 8), torch.zeros(6, dtype=torch.int64)
     batch = Batch(Target(model), x, y, seed=0, step=0)
     answers = Answers.of(batch.target, x, [Clean()])
-    solution = answers.clean.solution
-    assert solution is not None
+    reached = answers.clean.reached
+    assert reached is not None
     term = defence.term(batch, answers)
-    z = solution.z.detach()
+    z = reached.state.detach()
     size = z.square().mean(1, keepdim=True).sqrt()
     away = z + 0.7 * size * torch.randn(z.shape, generator=batch.draws("states"))
     assert term is not None
