@@ -110,7 +110,7 @@ class Descent:
 
     @property
     def running(self) -> Tensor:
-        return self.status == Status.RUNNING
+        return self.status == int(Status.RUNNING)
 
     def residual(self) -> Tensor:
         """(B,) RMS of the proximal gradient step in the present curvature."""

@@ -37,7 +37,7 @@ class Outcome:
         assert best is not None
         status = status.masked_fill(progress.running, int(Status.MAX_STEPS))
         value = best.residual.new_full(status.shape, float("nan")) if best.value is None else best.value
-        floored = (status == Status.CONVERGED) & (merit_of(best, progress.tolerance) > 1)
+        floored = (status == int(Status.CONVERGED)) & (merit_of(best, progress.tolerance) > 1)
         return cls(progress.best_v, best.residual, value, best.gradient, status, progress.steps, floored)
 
 

@@ -95,7 +95,7 @@ class Progress:
         self.unverified = self.unverified | done
         self.met = met
         self.lost = self._lost(point, merit)
-        self.running = self.status == Status.RUNNING
+        self.running = self.status == int(Status.RUNNING)
 
     def stop(self) -> None:
         """End all that still run."""

@@ -27,7 +27,11 @@ from .layout import Tree, map_tree
 
 
 class Status(IntEnum):
-    """Per-sample outcome, stored as int8."""
+    """Per-sample outcome, stored as int8.
+
+    Inside the package tensors are compared with ``int(Status...)``: torch.compile takes a comparison with the member
+    for a constant.
+    """
 
     RUNNING = 0
     CONVERGED = 1
@@ -142,7 +146,7 @@ class Solution:
     @property
     def converged(self) -> Tensor:
         """(B,) bool."""
-        return self.status == Status.CONVERGED
+        return self.status == int(Status.CONVERGED)
 
     def __repr__(self) -> str:
         return f"Solution({self.summary()})"

@@ -66,7 +66,7 @@ def with_tangent(cell: Cell, x: Tree, solution: Solution, settings: SolveSetting
         arguments = (settings.tolerance, settings.max_steps, Recorder(False, False))
         outcome = iterate(operator, settings.solver, start / size, *arguments)
     solution.evaluations.cell += 1 + operator.evaluations.cell
-    _complain(int((outcome.status != Status.CONVERGED).sum()), settings.on_failure)
+    _complain(int((outcome.status != int(Status.CONVERGED)).sum()), settings.on_failure)
 
     dual = forward.make_dual(z, outcome.v * size)
     return dataclasses.replace(solution, z=spec.unpack(dual))

@@ -105,6 +105,6 @@ def with_value(problem: Problem, solution: Solution, differentiable: frozenset[s
     if not value.requires_grad:
         return dataclasses.replace(solution, differentiable=differentiable)
     value = first_order_only(value, guard) if guard else value
-    bad = solution.status == Status.NONFINITE
+    bad = solution.status == int(Status.NONFINITE)
     value = torch.where(bad, solution.value.detach(), value)
     return dataclasses.replace(solution, value=value, differentiable=differentiable | {"value"})

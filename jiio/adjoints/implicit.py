@@ -82,7 +82,7 @@ class Implicit(AbstractAdjoint):
 
     def attach_equilibrium(self, cell: Cell, x: Tree, solution: Solution) -> Solution:
         spec = Spec.of(solution.z)
-        bad = solution.status == Status.NONFINITE
+        bad = solution.status == int(Status.NONFINITE)
         z = spec.pack(solution.z).detach()
         leaf = sanitised(z, bad).clone().requires_grad_()
         image = spec.pack(cell(spec.unpack(leaf), sanitised(x, bad)))
@@ -123,7 +123,7 @@ class Envelope(AbstractAdjoint):
 
     def attach(self, problem: Problem, solution: Solution) -> Solution:
         assert solution.multiplier is not None
-        bad = solution.status == Status.NONFINITE
+        bad = solution.status == int(Status.NONFINITE)
         z, mu, x = (sanitised(detach(t), bad) for t in (solution.z, solution.multiplier, solution.x))
         spec = Spec.of(z)
         image = spec.pack(problem.cell(z, x))

@@ -104,7 +104,7 @@ class KKT(AbstractAdjoint):
     def attach(self, problem: Problem, solution: Solution) -> Solution:
         assert solution.multiplier is not None
         zspec, xspec = Spec.of(solution.z), Spec.of(solution.x)
-        bad = solution.status == Status.NONFINITE
+        bad = solution.status == int(Status.NONFINITE)
         z, mu, x = (sanitised(detach(t), bad) for t in (solution.z, solution.multiplier, solution.x))
         s = torch.cat([zspec.pack(z), zspec.pack(mu), xspec.pack(x)], dim=1).requires_grad_()
         sizes = (zspec.size, zspec.size, xspec.size)

@@ -68,7 +68,7 @@ class Phantom(AbstractAdjoint):
         return with_value(problem, attached, attached.differentiable, "Phantom")
 
     def attach_equilibrium(self, cell: Cell, x: Tree, solution: Solution) -> Solution:
-        bad = solution.status == Status.NONFINITE
+        bad = solution.status == int(Status.NONFINITE)
         x, start = sanitised(x, bad), sanitised(detach(solution.z), bad)
         spec = Spec.of(start)
         z = self._series(cell, x, start, solution) if self.kind == "neumann" else self._steps(cell, x, start, solution)
@@ -78,7 +78,7 @@ class Phantom(AbstractAdjoint):
 
     def _series(self, cell: Cell, x: Tree, start: Tree, solution: Solution) -> Tensor | None:
         """z* (B, D) with the series behind it; None where the cell has nothing to give a gradient to."""
-        spec, bad = Spec.of(start), solution.status == Status.NONFINITE
+        spec, bad = Spec.of(start), solution.status == int(Status.NONFINITE)
         leaf = spec.pack(start).clone().requires_grad_()
         image = spec.pack(cell(spec.unpack(leaf), x))
         solution.evaluations.cell += 1
@@ -88,7 +88,7 @@ class Phantom(AbstractAdjoint):
 
     def _steps(self, cell: Cell, x: Tree, start: Tree, solution: Solution) -> Tensor:
         """A few damped steps on from z*, taped (B, D)."""
-        spec, bad = Spec.of(start), solution.status == Status.NONFINITE
+        spec, bad = Spec.of(start), solution.status == int(Status.NONFINITE)
         z = spec.pack(start)
         for _ in range(self.steps):
             z = torch.lerp(z, spec.pack(cell(spec.unpack(z), x)), self.damping)

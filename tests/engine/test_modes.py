@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -170,3 +171,14 @@ def test_a_tolerance_that_can_be_met_is_met() -> None:
     """The floor never loosens what the numbers can do."""
     solution = jiio.equilibrium(cell, X.float(), Z.float(), tolerance=jiio.Tolerance(0.0, 5e-7))
     assert float((solution.residual[:, 0] / solution.z.square().mean(1).sqrt()).max()) <= 5e-7
+
+
+@pytest.mark.slow
+def test_a_whole_solve_may_be_compiled() -> None:
+    """Graphs break inside, and the result is the same; warnings of the compiler's own are its own."""
+    model = jiio.models.classifier(jiio.models.DenseConfig(6), image=(1, 2, 2), classes=3).eval()
+    x = torch.rand(4, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    compiled = torch.compile(model, backend="eager")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert gap(compiled(x), model(x)) < 1e-4
