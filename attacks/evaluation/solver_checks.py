@@ -9,8 +9,10 @@ import torch
 from jiio.outputs.seeds import generator
 
 from .evidence import AuditCase, Finding
-from .probes import converged, labels_from_another_start
+from .probes import converged, differ, labels_from_another_start
 from .records import UNCONVERGED
+
+APART = 0.02  # of the range of the scores: what two solves of one equilibrium may leave between them
 
 
 def solver_budget(case: AuditCase) -> Iterator[Finding]:
@@ -43,8 +45,10 @@ def start(case: AuditCase) -> Iterator[Finding]:
     longer = converged(case.target, case.x.dtype).predict(points)
     starts = labels_from_another_start(case.target, points, generator(case.seed, "audit", "start"))
 
-    # Two equilibria are two only where both were reached.
-    both = longer.converged & starts.converged
+    # Two equilibria are two only where both were reached, and where the scores differ by more than a tolerance makes:
+    # an attacked point may lie so near the border that the last digits decide.
+    apart = differ(longer.logits, starts.logits, APART)
+    both = longer.converged & starts.converged & apart
     share = (both & (starts.label != longer.label)).float().mean().item()
     if share > case.audit.share:
         yield Finding(

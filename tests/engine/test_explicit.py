@@ -83,7 +83,7 @@ def test_calls_are_counted_and_kinks_have_a_word() -> None:
     assert solution.evaluations.cell == calls[0]
     assert set(solution.status.tolist()) <= {Status.KINK, Status.CONVERGED} and Status.KINK in solution.status
     assert float(solution.value.max()) < 1.1 * 4 * 0.3**2  # at x = 0, where all four kinks meet
-    assert calls[0] < 250 and "kink" in Status.KINK.words
+    assert calls[0] < 300 and "kink" in Status.KINK.words
 
 
 def test_the_exact_gradient_goes_through_it() -> None:

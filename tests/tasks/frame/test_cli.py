@@ -150,7 +150,7 @@ BAD: list[tuple[str, Callable[[], object], str, str]] = [
     ("hole larger than the image", nothing, "train toy.yaml --corruption.options.side 9", "corruption"),
     ("unknown corruption", nothing, "train toy.yaml --corruption.name Blur", "no corruption is called 'Blur'"),
     ("unknown adjoint", nothing, "train toy.yaml --joint.adjoint.name kkt", "no adjoint is called 'kkt'"),
-    ("unknown option of an adjoint", nothing, 'train toy.yaml --joint.adjoint.options {"a":1}', "KKT has no such"),
+    ("unknown option of an adjoint", nothing, 'train toy.yaml --joint.adjoint.options {"a":1}', "Implicit has no such"),
     ("options that are no mapping", nothing, "train toy.yaml --joint.adjoint.options 3", "joint.adjoint.options"),
     ("no configuration", nothing, "train", "config"),
     ("missing configuration", nothing, "train absent.yaml", "CONFIG: no file is called 'absent.yaml'"),

@@ -152,9 +152,9 @@ def test_a_further_start_that_converged_replaces_one_that_did_not(monkeypatch):
     solve: Any = jiio.solve
     calls = []
 
-    def sometimes(problem, x0, **options):
+    def sometimes(*where, **options):
         calls.append(None)
-        return solve(problem, x0, **(options | {"max_steps": 3} if len(calls) == 1 else options))
+        return solve(*where, **(options | {"max_steps": 3} if len(calls) == 1 else options))
 
     monkeypatch.setattr(jiio, "solve", sometimes)
     fit = fit_images(small(), images(), restarts=1)
