@@ -99,13 +99,13 @@ def _read(path: Path) -> Entry:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             told = file.metadata() or {}
 
-        # A flipped bit leaves a file that opens. (Files of earlier versions have no sum.)
-        found = _sum(tensors, told["json"])
-        if told.get("sum", found) != found:
+        # A flipped bit, or another hand, leaves a file that opens.
+        if told["sum"] != _sum(tensors, told["json"]):
             raise ValueError("its checksum is another")
         return Entry(tensors, dict(json.loads(told["json"])))
-    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
-        fail("state_path", "complete files", f"{path} ({error})", "Remove it to run it anew.", CheckpointError)
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        came = "no checksum" if isinstance(error, KeyError) else str(error)
+        fail("state_path", "complete files", f"{path} ({came})", "Remove it to run it anew.", CheckpointError)
 
 
 def _sum(tensors: dict[str, Tensor], words: str) -> str:

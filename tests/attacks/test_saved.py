@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 import jiio
 from attack_models import blobs, convolutional, equilibrium
@@ -152,7 +154,7 @@ def test_every_flipped_bit_of_an_entry_is_seen(tmp_path: Path) -> None:
                 entry = kept.load("one", "data")
             except jiio.CheckpointError as error:
                 assert "state_path: expected complete files" in str(error)
-            else:  # the key of the sum itself, or white space that pads the head
+            else:  # white space that pads the head
                 assert entry is not None and entry.words == ENTRY.words
                 assert all(torch.equal(entry.tensors[name], ENTRY.tensors[name]) for name in ENTRY.tensors)
 
@@ -164,3 +166,17 @@ def test_a_damaged_entry_is_a_sentence(damage: Callable[[bytes], bytes], tmp_pat
     record.write_bytes(damage(record.read_bytes()))
     with pytest.raises(jiio.CheckpointError, match=r"complete files.*Remove it to run it anew"):
         run(tmp_path)
+
+
+@pytest.mark.parametrize("words", ["[" * 100_000, "null", "{}", '{"data": "data", "tally": {}}'], ids=len)
+@pytest.mark.parametrize("summed", [True, False])
+def test_words_of_another_hand_are_a_sentence(words: str, summed: bool, tmp_path: Path) -> None:
+    """Whole files that hold something else, with the sum of what was there or without any."""
+    with saved(tmp_path, {"seed": 1}) as kept:
+        kept.save("one", "data", ENTRY)
+        path = tmp_path / "one.safetensors"
+        with safe_open(str(path), "pt") as file:
+            told = {"sum": file.metadata()["sum"]} if summed else {}
+        save_file(ENTRY.tensors, path, {"json": words, **told})
+        with pytest.raises(jiio.CheckpointError, match=r"complete files.*Remove it to run it anew"):
+            kept.load("one", "data")

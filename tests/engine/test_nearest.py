@@ -92,7 +92,7 @@ def condition(prox: jiio.AbstractProx, x: Tensor, draw: torch.Generator, size: f
 @pytest.mark.parametrize("dtype", [DOUBLE, torch.float32])
 def test_the_variational_inequality_on_random_sets(dtype: torch.dtype) -> None:
     draw = torch.Generator().manual_seed(0)
-    for k in range(30):
+    for k in range(15):
         n, r = int(torch.randint(1, 12, (), generator=draw)), float(torch.rand((), generator=draw)) + 0.01
         x = (torch.randn(3, n, generator=draw, dtype=DOUBLE) * 10 ** (k % 5 - 1)).to(dtype)
         for prox in (
