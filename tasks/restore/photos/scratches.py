@@ -44,4 +44,5 @@ def rank_around(values: np.ndarray) -> np.ndarray:
     from skimage.filters.rank import percentile
 
     levels = np.rint(255 * values.clip(0, 1)).astype(np.uint8)
-    return percentile(levels, np.ones((NEAR, NEAR), np.uint8), p0=RANK / 100)  # type: ignore[arg-type] / np.float32(255)
+    ranked = percentile(levels, np.ones((NEAR, NEAR), np.uint8), p0=RANK / 100)  # type: ignore[arg-type]
+    return ranked / np.float32(255)
