@@ -104,6 +104,10 @@ class _Ball(AbstractProx):
     def _place(self, d: Tensor) -> Tensor:
         return d if self.center is None else d + self.center
 
+    def _moved(self, x: Tensor, d: Tensor, new: Tensor) -> Tensor:
+        """The point whose offset is ``new`` and was ``d``; x itself, to the last bit, where it does not move."""
+        return new if self.center is None else torch.where(new == d, x, self._place(new))
+
     def _slack(self, x: Tensor) -> Tensor:
         return rounding(x) * (1 + x.abs().amax(1, keepdim=True))
 
@@ -117,7 +121,7 @@ class L2Ball(_Ball):
         outside = d.detach().norm(dim=1, keepdim=True) > self.radius
         # The norm has no second derivative at zero: where it is not wanted it must not be taken at all.
         length = torch.where(outside, d, torch.ones_like(d)).norm(dim=1, keepdim=True)
-        return self._place(torch.where(outside, d * (self.radius / length), d))
+        return self._moved(x, d, torch.where(outside, d * (self.radius / length), d))
 
     def excess(self, x: Tensor) -> Tensor:
         return (self._offset(x).norm(dim=1, keepdim=True) - self.radius).clamp_min(0.0)[:, 0]
@@ -138,7 +142,8 @@ class LinfBall(_Ball):
 
     def apply(self, x: Tensor, step: Tensor | float) -> Tensor:
         radius = self.radius if isinstance(self.radius, Tensor) else x.new_tensor(self.radius)
-        return self._place(torch.minimum(torch.maximum(self._offset(x), -radius), radius))
+        d = self._offset(x)
+        return self._moved(x, d, torch.minimum(torch.maximum(d, -radius), radius))
 
     def interval(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The bounds of every coordinate, each (B, n)."""
@@ -167,7 +172,7 @@ class L1Ball(_Ball):
         count = (ordered > excess).sum(1, keepdim=True).clamp_min(1)
         level = excess.gather(1, count - 1)
         inside = size.sum(1, keepdim=True) <= self.radius
-        return self._place(torch.where(inside, d, d.sign() * (below - level).clamp_min(0.0)))
+        return self._moved(x, d, torch.where(inside, d, d.sign() * (below - level).clamp_min(0.0)))
 
     def excess(self, x: Tensor) -> Tensor:
         return (self._offset(x).abs().sum(1, keepdim=True) - self.radius).clamp_min(0.0)[:, 0]

@@ -8,7 +8,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from torch import Tensor
 
 import jiio
@@ -99,6 +99,7 @@ def test_projection_satisfies_the_variational_inequality(name: str, seed: int, s
 
 @settings(max_examples=60, deadline=None)
 @given(name=st.sampled_from(list(SETS)), seed=st.integers(0, 10**6), size=st.floats(1e-3, 1e3))
+@example(name="Linf centred", seed=0, size=0.25)  # centre + (x - centre) is not x
 def test_projection_is_feasible_idempotent_and_the_identity_inside(name: str, seed: int, size: float) -> None:
     prox, x = SETS[name](seed), draw(seed + 2, 3, N, scale=size)
     p = prox(x)
