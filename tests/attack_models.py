@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import re
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 import jiio
+from jiio.attacks import Report
 from jiio.models import DenseConfig, EquilibriumModel, MonotoneConfig, classifier
 
 CLASSES, SIDE = 4, 6
@@ -74,6 +76,11 @@ def monotone() -> EquilibriumModel:
     """An equilibrium model with a certificate."""
     torch.manual_seed(0)
     return fit(fresh(MonotoneConfig(16)), steps=60)  # type: ignore[return-value]
+
+
+def undated(report: Report) -> str:
+    """The JSON of a report without the one thing that two runs differ in."""
+    return re.sub(r'"date": "[^"]+"', "", report.to_json())
 
 
 def linear(weight: Tensor, bias: Tensor) -> nn.Module:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from attack_models import blobs, convolutional, equilibrium
+from attack_models import blobs, convolutional, equilibrium, undated
 from jiio.attacks import (
     PGD,
     SUITES,
@@ -34,10 +33,6 @@ X, Y = blobs(24, seed=2)
 BATCHES = [(X[i : i + 6], Y[i : i + 6]) for i in range(0, 24, 6)]
 QUICK = [PGD(steps=3), Square(queries=8)]
 SMALL = Audit(samples=6, steps=4, queries=8)
-
-
-def undated(report: Report) -> str:
-    return re.sub(r'"date": "[^"]+"', "", report.to_json())
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ import scipy.stats
 import torch
 from torch import Tensor
 
-from attack_models import blobs, convolutional, equilibrium, hasty, linear, monotone
+from attack_models import blobs, convolutional, equilibrium, hasty, linear, monotone, undated
 from jiio.attacks import (
     PGD,
     AbstractAttack,
@@ -44,11 +44,6 @@ def run(model=None, threat: ThreatModel | None = None, attacks=None, **options) 
     settings = {"generator": seeded(), "audit": None} | options
     model, threat = model or convolutional(), threat or ThreatModel("linf", 0.06)
     return evaluate(model, settings.pop("batches", BATCHES), threat, attacks or ATTACKS, **settings)
-
-
-def undated(report: Report) -> str:
-    """The report as JSON, but for the moment in which it was begun."""
-    return re.sub(r'"date": "[^"]+"', "", report.to_json())
 
 
 def test_a_sample_is_robust_if_it_resists_every_attack() -> None:

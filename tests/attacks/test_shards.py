@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import re
 import signal
 import sys
 import time
@@ -15,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from attack_models import blobs, convolutional
+from attack_models import blobs, convolutional, undated
 from jiio.attacks import PGD, AbstractAttack, Audit, Report, Square, Target, ThreatModel, evaluate
 
 X, Y = blobs(48, seed=2)
@@ -37,10 +36,6 @@ def measured(folder: Path | None, shard: tuple[int, int] = (0, 1)) -> Report:
     small = Audit(samples=6, steps=4, queries=8)
     attacks = [Slow(), Square(queries=8)]
     return evaluate(convolutional(), BATCHES, "linf", 0.06, attacks, audit=small, state_path=folder, shard=shard)
-
-
-def undated(report: Report) -> str:
-    return re.sub(r'"date": "[^"]+"', "", report.to_json())
 
 
 @pytest.mark.slow

@@ -167,10 +167,9 @@ from jiio.outputs.lock import locked
 with locked(Path(sys.argv[1]), "output"):
     child = os.fork()
     if child == 0:
-        time.sleep(60)
-        os._exit(0)
-    print(child, flush=True)
+        print(os.getpid(), flush=True)  # it has let go of what it inherited by now
     time.sleep(60)
+    os._exit(0)
 """
 
 
