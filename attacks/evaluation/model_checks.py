@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..inside import does_more
 from .evidence import AuditCase, Finding
-from .probes import alone, asked_again, differ, in_two_orders, rolled
+from .probes import asked_again, in_company, in_two_orders, rolled
 
 CALLS = 8  # of the same images: a model that tosses a coin per call is missed once in 128 times
 FEW = 8  # samples that are looked at in several ways
@@ -46,7 +46,7 @@ def one_answer(case: AuditCase) -> Iterator[Finding]:
         return
 
     # Only now: what is random or remembers answers otherwise alone, too.
-    company = _share(differ(case.target.predict(few).logits, alone(case.target, few), 0.05))
+    company = _share(in_company(case.target, few))
     if company > case.audit.share:
         yield _company(company)
 

@@ -75,15 +75,22 @@ def asked_again(target: Target, x: Tensor, calls: int) -> Tensor:
     return torch.stack([differ(first, other, 1e-3) for other in others]).any(0)
 
 
-def alone(target: Target, x: Tensor) -> Tensor:
-    """(B, classes) the scores of every image alone."""
-    return torch.cat([target.predict(x[i : i + 1]).logits for i in range(len(x))])
+def in_company(target: Target, x: Tensor) -> Tensor:
+    """(B,) whether an image gets other scores alone than in a batch.
+
+    Only where its equilibrium was reached both times: elsewhere the last digit decides where the solver stopped, and
+    another finding says that it did.
+    """
+    together, single = target.predict(x), [target.predict(x[i : i + 1]) for i in range(len(x))]
+    settled = together.converged & torch.cat([one.converged for one in single])
+    return settled & differ(together.logits, torch.cat([one.logits for one in single]), 0.05)
 
 
 def rolled(target: Target, x: Tensor) -> Tensor:
-    """(B,) whether an image gets other scores in another place of the same batch."""
-    here, there = target.predict(x).logits, target.predict(x.roll(1, 0)).logits.roll(-1, 0)
-    return differ(here, there, 0.05)
+    """(B,) whether an image gets other scores in another place of the same batch, its equilibrium reached in both."""
+    here, there = target.predict(x), target.predict(x.roll(1, 0))
+    settled = here.converged & there.converged.roll(-1, 0)
+    return settled & differ(here.logits, there.logits.roll(-1, 0), 0.05)
 
 
 def in_two_orders(target: Target, x: Tensor, threat: ThreatModel) -> Tensor:

@@ -13,8 +13,9 @@ from attack_models import CLASSES, blobs, convolutional, equilibrium, slow_equil
 from jiio.attacks import PGD, AbstractAttack, Audit, Margin, Square, Target, ThreatModel, evaluate
 from jiio.attacks.evaluation.evidence import AuditCase, Evidence
 from jiio.attacks.evaluation.gradient_checks import adjoint
-from jiio.attacks.evaluation.probes import asked_again, converged, differ, in_two_orders, rolled
+from jiio.attacks.evaluation.probes import asked_again, converged, differ, in_company, in_two_orders, rolled
 from jiio.attacks.evaluation.records import ROBUST, Entry
+from jiio.attacks.target import Prediction
 from trapped_models import HONEST, TRAPPED
 
 X, Y = blobs(16, seed=2)
@@ -164,6 +165,23 @@ def test_probes_of_an_honest_model() -> None:
             assert not bool(asked_again(target, X, 3).any()) and not bool(rolled(target, X).any())
             assert not bool(in_two_orders(target, X, LINF).any())
     assert CLASSES == 4
+
+
+@pytest.mark.parametrize(("settled", "accused"), [(True, True), (False, False)])
+def test_an_equilibrium_that_was_not_reached_accuses_nobody_of_company(
+    settled: bool, accused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same answers, which hang on the batch and on the place in it; believed only where the solver arrived."""
+
+    def told(self: Target, x: Tensor) -> Prediction:
+        order = torch.arange(len(x))
+        logits = torch.stack([order + len(x), -order], 1).float()
+        reached = torch.full((len(x),), settled)
+        return Prediction(logits, logits.argmax(1), reached, order, logits[:, 0], None)
+
+    monkeypatch.setattr(Target, "predict", told)
+    target = Target(convolutional())
+    assert bool(in_company(target, X[:4]).all()) == bool(rolled(target, X[:4]).all()) == accused
 
 
 def test_a_model_that_cannot_be_copied_is_not_accused() -> None:
