@@ -156,8 +156,8 @@ class _Evaluation:
     def report(self) -> Report:
         """What all batches together say."""
         if not self.entries:
-            expected = f"at least {self.part.index + 1} batches, as this is part {self.part.index} of {self.part.count}"
-            fail("batches", expected, f"{self.number}", "Take fewer parts, or smaller batches.")
+            expected = f"a batch for each of the {self.part.count} parts"
+            fail("shard", expected, f"{self.number} batches", "Take fewer parts, or smaller batches.")
         told = self.words | {"digest": str(self.digest), "date": self.kept.begun}
         return report(Books(self.terms, self.entries, self.originals, self._findings(), self.gallery, told))
 

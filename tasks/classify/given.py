@@ -64,7 +64,7 @@ def from_path(path: str, arguments: dict[str, Any]) -> nn.Module:
         made = found(**arguments)
     except JiioError:
         raise
-    except Exception as error:  # somebody else's code may raise anything
+    except (Exception, SystemExit) as error:  # somebody else's code may raise anything, a script may end
         came = f"{path}, which raised {type(error).__name__}: {reason(error)}"
         fail("--model", "a model to come of the call", came, "Its arguments go to --model-options.", InputError)
     if not isinstance(made, nn.Module):

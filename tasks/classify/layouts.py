@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import itertools
 import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +20,6 @@ from torch import Tensor
 
 from jiio.checks import fail
 from jiio.tasks.frame.files import InputError, check_file, decoding, read_image, reason
-from jiio.tasks.frame.guards import DECODER_ERRORS
 from jiio.tasks.frame.load import nearest
 from jiio.tasks.frame.terminal import say
 from jiio.tasks.images.batches import resized
@@ -123,6 +123,9 @@ def within(images: Tensor, options: ImageOptions) -> Tensor:
 def from_npz(word: str, options: ImageOptions) -> Pictures:
     """Images and labels by name: 8-bit values are brought to [0, 1] unless --bounds says what they are."""
     path = check_file("--data", Path(word), "an .npz file", MOST)
+    if not zipfile.is_zipfile(path):  # numpy would leave the file open
+        came = f"{path}, which is none or is cut off"
+        fail("--data", "an .npz file of plain arrays", came, "numpy.savez writes one.", InputError)
     try:
         with np.load(path, allow_pickle=False) as file:
             pair = next((names for names in KEYS if set(names) <= set(file.files)), None)
@@ -132,7 +135,7 @@ def from_npz(word: str, options: ImageOptions) -> Pictures:
             images, labels = (file[name] for name in pair)
     except InputError:
         raise
-    except (*DECODER_ERRORS, KeyError) as error:
+    except Exception as error:  # whatever a damaged archive does to a reader
         fail(
             "--data",
             "an .npz file of plain arrays",
@@ -141,6 +144,7 @@ def from_npz(word: str, options: ImageOptions) -> Pictures:
         )
 
     truth = as_labels(labels, path)
+    check_images(images, path)
     if len(images) != len(truth):
         fail(
             "--data", "one label per image", f"{len(images)} images and {len(truth)} labels in {path}", error=InputError
@@ -159,11 +163,15 @@ def as_labels(labels: Any, path: Path) -> Tensor:
     return torch.from_numpy(flat.astype(np.int64))
 
 
-def as_images(images: Any, path: Path, options: ImageOptions) -> Tensor:
-    """(N, C, H, W) or (N, n) in float32; what was taken for what is said."""
+def check_images(images: Any, path: Path) -> None:
+    """Raise unless this is an array of images."""
     if images.dtype.kind not in "iuf" or images.ndim not in (2, 3, 4):
         came = f"{images.dtype} of shape {images.shape} in {path}"
         fail("--data", "images (N, H, W, C), (N, C, H, W), (N, H, W), or vectors (N, n)", came, error=InputError)
+
+
+def as_images(images: Any, path: Path, options: ImageOptions) -> Tensor:
+    """(N, C, H, W) or (N, n) in float32; what was taken for what is said."""
     told = [f"{images.dtype} {images.shape}"]
     if images.ndim == 3:
         images = images[:, None]

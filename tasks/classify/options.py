@@ -69,7 +69,7 @@ class ImageOptions:
     Args:
         data: folder:PATH (a folder of images for each class), npz:FILE (images and labels, or x and y),
             torchvision:CIFAR10 (needs the extra vision; default: those of the checkpoint's configuration)
-        size: height and width that images of a folder are brought to
+        size: height and width that images of folder: or torchvision: are brought to
         channels: 1 (grey) or 3 (colour), for images of a folder
         bounds: of valid inputs, low and high, in the units of the model (default: 0 1, to which 8-bit images are
             brought)
@@ -93,8 +93,16 @@ class ImageOptions:
             check_integer("--size", self.size, 1)
         if self.channels not in (None, 1, 3):
             fail("--channels", "1 or 3", self.channels, error=InputError)
+        self._check_used("--size", self.size, ("folder", "torchvision"))
+        self._check_used("--channels", self.channels, ("folder",))
         if self.box is not None and not self.box[0] < self.box[1]:
             fail("--bounds", "two numbers, the lower one first", " ".join(self.bounds), error=InputError)
+
+    def _check_used(self, option: str, value: int | None, kinds: tuple[str, ...]) -> None:
+        """Raise where an option would change nothing about these images."""
+        if value is not None and (self.data or "").partition(":")[0] not in kinds:
+            wanted = " or ".join(f"{kind}:" for kind in kinds)
+            fail(option, f"images of {wanted} to bring to it", f"--data {self.data or '(none)'}", error=InputError)
 
     @property
     def box(self) -> tuple[float, float] | None:

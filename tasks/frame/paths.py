@@ -85,7 +85,7 @@ def import_path(path: str, where: str) -> Any:
 
     try:
         found = importlib.import_module(module)
-    except Exception as error:  # somebody else's module may raise anything
+    except (Exception, SystemExit) as error:  # somebody else's module may raise anything, a script may end
         remedy = "Is it installed, or in the folder that the command is started in?"
         raise ConfigError(f"{where}: {path} cannot be imported ({type(error).__name__}: {error}). {remedy}") from error
 

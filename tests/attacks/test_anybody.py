@@ -228,7 +228,7 @@ def test_a_part_that_is_at_work_is_not_done_twice(tmp_path: Path) -> None:
 
 
 def test_a_part_without_batches_is_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(ArgumentError, match="at least 6 batches, as this is part 5 of 6"):
+    with pytest.raises(ArgumentError, match="shard: expected a batch for each of the 6 parts"):
         parted(tmp_path / "shared", (5, 6))
 
 

@@ -32,6 +32,11 @@ def nothing() -> None:
     """Makes no model."""
 
 
+def ends() -> nn.Module:
+    """As a script does that reads its own command line."""
+    raise SystemExit(3)
+
+
 def broken() -> nn.Module:
     raise RuntimeError("no weights at home")
 
