@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .layout import Spec, Tree, leaves
+from .layout import Spec, Tree, check_tree, leaves
 from .operators import PackedProblem, rms, select
 from .problem import Problem
 from .prox import AbstractProx
@@ -236,10 +236,11 @@ def explicit_solution(
     callback: Callback | None,
 ) -> Solution:
     """The record of :func:`descend`, with z = G(x) and its multiplier l_z."""
+    like = leaves(x0)[0]
     with torch.no_grad():
-        zspec = Spec.of(problem.cell(x0, x0))
+        zspec = Spec.of(check_tree("function(x)", problem.cell(x0, x0), like.shape[0], like))
     xspec, prox = Spec.of(x0), problem.prox.bind(x0)
-    packed = PackedProblem(problem, zspec, xspec, len(leaves(x0)[0]), False)
+    packed = PackedProblem(problem, zspec, xspec, len(like), False)
     packed.evaluations.cell += 1
     diary = Diary(packed, bool(trace), trace == "points", callback)
     found = descend(packed, prox, xspec.pack(x0), tolerance, max_steps, diary)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .archive import read_record, write_record
 from .checks import (
+    ArgumentTypeError,
     CheckpointError,
     ConvergenceError,
     ConvergenceWarning,
@@ -153,17 +154,30 @@ class Solution:
 
     def _mapped(self, change: Callable[[str, Any], Any]) -> Solution:
         """The same record with every tensor changed by ``change(field, tensor)``; the counts stay."""
-        new = {}
-        for name in _TENSORS:
-            new[name] = map_tree(lambda t, name=name: change(name, t), getattr(self, name))
+
+        def changed(name: str, tree: Any) -> Any:  # None, where there is no objective, is a leaf as well
+            return map_tree(lambda t: change(name, t) if isinstance(t, Tensor) else t, tree)
+
+        new = {name: changed(name, getattr(self, name)) for name in _TENSORS}
         if self.trace is not None:
             kept = {e.name: getattr(self.trace, e.name) for e in dataclasses.fields(Trace)}
-            new["trace"] = Trace(**{k: map_tree(lambda t, k=k: change(f"trace.{k}", t), v) for k, v in kept.items()})
+            new["trace"] = Trace(**{name: changed(f"trace.{name}", value) for name, value in kept.items()})
         return dataclasses.replace(self, **new)
 
     def to(self, *args: Any, **kwargs: Any) -> Solution:
-        """On another device or in another floating-point type, with the arguments of ``Tensor.to``."""
-        device, dtype, blocking, _ = torch._C._nn._parse_to(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
+        """On another device or in another floating-point type, with the arguments of ``Tensor.to``.
+
+        Raises ArgumentTypeError for other ones.
+        """
+        parse = torch._C._nn._parse_to  # pyright: ignore[reportAttributeAccessIssue]
+        try:
+            device, dtype, blocking, _ = parse(*args, **kwargs)
+        except (RuntimeError, TypeError):
+            fail("Solution.to", "a device, a floating-point type or a tensor", [*args, kwargs], error=ArgumentTypeError)
+        if device is None and dtype is None:
+            fail("Solution.to", "a device or a floating-point type", [*args, kwargs], error=ArgumentTypeError)
+        if dtype is not None and not dtype.is_floating_point:
+            fail("Solution.to", "a floating-point type", dtype, error=ArgumentTypeError)
 
         def moved(_: str, t: Tensor) -> Tensor:
             return t.to(device, dtype if t.is_floating_point() else None, blocking)
@@ -175,8 +189,13 @@ class Solution:
         return dataclasses.replace(self._mapped(lambda _, t: t.detach()), differentiable=frozenset())
 
     def rows(self, index: int | slice | Tensor | list[int]) -> Solution:
-        """Some samples, the batch first: a number, a slice, a mask (B,) or indices; ``evaluations`` of all."""
+        """Some samples, the batch first: a number, a slice, a mask (B,) or indices; ``evaluations`` of all.
+
+        Raises IndexError for a sample that is not there, ArgumentTypeError for what is no index.
+        """
         batch = self.status.shape[0]
+        if not isinstance(index, (int, slice, Tensor, list)):
+            fail("index", "a number, a slice, a mask or indices of samples", index, error=ArgumentTypeError)
         if isinstance(index, int):
             if not -batch <= index < batch:
                 raise IndexError(f"sample {index} of a batch of {batch}")

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jiio.checks import check_callable, check_number, fail
+from jiio.checks import JiioError, check_callable, check_number, fail
 
 DARK = 0.5  # photons below which the likelihood of Poisson goes on as a parabola
 
@@ -134,7 +134,13 @@ class Likelihood(AbstractNoise):
 
     def checked(self, prediction: Tensor, y: Tensor) -> Tensor:
         """What the function says, (B,)."""
-        value = self.function(prediction, y)
+        try:
+            value = self.function(prediction, y)
+        except JiioError:
+            raise
+        except Exception as error:  # somebody else's function may raise anything
+            came = f"one that raised {type(error).__name__}: {' '.join(str(error).split())[:160]}"
+            fail("noise", "a function (prediction, y) -> (B,)", came)
         if not isinstance(value, Tensor) or value.shape != (len(y),) or not value.is_floating_point():
             fail("noise", f"minus a log-likelihood per sample, ({len(y)},)", value, "Sum over each sample.")
         return value

@@ -167,16 +167,22 @@ def as_map(
             deepinv; or a map of jiio.
         y: a measurement, batch first; complex values and stacks of tensors are packed by :func:`packed`.
         sigma: standard deviation of Gaussian noise, of the batch or (B,) of every sample.
-        noise: any noise that :func:`jiio.tasks.maps.noise.as_noise` knows (default: ``sigma``, else what
+        noise: instead of ``sigma``, any noise that :func:`jiio.tasks.maps.noise.as_noise` knows (default: what
             ``physics.noise_model`` says).
         shape: (C, H, W) of the images, where neither the adjoint nor the measurement says it.
         tolerance: how far the two methods may be from adjoint to each other, relative to the size of ``A``.
 
-    Errors: ArgumentError where there is no map, its adjoint is not one, a map that says it is linear is not, or the
-    noise is none that is known here.
+    Errors: ArgumentError where there is no map, it is zero, its adjoint is not one, a map that says it is linear is
+    not, or the noise is none that is known here.
     """
     check_number("tolerance", tolerance, 0.0)
+    if sigma is not None and noise is not None:
+        fail("noise", "sigma or noise", "both", "A model of the noise has its own levels.")
+    if shape is not None and (len(shape) != 3 or any(not isinstance(n, int) or n < 1 for n in shape)):
+        fail("shape", "(C, H, W), three numbers of at least 1", shape)
     v = packed(y)
+    if not len(v):
+        fail("y", "a batch with a measurement in it", v)
     ours = isinstance(physics, AbstractMap)
     stated = noise if noise is not None else sigma
     if stated is None:
@@ -251,6 +257,8 @@ def linear(foreign: Foreign, image: Tensor, tolerance: float) -> LinearMap:
 
     d = as_diagonal(foreign.forward, image)
     if d is not None:
+        if not bool(d.any()):
+            fail("physics.A", "a map that measures something of an image", "one that is zero for every image")
         if bool((d == 1).all()):
             return Denoise(0.0)
         return Inpaint(d) if bool(((d == 0) | (d == 1)).all()) else Diagonal(d)

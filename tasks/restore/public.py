@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from jiio.checks import check_instance, fail
+from jiio.tasks.frame.machine import check_device
 from jiio.tasks.maps.base import Denoise
 from jiio.tasks.maps.noise import Gaussian
 from jiio.tasks.maps.physics import as_map, packed
@@ -44,9 +45,13 @@ class Restorer(nn.Module):
 
         allow: import paths, modules or packages of one's own that the file may name.
 
-        Errors: InputError where there is none, CheckpointError where it is damaged.
+        Errors: InputError where there is none, CheckpointError where it is damaged, ArgumentError for a device that
+        this machine has not, or a number type that no image has.
         """
-        return cls(load_restorer("weights", str(weights), allow=allow)).to(device, dtype).eval()
+        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+            fail("dtype", "a floating-point type such as torch.float32", dtype)
+        place = check_device(str(device))
+        return cls(load_restorer("weights", str(weights), allow=allow)).to(place, dtype).eval()
 
     @property
     def channels(self) -> int:

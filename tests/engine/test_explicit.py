@@ -110,6 +110,12 @@ def test_the_exact_gradient_goes_through_it() -> None:
     assert abs(float((net.weight.grad * d).sum()) - want) < 1e-4 * (1 + abs(want))
 
 
+@pytest.mark.parametrize("answer", [lambda x: None, lambda x: x[:1], lambda x: x.long()])
+def test_what_is_no_state_is_refused(answer) -> None:
+    with pytest.raises(jiio.JiioError, match=r"function\(x\): expected"):
+        jiio.solve(jiio.Problem.explicit(answer, misfit), X)
+
+
 def test_what_it_has_no_use_for_is_refused() -> None:
     problem = jiio.Problem.explicit(smooth, misfit)
     for options in ({"z0": Y}, {"rule": jiio.AdamStep()}, {"solver": jiio.Picard()}, {"multiplier": Y}):

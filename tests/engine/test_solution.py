@@ -67,9 +67,28 @@ def test_rows(index) -> None:
     assert part.summary() and part.status.shape == part.steps.shape == (len(part),)
 
 
+def test_an_equilibrium_without_an_objective_is_moved_and_cut_as_well() -> None:
+    """It has no multiplier, scales or gradient, and its trace no values of an objective."""
+    w = torch.eye(3, dtype=DOUBLE).requires_grad_()
+    solution = jiio.equilibrium(lambda z, x: torch.tanh(0.5 * z @ w + x), Y, Y, trace=True)
+    assert solution.multiplier is None and solution.gradient is None
+    assert solution.to(torch.float32).z.dtype == torch.float32 and not solution.detach().z.requires_grad
+    part: Any = solution[1:3]
+    assert torch.equal(part.z, solution.z[1:3]) and part.multiplier is None
+    assert part.trace.residual.shape == (len(part.trace.residual), 2, 1)
+
+
 def test_a_row_that_is_not_there() -> None:
     with pytest.raises(IndexError, match="batch of 4"):
         solved()[4]
+    with pytest.raises(jiio.ArgumentTypeError, match=r"^index: expected a number, a slice, a mask"):
+        solved()["first"]
+
+
+@pytest.mark.parametrize("where", ["nowhere", torch.int64, None])
+def test_a_place_that_is_none(where) -> None:
+    with pytest.raises(jiio.ArgumentTypeError, match=r"^Solution\.to: expected"):
+        solved().to(where)
 
 
 def test_written_and_read(tmp_path: Path) -> None:
