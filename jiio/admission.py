@@ -10,13 +10,13 @@ from torch import Tensor
 
 from .arithmetic import Arithmetic, ordinary
 from .calls import check_transforms
-from .checks import GradientError, check_callable, check_finite, check_instance, fail
+from .checks import GradientError, check_finite, check_instance, fail
 from .layout import Spec, Tree, check_tree, conformed, leaves
 from .problem import Cell, Problem, initial_state
 from .rules import AbstractRule, GradientStep
 from .solvers import AbstractSolver, Anderson
 
-Watch = Callable[[int, Tree, Tree, Tensor], object]
+Callback = Callable[[int, Tree, Tree, Tensor], object]
 
 
 def check_joint(problem: Problem, rule: AbstractRule) -> None:
@@ -75,21 +75,6 @@ def check_trace(trace: bool | str) -> None:
 def check_one_scale(scaling: Any, rule: AbstractRule) -> None:
     if scaling is not None and rule.curvature is not None:
         fail("scaling", "a rule without a curvature of its own", f"{type(rule).__name__}.curvature", "Leave one out.")
-
-
-def observer(watch: Watch | None, callback: Watch | None) -> Watch | None:
-    """Both in one, of which the callback may end the solve."""
-    for name, function in (("watch", watch), ("callback", callback)):
-        if function is not None:
-            check_callable(name, function, "(step, z, x, value) -> None, or True to stop")
-    if watch is None:
-        return callback
-
-    def both(*seen: Any) -> bool:
-        watch(*seen)
-        return callback is not None and bool(callback(*seen))
-
-    return both
 
 
 def check_explicit(

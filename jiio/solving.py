@@ -10,14 +10,13 @@ from torch import Tensor
 
 from .adjoints import AbstractAdjoint, Envelope, Implicit
 from .admission import (
-    Watch,
+    Callback,
     check_explicit,
     check_joint,
     check_one_scale,
     check_trace,
     checked_input,
     checked_multiplier,
-    observer,
     starting_state,
 )
 from .arithmetic import ordinary_tensors
@@ -49,15 +48,15 @@ def _traced(recorder: Recorder, split: Callable[[list[Tensor]], tuple[list[Tree]
     return Trace(torch.stack(recorder.residuals), torch.stack(recorder.values), x=x, z=z)
 
 
-def _watcher(operator: JointMap, watch: Watch | None) -> Callable[[int, Tensor, Point], bool] | None:
-    """``watch``, to be called with packed points."""
-    if watch is None:
+def _packed(operator: JointMap, callback: Callback | None) -> Callable[[int, Tensor, Point], bool] | None:
+    """``callback``, to be called with packed points."""
+    if callback is None:
         return None
 
     def unpacked(step: int, v: Tensor, point: Point) -> bool:
         z, _, x, _ = operator.parts(v.detach())
         assert point.value is not None
-        stop = watch(step, operator.zspec.unpack(z), operator.xspec.unpack(x.detach()), point.value.detach())
+        stop = callback(step, operator.zspec.unpack(z), operator.xspec.unpack(x.detach()), point.value.detach())
         return bool(stop)
 
     return unpacked
@@ -82,8 +81,7 @@ def solve(
     max_steps: int = 200,
     on_failure: str = "warn",
     trace: bool | str = False,
-    watch: Watch | None = None,
-    callback: Watch | None = None,
+    callback: Callback | None = None,
 ) -> Solution:
     """Minimise the objective over the input while the equilibrium is being solved (JIIO, Gurumurthy et al. 2021).
 
@@ -94,10 +92,10 @@ def solve(
     + l_x = 0, so the gain cannot be measured, and steps that follow from it are too long. metric: steps in the metric
     of the problem's curvature in x, as :class:`Sensitivity` finds it; with Identity or QuadraticPrior and GradientStep
     only. It brings scales of its own, and a sample that makes no progress goes on without it. max_steps: evaluations
-    after those two. trace: True keeps residuals and objective of every step, "points" also every z and x. watch:
-    called once per step with the step (from 0), z and x, trees that it must not change, and what is minimised there,
-    (B,); not while the scales are measured. callback: called like watch; where it returns True, the solve ends and the
-    samples that still ran are STOPPED.
+    after those two. trace: True keeps residuals and objective of every step, "points" also every z and x.
+    callback: called once per step with the step (from 0), z and x, trees that it must not change, and what is minimised
+    there, (B,); not while the scales are measured. Where it returns True, the solve ends, and the samples that still
+    ran are STOPPED.
 
     One step costs one evaluation of the cell and one VJP. Every sample is its own problem: its status, residuals
     and step count are its own, and it never touches its neighbours. The returned x satisfies the constraint to
@@ -109,7 +107,8 @@ def solve(
     check_joint(problem, rule)
     check_settings(solver, adjoint, tolerance, max_steps, on_failure)
     check_trace(trace)
-    watch = observer(watch, callback)
+    if callback is not None:
+        check_callable("callback", callback, "(step, z, x, value) -> None, or True to stop")
     x0, arithmetic = checked_input("x0", x0)
     refuse_tangents("an x0 that carries them", x0)
     like = leaves(x0)[0]
@@ -118,7 +117,7 @@ def solve(
         if isinstance(problem.cell, ExplicitCell):
             check_explicit(z0, multiplier, scaling, solver, rule, metric)
             problem = guarded(problem, arithmetic)
-            solution = explicit_solution(problem, x0, tolerance, max_steps, trace, watch)
+            solution = explicit_solution(problem, x0, tolerance, max_steps, trace, callback)
             solution = adjoint.attach(problem, solution) if torch.is_grad_enabled() else solution
             return solution.report(on_failure)
         if metric is not None:
@@ -135,7 +134,7 @@ def solve(
         with _recording(taped):
             operator = JointMap(problem, rule, x0, z0, solver.damping, taped, metric)
             v = operator.start(z0, multiplier, x0, scaling)
-            recorder = Recorder(bool(trace), trace == "points", _watcher(operator, watch))
+            recorder = Recorder(bool(trace), trace == "points", _packed(operator, callback))
             placed = solver.on(operator.places)
             outcome = iterate(operator, placed, v, tolerance, max_steps, recorder, arithmetic.floor(v.dtype))
             z, mu, x, _ = operator.parts(outcome.v)

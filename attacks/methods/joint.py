@@ -93,7 +93,7 @@ class JointAttack(AbstractAttack):
             tolerance=self.tolerance,
             max_steps=self.steps,
             on_failure="ignore",
-            watch=seen.step,
+            callback=seen.step,
         )
         model.counts.record(solution.evaluations)
 
@@ -159,7 +159,7 @@ class _Watch:
         return kept
 
     def step(self, step: int, z: Any, x: Tensor, value: Tensor) -> None:
-        """``watch`` of :func:`jiio.solve`: offer the input of this step, by the scores of its evaluation."""
+        """``callback`` of :func:`jiio.solve`: offer the input of this step, by the scores of its evaluation."""
         if step < self.settle or self.logits is None:
             return
         nearer = self.off < self.least

@@ -1,4 +1,4 @@
-"""``jiio.solve(..., watch=...)``: once per step, with the point and the value of that step."""
+"""``jiio.solve(..., callback=...)``: once per step, with the point and the value of that step."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Seen:
 
 def watched(case: Case, prox: jiio.AbstractProx | None = None, **options: Any) -> tuple[Seen, jiio.Solution]:
     seen = Seen()
-    solution = case.solve(prox, tolerance=CLOSE, max_steps=40, on_failure="ignore", watch=seen, **options)
+    solution = case.solve(prox, tolerance=CLOSE, max_steps=40, on_failure="ignore", callback=seen, **options)
     return seen, solution
 
 
@@ -74,10 +74,10 @@ def test_trees_are_shown_as_trees() -> None:
         lambda z, x: {"a": torch.tanh(0.5 * z["a"] + x[0])}, lambda z, x: (z["a"] - x[1]).square().sum(1)
     )
     x0 = (torch.ones(2, 3), torch.zeros(2, 3))
-    jiio.solve(problem, x0, {"a": torch.zeros(2, 3)}, on_failure="ignore", watch=seen)
+    jiio.solve(problem, x0, {"a": torch.zeros(2, 3)}, on_failure="ignore", callback=seen)
     assert seen.z[0]["a"].shape == seen.x[0][0].shape == (2, 3) and isinstance(seen.x[0], tuple)
 
 
-def test_watch_must_be_callable() -> None:
-    with pytest.raises(jiio.ArgumentTypeError, match=r"watch: expected a callable \(step, z, x, value\)"):
-        CASES["tanh"].solve(watch="print")
+def test_a_callback_must_be_callable() -> None:
+    with pytest.raises(jiio.ArgumentTypeError, match=r"callback: expected a callable \(step, z, x, value\)"):
+        CASES["tanh"].solve(callback="print")
