@@ -66,7 +66,7 @@ def test_torchattacks_through_the_face(name: str, norm: str) -> None:
     assert bool(inside.all()) or name == "DeepFool"
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("norm", ["linf", pytest.param("l2", marks=pytest.mark.slow)])
 def test_autoattack_is_that_of_pyautoattack_sample_by_sample(norm: str) -> None:
     tool, model, radius = pyautoattack(), convolutional(), {"linf": 0.06, "l2": 0.3}[norm]
     state = torch.get_rng_state()
@@ -89,7 +89,10 @@ class Shifted(nn.Module):
         return convolutional()((x + 1.0) / 2.0)
 
 
-@pytest.mark.parametrize("attack", [TorchAttack("PGD", {"steps": 5}, seed=2), AutoAttack(queries=20, seed=2)])
+SLOWLY = pytest.param(AutoAttack(queries=20, seed=2), marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("attack", [TorchAttack("PGD", {"steps": 5}, seed=2), SLOWLY])
 def test_other_bounds_and_normalisation(attack: AbstractAttack) -> None:
     """[-1, 1] with twice the radius is the same problem, and so is a normalisation undone by the model."""
     torchattacks()

@@ -244,7 +244,9 @@ def toy(output: Path, **changes) -> MetaConfig:
     return build(MetaConfig, TOY | {"output": str(output)} | changes)
 
 
-@pytest.mark.parametrize("name", ["Joint", "Nested", "FirstOrder"])
+@pytest.mark.parametrize(
+    "name", ["Joint", *(pytest.param(n, marks=pytest.mark.slow) for n in ("Nested", "FirstOrder"))]
+)
 def test_training_lowers_the_loss(name, tmp_path):
     options = {} if name == "Joint" else {"steps": 3}
     config = toy(tmp_path, adaptation={"name": name, "options": options}, data=TOY["data"] | {"batch_size": 3})

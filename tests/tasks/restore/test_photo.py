@@ -257,6 +257,7 @@ def test_a_page_for_every_damage(damage):
     assert pictures[0].size == pictures[1].size == made.done.picture.pixels.shape[:0:-1]
 
 
+@pytest.mark.slow
 def test_a_large_picture_is_shown_smaller_and_the_maps_thinned():
     made = subject(noisy(1300, 2 * SHOWN + 10), tile=512, max_steps=2)
     page, pictures = read(photo_page(made, "jiio"))

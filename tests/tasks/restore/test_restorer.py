@@ -53,7 +53,7 @@ MAPS = {
 
 @pytest.mark.parametrize(
     "name",
-    [n if n in ("noise", "holes of each", "compressed") else pytest.param(n, marks=pytest.mark.slow) for n in MAPS],
+    [n if n in ("noise", "compressed") else pytest.param(n, marks=pytest.mark.slow) for n in MAPS],
 )
 def test_one_map_one_result(restorer, x, name):
     """Our class, an object with the two methods, and a function that says nothing of itself."""

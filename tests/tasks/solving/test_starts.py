@@ -190,7 +190,7 @@ def test_the_gradient_of_the_loss_equals_finite_differences():
 def test_the_loss_counts_variances_whatever_the_units():
     _, done = taught(make(2, act="tanh"))
     moved = Finished(done.observation, 1e3 * done.x + 7, 1e-3 * done.z, 50 * done.mu, done.scaling, done.sizes)
-    one, other = (regression_loss(train_start(d, steps=30, hidden=8), d) for d in (done, moved))
+    one, other = (regression_loss(train_start(d, steps=8, hidden=8), d) for d in (done, moved))
     assert torch.allclose(one, other, rtol=1e-5)
     mean = AmortisedStart(done.sizes).double()
     for block in ("x", "z", "mu"):
@@ -200,6 +200,7 @@ def test_the_loss_counts_variances_whatever_the_units():
     assert torch.allclose(regression_loss(mean, done), torch.ones(3, dtype=DOUBLE))
 
 
+@pytest.mark.slow
 def test_a_network_learns_what_a_linear_map_cannot():
     case = make(2, act="tanh", ridge=0.3).with_(b=torch.full((10,), 0.8, dtype=DOUBLE))
     done = finish([posed(case, 7, 300)], **TIGHT)
@@ -273,6 +274,7 @@ def posed_rows(case: Case, seed: int, row: int):
 # In the tasks
 
 
+@pytest.mark.slow
 def test_generators_fit_the_same_codes_in_fewer_calls():
     model = small_generator()
 
@@ -303,7 +305,7 @@ def test_restorers_restore_the_same_images():
     assert gap(plain, ours) < 1e-6
 
 
-@pytest.mark.parametrize("shots", [1, 2])
+@pytest.mark.parametrize("shots", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_few_shot_learners_adapt_to_the_same_variable_with_the_same_meta_gradient(shots):
     model = small_learner()
     how = adaptation.JointAdaptation(atol=1e-11, rtol=1e-10, max_steps=600, adjoint_rtol=1e-10, adjoint_steps=300)
