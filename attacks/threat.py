@@ -8,7 +8,7 @@ no attack needs to know the difference.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from jiio import AbstractProx, Box, Intersection, L1Ball, L2Ball, LinfBall
 from jiio.checks import ArgumentTypeError, check_choice, check_number, fail
+from jiio.outputs.shares import drawn
 
 from .spelling import spelt
 
@@ -188,19 +189,18 @@ class ThreatModel:
         delta = torch.empty_like(flat)
         for part, radius in self.parts(flat.shape[1]):
             r = _column(radius, x)
-            draw = torch.empty(flat[:, part].shape, dtype=x.dtype, device=generator.device)
+            columns = flat[:, part].shape[1]
 
             # torchattacks draws from [-radius, radius] where there is one radius, which rounds otherwise than a scaled
             # draw from [-1, 1].
             if self.norm == "linf":
                 reach, rest = (1.0, r) if isinstance(radius, Tensor) else (float(radius), 1.0)
-                delta[:, part] = draw.uniform_(-reach, reach, generator=generator).to(x.device) * rest
+                delta[:, part] = _filled(x, columns, generator, Tensor.uniform_, -reach, reach) * rest
                 continue
 
-            drawn = draw.normal_(generator=generator).to(x.device)
-            size = torch.linalg.vector_norm(drawn, 2 if self.norm == "l2" else 1, dim=1, keepdim=True)
-            share = torch.zeros(len(x), 1, dtype=x.dtype, device=generator.device).uniform_(0, 1, generator=generator)
-            delta[:, part] = drawn * (share.to(x.device) / size * r)
+            made = _filled(x, columns, generator, Tensor.normal_)
+            size = torch.linalg.vector_norm(made, 2 if self.norm == "l2" else 1, dim=1, keepdim=True)
+            delta[:, part] = made * (_filled(x, 1, generator, Tensor.uniform_) / size * r)
         return torch.minimum(torch.maximum(x + delta.view_as(x), low), high)
 
     def describe(self) -> dict[str, Any]:
@@ -221,6 +221,15 @@ def _steepest(norm: str, g: Tensor, sparsity: float) -> Tensor:
     g = g / g.abs().amax(1, keepdim=True).clamp_min(torch.finfo(g.dtype).tiny)  # the square of a small one vanishes
     size = g.norm(dim=1, keepdim=True) if norm == "l2" else g.abs().sum(1, keepdim=True)
     return g / size.clamp_min(torch.finfo(g.dtype).tiny)
+
+
+def _filled(x: Tensor, columns: int, generator: torch.Generator, fill: Callable[..., Tensor], *ends: float) -> Tensor:
+    """Random numbers (B, columns) for the samples of x, by one of the methods of a tensor that draw in place."""
+
+    def draw(n: int) -> Tensor:
+        return fill(torch.empty(n, columns, dtype=x.dtype, device=generator.device), *ends, generator=generator)
+
+    return drawn(draw, len(x)).to(x.device)
 
 
 def _column(value: float | Tensor, x: Tensor) -> Tensor:

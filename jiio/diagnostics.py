@@ -13,6 +13,7 @@ from .adjoints import AbstractAdjoint, Detached, Implicit
 from .checks import ArgumentTypeError, GradientError, check_callable, check_instance, check_integer, check_number, fail
 from .holding import held_fixed
 from .layout import Spec, Tree, check_tree, detach, leaves, map_tree
+from .outputs.shares import drawn
 from .problem import Cell, initial_state
 from .solution import Solution, Tolerance
 from .solvers import AbstractSolver, Anderson
@@ -237,7 +238,11 @@ def _transposed_jacobian(cell: Cell, z: Tree, x: Tree) -> tuple[Callable[[Tensor
 def _normal(like: Tensor, generator: torch.Generator | None) -> Tensor:
     if generator is not None and not isinstance(generator, torch.Generator):
         fail("generator", "a torch.Generator or None", generator, error=ArgumentTypeError)
-    return torch.randn(like.shape, dtype=like.dtype, device=like.device, generator=generator)
+
+    def draw(n: int) -> Tensor:
+        return torch.randn((n, *like.shape[1:]), dtype=like.dtype, device=like.device, generator=generator)
+
+    return drawn(draw, len(like))
 
 
 def _unit(v: Tensor) -> Tensor:

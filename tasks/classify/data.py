@@ -10,6 +10,7 @@ from torch import Tensor
 
 from jiio.checks import check_integer, describe, fail
 from jiio.outputs.seeds import generator
+from jiio.outputs.shares import rows
 from jiio.tasks.frame.config import whole
 from jiio.tasks.frame.load import ConfigError, nearest
 from jiio.tasks.images.batches import augment, batch_indices, resized
@@ -117,7 +118,7 @@ def _faces(config: ClassifyDataConfig) -> Labelled:
 
 def labelled_batch(data: Labelled, config: ClassifyDataConfig, *, seed: int, step: int) -> tuple[Tensor, Tensor]:
     """Images (B, C, H, W) and labels (B,) of one training step, a pure function of (seed, step)."""
-    chosen = batch_indices(len(data.train), config.batch_size, seed=seed, step=step)
+    chosen = batch_indices(len(data.train), config.batch_size, seed=seed, step=step)[rows(config.batch_size)]
     images = augment(data.train[chosen], config.images(), generator=generator(seed, "augment", step))
     return images, data.train_labels[chosen]
 

@@ -20,6 +20,7 @@ from jiio.models import (
     lyapunov_model,
     orthogonal_head,
 )
+from jiio.outputs.shares import drawn
 from jiio.tasks.frame.config import whole
 
 from .defences import AbstractDefence, Answers, Batch
@@ -74,7 +75,8 @@ class Lyapunov(AbstractDefence):
     def _away(self, packed: Tensor, source: torch.Generator) -> Tensor:
         """Packed states (B, D) with noise on them, in units of each one's root mean square."""
         size = packed.square().mean(1, keepdim=True).sqrt()
-        return packed + self.noise * size * torch.randn(packed.shape, generator=source).to(packed)
+        noise = drawn(lambda n: torch.randn(n, packed.shape[1], generator=source), len(packed))
+        return packed + self.noise * size * noise.to(packed)
 
 
 @dataclass(frozen=True)

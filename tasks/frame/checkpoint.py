@@ -120,15 +120,29 @@ def save(
     extra: Mapping[str, Tensor] | None = None,
 ) -> Checkpoint:
     """Write a checkpoint, or the bare weights where there is no optimiser, and return it. extra: other tensors."""
+    done = made(path, step, config, model, optimiser, handed=handed, extra=extra)
+    about = {"step": step, "config": dataclasses.asdict(config), "versions": done.versions}
+    if handed is not None:
+        about["handed"] = handed
+    sealed.write(path, done.tensors, about)
+    return done
+
+
+def made(
+    path: Path,
+    step: int,
+    config: RunConfig,
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer | None = None,
+    *,
+    handed: str | None = None,
+    extra: Mapping[str, Tensor] | None = None,
+) -> Checkpoint:
+    """What :func:`save` writes, not written."""
     found = {**_state(model, optimiser), **(extra or {})}
     # A copy each: safetensors wants contiguous tensors that share no memory.
     tensors = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in found.items()}
-    about = {"step": step, "config": dataclasses.asdict(config), "versions": versions()}
-    if handed is not None:
-        about["handed"] = handed
-
-    sealed.write(path, tensors, about)
-    return Checkpoint(path, step, config, tensors, about["versions"], handed)
+    return Checkpoint(path, step, config, tensors, versions(), handed)
 
 
 def _state(model: nn.Module, optimiser: torch.optim.Optimizer | None) -> dict[str, Tensor]:

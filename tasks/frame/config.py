@@ -78,6 +78,7 @@ class RunConfig:
         output: folder of the checkpoints and the log
         seed: of everything random
         steps: number of training steps
+        accumulate: parts of a batch that are computed one after the other, for batches larger than the memory
         device: cpu, cuda, cuda:0, mps
         threads: CPU threads (default: torch's choice); small networks are fastest on one
         checkpoint_every: steps between two checkpoints
@@ -95,6 +96,7 @@ class RunConfig:
     output: str = "runs/first"
     seed: int = 0
     steps: int = 1000
+    accumulate: int = 1
     device: str = "cpu"
     threads: int | None = None
     checkpoint_every: int = 100
@@ -123,6 +125,7 @@ class RunConfig:
             fail("output", "the name of a folder", describe(self.output))
         check_integer("seed", self.seed, 0)
         whole("steps", self.steps, 1, 10**9)
+        whole("accumulate", self.accumulate, 1, 65_536)
         if self.threads is not None:
             whole("threads", self.threads, 1, 1024)
         check_integer("checkpoint_every", self.checkpoint_every, 1)

@@ -9,23 +9,17 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from jiio.checks import CheckpointError, fail
+from jiio.checks import fail
 
-from . import checkpoint as files
 from .checkpoint import AVERAGE, Checkpoint
-from .choices import paths_of
 from .config import RunConfig
-from .files import InputError
 from .load import ConfigError
-from .place import BEST
+from .record import FIGURE, Record
 from .task import AbstractTask, overrides
-
-FIGURE = "validation"  # its name in the log, and of the tensor in the file of the best weights
 
 
 def check_validated(task: AbstractTask, config: RunConfig) -> None:
@@ -39,28 +33,15 @@ class Keeper:
     """The average and the best of a model in training. start: the checkpoint that the training goes on from."""
 
     def __init__(
-        self,
-        config: RunConfig,
-        task: AbstractTask,
-        model: nn.Module,
-        folder: Path,
-        start: Checkpoint | None,
-        handed: str | None = None,
+        self, config: RunConfig, task: AbstractTask, model: nn.Module, record: Record, start: Checkpoint | None
     ) -> None:
-        self.config, self.task, self.model, self.folder, self.handed = config, task, model, folder, handed
+        self.config, self.task, self.model, self.record = config, task, model, record
         self.average: dict[str, Tensor] = {}
         if config.average > 0.0:
             kept = {} if start is None else start.named(AVERAGE)
             for name, p in model.named_parameters():
                 self.average[name] = kept.get(name, p.detach()).detach().to(p, copy=True)
-        self.best = self._last_best() if start is not None and config.validate_every else math.inf
-
-    def _last_best(self) -> float:
-        """The figure of the best weights so far; infinite where there are none that can be read."""
-        with contextlib.suppress(CheckpointError, InputError):
-            kept = files.load(self.folder / BEST, allow=paths_of(self.config))
-            return float(kept.tensors.get(FIGURE, torch.tensor(math.inf)))
-        return math.inf
+        self.best = record.last_best() if start is not None and config.validate_every else math.inf
 
     def after(self, done: int) -> dict[str, float]:
         """To be called when ``done`` steps are done. Returns: the figure of validation, where it was due."""
@@ -78,8 +59,7 @@ class Keeper:
             value = float(self.task.validate(self.model.eval()))
             if value < self.best:
                 self.best = value
-                extra = {FIGURE: torch.tensor(value, dtype=torch.float64)}
-                files.save(self.folder / BEST, done, self.config, self.model, handed=self.handed, extra=extra)
+                self.record.keep_best(done, self.model, value)
             self.model.train(training)
         return {FIGURE: value}
 

@@ -8,7 +8,7 @@ GPU as far as its kernels are deterministic).
 
 from __future__ import annotations
 
-import math
+import contextlib
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -16,25 +16,25 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from jiio.checks import CheckpointError, JiioError, check_instance, fail
+from jiio.checks import CheckpointError, check_instance, fail
 from jiio.outputs.lock import locked
 from jiio.outputs.seeds import derive
 
 from . import checkpoint as files
 from .checkpoint import Checkpoint
 from .choices import paths_of
-from .config import FREE_ON_RESUME, OptimiserConfig, RunConfig
+from .config import FREE_ON_RESUME, RunConfig
 from .files import check_output_folder
 from .interrupt import Interruption, TrainingInterrupted
 from .keeper import Keeper, check_validated
 from .logs import AbstractLogger, JsonLinesLogger
 from .machine import check_device, cpu_threads, versions
+from .parts import check_divisible
 from .place import WEIGHTS, Place, enter
+from .ranks import Ranks, joined
+from .record import Record, Witness
+from .step import TrainingError, build_optimiser, training_step
 from .task import AbstractTask, build_task, name_of
-
-
-class TrainingError(JiioError, RuntimeError):
-    """The training cannot go on."""
 
 
 def train(
@@ -58,36 +58,52 @@ def train(
     """
     report = report or _to_stderr
     folder = check_output_folder("output", Path(config.output))
-    device = check_device(config.device)
-    handed = None if task is None else check_handed(task, config)
-    task = task or build_task(config, data_root=data_root)
-    check_validated(task, config)
-    loggers = [JsonLinesLogger(), *(choice.make("logger", f"loggers[{i}]") for i, choice in enumerate(config.loggers))]
+    with contextlib.ExitStack() as stack:
+        ranks = stack.enter_context(joined(config.device))
+        device = check_device(config.device)
+        handed = None if task is None else check_handed(task, config)
+        task = task or build_task(config, data_root=data_root)
+        check_validated(task, config)
 
-    # What is in the folder is looked at under the lock, so that it is still true when the first file is written.
-    with locked(folder, "output"):
-        start = find_start(config, folder, resume, report, handed)
-        place = enter(folder, task.PICTURES, begun=start is not None)
-        record = Record(config, folder, loggers, 0 if start is None else start.step, handed)
-        with cpu_threads(config.threads), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            return run(record, place, task, start, device, resume_hint)
+        # What is in the folder is looked at under the lock, so that it is still true when the first file is written.
+        # One rank does it for all: the others may not even see the disk.
+        def entered() -> tuple[Checkpoint | None, Place]:
+            stack.enter_context(locked(folder, "output"))
+            start = find_start(config, folder, resume, report, handed)
+            return start, enter(folder, task.PICTURES, begun=start is not None)
+
+        loggers = chosen_loggers(config) if ranks.leads else []
+        start, place = ranks.first(entered)
+        done = 0 if start is None else start.step
+        record = Record(config, place, loggers, done, handed, report)
+        stack.enter_context(cpu_threads(config.threads))
+        stack.enter_context(torch.random.fork_rng(devices=[device] if device.type == "cuda" else []))
+        return run(
+            record if ranks.leads else Witness(config, place, done, handed), task, start, device, ranks, resume_hint
+        )
+
+
+def chosen_loggers(config: RunConfig) -> list[AbstractLogger]:
+    """The log file, and whatever the configuration names."""
+    return [JsonLinesLogger(), *(choice.make("logger", f"loggers[{i}]") for i, choice in enumerate(config.loggers))]
 
 
 def run(
-    record: Record, place: Place, task: AbstractTask, start: Checkpoint | None, device: torch.device, resume_hint: str
+    record: Record, task: AbstractTask, start: Checkpoint | None, device: torch.device, ranks: Ranks, resume_hint: str
 ) -> Checkpoint:
     """The training in a folder that is held and clear: what is left of it, its weights, its pictures."""
     config = record.config
     model, optimiser = begin(config, task, start, device)
-    place.clean(task.PICTURES)
-    keeper = Keeper(config, task, model, record.folder, start, record.handed)
-    last = go_on(record, task, model, optimiser, keeper, resume_hint) or start
+    check_divisible(model, ranks.count * config.accumulate)
+    record.clean(task)
+    keeper = Keeper(config, task, model, record, start)
+    last = go_on(record, task, model, optimiser, keeper, ranks, resume_hint) or start
 
     # Pictures last: where weights are missing, the next run knows that no picture is its own.
     with keeper.applied():
-        files.save(record.folder / WEIGHTS, config.steps, config, model, handed=record.handed)
-        for name, picture in task.pictures(model.eval()).items():
-            place.write(name, picture)
+        record.finish(model)
+        ranks.told(None)  # nobody goes on before the weights are there
+        record.draw(task, model)
     assert last is not None  # config.steps is at least 1
     return last
 
@@ -113,6 +129,7 @@ def go_on(
     model: nn.Module,
     optimiser: torch.optim.Optimizer,
     keeper: Keeper,
+    ranks: Ranks,
     resume_hint: str,
 ) -> Checkpoint | None:
     """The steps that are left; the last checkpoint, None where no step was left."""
@@ -122,15 +139,33 @@ def go_on(
 
     with Interruption() as interruption, record:
         for step in range(record.done, config.steps):
-            figures, done = training_step(config, task, model, optimiser, step), step + 1
+            figures, done = training_step(config, task, model, optimiser, step, ranks), step + 1
             record.log(step, figures | keeper.after(done))
-            if interruption.code or done % config.checkpoint_every == 0 or done == config.steps:
+            code = ranks.agreed(interruption.code)
+            if code or done % config.checkpoint_every == 0 or done == config.steps:
+                check_together(model, ranks, done)
                 last = record.save(done, model, optimiser, keeper.tensors)
             # After a checkpoint, and not where this was the last step: then the training simply ends.
-            if interruption.code and done < config.steps:
+            if code and done < config.steps:
                 message = f"Interrupted after step {done} of {config.steps}, saved in {record.folder}. {resume_hint}"
-                raise TrainingInterrupted(message, interruption.code)
+                raise TrainingInterrupted(message if ranks.leads else "", code)
     return last
+
+
+def check_together(model: nn.Module, ranks: Ranks, done: int) -> None:
+    """All ranks have the same weights to the last bit, so that it does not matter whose are saved.
+
+    Errors: TrainingError.
+    """
+    if ranks.count == 1:
+        return
+    sums = [float(t.double().sum()) for t in model.state_dict().values()]
+    apart = [i for i, other in enumerate(ranks.gathered(sums)) if other != sums]
+    if apart:
+        raise TrainingError(
+            f"step {done}: expected the same weights on all {ranks.count} ranks, but those of rank {apart[0]} differ. "
+            "Train on machines of one kind, with the same versions; the checkpoint before stands."
+        )
 
 
 def check_handed(task: AbstractTask, config: RunConfig) -> str:
@@ -177,102 +212,22 @@ def begin_with(word: str, model: nn.Module, allow: Iterable[str] = ()) -> None:
         fail("start", "weights that fit the model of this configuration", str(other.path), remedy, CheckpointError)
 
 
-class Record:
-    """Everything a training leaves while it runs: log lines, the progress bar, checkpoints."""
-
-    def __init__(
-        self, config: RunConfig, folder: Path, loggers: list[AbstractLogger], done: int, handed: str | None
-    ) -> None:
-        self.config, self.folder, self.loggers = config, folder, loggers
-        self.done, self.handed = done, handed
-
-    def __enter__(self) -> Record:
-        from tqdm import tqdm
-
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for logger in self.loggers:
-            logger.start(self.folder, self.done)
-        # disable=None: no bar where standard error is not a terminal
-        self.bar = tqdm(total=self.config.steps, initial=self.done, desc=self.config.task, disable=None)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.bar.close()
-        for logger in self.loggers:
-            logger.close()
-
-    def log(self, step: int, figures: dict[str, float]) -> None:
-        """The figures of one step."""
-        for logger in self.loggers:
-            logger.log(step, figures)
-        self.bar.set_postfix(loss=f"{figures['loss']:.4g}", refresh=False)
-        self.bar.update()
-
-    def save(
-        self, done: int, model: nn.Module, optimiser: torch.optim.Optimizer, extra: dict[str, torch.Tensor]
-    ) -> Checkpoint:
-        """A checkpoint after ``done`` steps. The log reaches the disk first: no checkpoint without its lines."""
-        for logger in self.loggers:
-            logger.flush()
-        path = files.name_of(self.folder, done)
-        saved = files.save(path, done, self.config, model, optimiser, handed=self.handed, extra=extra)
-        files.prune(self.folder, self.config.keep, saved.path)
-        return saved
-
-
-def training_step(
-    config: RunConfig, task: AbstractTask, model: nn.Module, optimiser: torch.optim.Optimizer, step: int
-) -> dict[str, float]:
-    """One update of the weights; everything random in it follows from (seed, step)."""
-    torch.manual_seed(derive(config.seed, "step", step))
-    for group in optimiser.param_groups:
-        group["lr"] = learning_rate(config.optimiser, step, config.steps)
-    optimiser.zero_grad(set_to_none=True)
-
-    # Both are looked at before the weights move: the last checkpoint stays the last good state.
-    with task.lowered(model):
-        loss, figures = task.loss(model, step)
-    value = float(loss.detach())
-    if not math.isfinite(value):
-        raise TrainingError(f"step {step}: the loss is {value}. {ADVICE}")
-    loss.backward()
-    norm = float(nn.utils.clip_grad_norm_(model.parameters(), config.optimiser.clip))
-    if not math.isfinite(norm):
-        raise TrainingError(f"step {step}: the norm of the gradient is {norm}. {ADVICE}")
-
-    optimiser.step()
-    told = {name: figure() if callable(figure) else figure for name, figure in figures.items()}
-    return {"loss": value, "gradient_norm": norm, "rate": optimiser.param_groups[0]["lr"], **told}
-
-
-ADVICE = "Lower optimiser.rate, or begin again with another seed; the last checkpoint stands."
-
-
-def learning_rate(config: OptimiserConfig, step: int, steps: int) -> float:
-    """A linear rise over the first ``warmup`` steps, then half a cosine from ``rate`` down to ``final_rate``."""
-    if step < config.warmup:
-        return config.rate * (step + 1) / config.warmup
-    through = (step - config.warmup) / (steps - config.warmup)
-    return config.final_rate + (config.rate - config.final_rate) * 0.5 * (1.0 + math.cos(math.pi * through))
-
-
-def build_optimiser(model: nn.Module, config: OptimiserConfig) -> torch.optim.Optimizer:
-    """Adam, with decoupled weight decay where it is above zero; the schedule sets the rate before every step."""
-    return torch.optim.AdamW(model.parameters(), lr=config.rate, weight_decay=config.weight_decay)
-
-
 def check_same(config: RunConfig, start: Checkpoint, report: Callable[[str], None], handed: str | None) -> None:
     """A checkpoint can be continued by its own task and configuration only; other versions are allowed, and said."""
     if start.handed != handed:
         own = "that of the configuration"
         expected = f"the task that {start.path} was trained with, {start.handed or own}"
         fail("task", expected, handed or own, error=CheckpointError)
-    difference = files.differing(config, start.config, FREE_ON_RESUME)
+    more = config.steps > start.config.steps
+    difference = files.differing(config, start.config, (*FREE_ON_RESUME, "steps") if more else FREE_ON_RESUME)
     if difference:
         remedy = "Restore the setting to continue, or train into another --output."
         raise CheckpointError(f"resume: {start.path} belongs to another configuration, {difference}. {remedy}")
-    now = versions()
-    changed = [f"{key} {start.versions.get(key)} -> {now[key]}" for key in now if start.versions.get(key) != now[key]]
+    if more:
+        told = f"{start.config.steps} steps were planned, {config.steps} are now"
+        report(f"{start.path}: {told}; from here on the rate follows the schedule of {config.steps}.")
+    now, then = versions(), {"ranks": 1, **start.versions}
+    changed = [f"{key} {then.get(key)} -> {now[key]}" for key in now if then.get(key) != now[key]]
     if changed:
         report(f"{start.path}: written under other versions ({', '.join(changed)}), so not continued bit for bit.")
 

@@ -41,7 +41,8 @@ def package_version(name: str) -> str:
 
 
 def versions() -> dict[str, Any]:
-    """What a checkpoint remembers of the machine that wrote it; the number of threads changes how sums are ordered."""
+    """What a checkpoint remembers of the machine that wrote it; the numbers of threads and of
+    processes change how sums are ordered."""
     import torch
 
     return {
@@ -50,7 +51,15 @@ def versions() -> dict[str, Any]:
         "python": platform.python_version(),
         "machine": platform.machine(),
         "threads": torch.get_num_threads(),
+        "ranks": processes(),
     }
+
+
+def processes() -> int:
+    """How many processes of one run compute together."""
+    import torch.distributed as dist
+
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def check_device(name: str) -> torch.device:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import jiio
 from jiio.layout import Tree
 from jiio.models import EquilibriumModel
+from jiio.outputs.shares import later
 from jiio.tasks.maps.base import Denoise
 from jiio.tasks.solving.latent import LatentRestorer
 
@@ -67,17 +68,23 @@ class LatentGenerator(LatentRestorer):
     def observe(self, images: Tensor, inferred: Inferred) -> None:
         """Move the running moments towards those of a training batch."""
         good = torch.isfinite(inferred.x).all(1) & torch.isfinite(inferred.loss)
-        if not bool(good.any()):
-            return
         x = inferred.x[good]
         error = (self.decode(inferred.z)[good] - images[good]).square().flatten(1)
         objective = error.sum(1) + self.prior * x.square().sum(1)
-        told = torch.stack([objective.mean(), objective.square().mean(), error.mean()])
+        told = torch.stack([objective.sum(), objective.square().sum(), error.mean(1).sum()])
+        count = good.sum().to(x).view(1)
+        later(torch.cat([count, told, x.sum(0), (x.T @ x).flatten()]), self.moved)
+
+    def moved(self, sums: Tensor) -> None:
+        """Move them towards the moments of a batch, from its sums: samples, errors, codes, products of codes."""
+        count, told, mean, square = sums.split([1, 3, len(self.code_mean), self.code_square.numel()])
+        if float(count) == 0:
+            return
         self.seen += 1
         weight = (1.0 / self.seen).clamp_min(MEMORY)
-        self.code_mean.lerp_(x.mean(0), weight)
-        self.code_square.lerp_(x.T @ x / len(x), weight)
-        self.errors.lerp_(told, weight)
+        self.code_mean.lerp_(mean / count, weight)
+        self.code_square.lerp_((square / count).view_as(self.code_square), weight)
+        self.errors.lerp_(told / count, weight)
 
     @property
     def codes(self) -> GaussianMixture:

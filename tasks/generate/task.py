@@ -24,6 +24,7 @@ from jiio.checks import fail
 from jiio.diagnostics import jacobian_penalty
 from jiio.models import ConvConfig, ModelConfig, MultiscaleConfig, build
 from jiio.outputs.seeds import generator
+from jiio.outputs.shares import drawn, mean_over
 from jiio.tasks.frame import drawings
 from jiio.tasks.frame.checkpoint import Checkpoint
 from jiio.tasks.frame.choices import Choice
@@ -153,7 +154,8 @@ class Generate(AbstractTask):
         """The images (B, C, H, W) of a step and noise (B, latent) for their codes."""
         seed = self.config.seed
         images = training_batch(self.images.train, self.config.data, seed=seed, step=step)
-        noise = torch.randn(len(images), self.config.model.latent, generator=generator(seed, "code", step))
+        source, latent = generator(seed, "code", step), self.config.model.latent
+        noise = drawn(lambda n: torch.randn(n, latent, generator=source), len(images))
         return images.to(self.device), noise.to(self.device)
 
     def loss(self, model: nn.Module, step: int) -> tuple[Tensor, dict[str, float]]:
@@ -166,7 +168,7 @@ class Generate(AbstractTask):
 
         # The mean over the images whose inference came to anything.
         good = torch.isfinite(inferred.loss)
-        loss = torch.where(good, inferred.loss, torch.zeros_like(inferred.loss)).sum() / good.sum().clamp_min(1)
+        loss = mean_over(inferred.loss, good)
         cell, source = model.problem(images, EXACT).cell, generator(self.config.seed, "probe", step)
         penalty = jacobian_penalty(cell, inferred.z, inferred.x, generator=source).mean()
         with torch.no_grad():

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from jiio.checks import fail
 from jiio.outputs.seeds import generator
+from jiio.outputs.shares import drawn, rows
 from jiio.tasks.frame.files import InputError
 
 from .config import DataConfig
@@ -43,7 +44,7 @@ def training_batch(images: Tensor, config: DataConfig, *, seed: int, step: int) 
     """The images (B, C, H, W) of one training step, mirrored and shifted at random as the configuration asks."""
     if len(images) == 0:
         fail("data", "at least one training image", "none", "Lower data.test_share.", InputError)
-    chosen = images[batch_indices(len(images), config.batch_size, seed=seed, step=step)]
+    chosen = images[batch_indices(len(images), config.batch_size, seed=seed, step=step)[rows(config.batch_size)]]
     return augment(chosen, config, generator=generator(seed, "augment", step))
 
 
@@ -51,10 +52,10 @@ def augment(images: Tensor, config: DataConfig, *, generator: torch.Generator) -
     """Each image mirrored with chance one half and shifted by up to ``config.shift`` pixels, its edge repeated."""
     batch, _, height, width = images.shape
     if config.mirror:
-        flip = torch.rand(batch, 1, 1, 1, generator=generator) < 0.5
+        flip = drawn(lambda n: torch.rand(n, 1, 1, 1, generator=generator), batch) < 0.5
         images = torch.where(flip, images.flip(3), images)
     if config.shift > 0:
-        moves = torch.randint(2 * config.shift + 1, (batch, 2), generator=generator).tolist()
+        moves = drawn(lambda n: torch.randint(2 * config.shift + 1, (n, 2), generator=generator), batch).tolist()
         padded = F.pad(images, (config.shift,) * 4, mode="replicate")
         images = torch.stack([one[:, y : y + height, x : x + width] for one, (y, x) in zip(padded, moves, strict=True)])
     return images

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from jiio.outputs.seeds import generator
+from jiio.outputs.shares import rows
 
 
 def draw_patches(families: list[list[Tensor]], *, channels: int, size: int, batch: int, seed: int, step: int) -> Tensor:
@@ -13,12 +14,15 @@ def draw_patches(families: list[list[Tensor]], *, channels: int, size: int, batc
 
     Patches are turned by quarters and mirrored at random. A picture smaller than a patch is continued by reflection.
     """
-    source = generator(seed, "patches", step)
+    source, mine = generator(seed, "patches", step), range(batch)[rows(batch)]
     patches = []
-    for _ in range(batch):
+    for place in range(mine.stop):
+        # One source for all: where a step is divided, what belongs to others is drawn and thrown away.
         pictures = families[below(len(families), source)]
         patch = draw_patch(pictures[below(len(pictures), source)], size, source)
-        patches.append(patch if patch.shape[0] == channels else tint(patch, source))
+        patch = patch if patch.shape[0] == channels else tint(patch, source)
+        if place in mine:
+            patches.append(patch)
     return torch.stack(patches)
 
 

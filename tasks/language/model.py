@@ -6,12 +6,12 @@ import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jiio.checks import JiioError, fail
 from jiio.models.sequences.model import AbstractSequenceModel, Memory
+from jiio.outputs.shares import drawn
 from jiio.tasks.frame.checkpoint import Checkpoint
 from jiio.tasks.frame.files import InputError
 from jiio.tasks.frame.load import ConfigError
@@ -65,7 +65,7 @@ class LanguageModel(nn.Module):
     def _dropped(self, x: Tensor) -> Tensor:
         if not self.training or self.dropout == 0:
             return x
-        return x * F.dropout(torch.ones_like(x[:, :1]), self.dropout)
+        return x * drawn(lambda n: F.dropout(x.new_ones(n, 1, *x.shape[2:]), self.dropout), len(x))
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> LanguageModel:

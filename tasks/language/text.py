@@ -16,6 +16,7 @@ from torch import Tensor
 
 from jiio.checks import check_choice, check_integer, check_number, describe, fail
 from jiio.outputs.seeds import generator
+from jiio.outputs.shares import rows
 from jiio.tasks.frame.config import whole
 from jiio.tasks.frame.files import InputError, read_bytes
 from jiio.tasks.frame.load import ConfigError, nearest
@@ -185,7 +186,7 @@ def draw_texts(tokens: Tensor, config: TextConfig, *, seed: int, step: int) -> T
     """(batch_size, segments * segment + 1): pieces from random places, a pure function of (seed, step)."""
     length = config.segments * config.segment + 1
     starts = torch.randint(len(tokens) - length + 1, (config.batch_size,), generator=generator(seed, "text", step))
-    return tokens[starts[:, None] + torch.arange(length)]
+    return tokens[starts[rows(config.batch_size), None] + torch.arange(length)]
 
 
 def lay_out(tokens: Tensor, streams: int) -> Tensor:

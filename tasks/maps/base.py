@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from jiio.checks import check_integer, check_number, fail
+from jiio.outputs.shares import drawn
 
 from .forward import AbstractMap
 from .least import explained
@@ -207,8 +208,8 @@ def box_mask(batch: int, height: int, width: int, *, side: int, generator: torch
     """Masks (B, 1, H, W) with one missing square of the given side, anywhere inside the image with equal chance."""
     if not 0 < check_integer("side", side, 1) <= min(height, width):
         fail("side", f"a hole no larger than the image ({height} x {width})", side)
-    top = torch.randint(height - side + 1, (batch, 1, 1, 1), generator=generator)
-    left = torch.randint(width - side + 1, (batch, 1, 1, 1), generator=generator)
+    top = drawn(lambda n: torch.randint(height - side + 1, (n, 1, 1, 1), generator=generator), batch)
+    left = drawn(lambda n: torch.randint(width - side + 1, (n, 1, 1, 1), generator=generator), batch)
     rows = torch.arange(height).view(1, 1, height, 1)
     columns = torch.arange(width).view(1, 1, 1, width)
     hole = (rows >= top) & (rows < top + side) & (columns >= left) & (columns < left + side)
@@ -218,5 +219,5 @@ def box_mask(batch: int, height: int, width: int, *, side: int, generator: torch
 def random_mask(batch: int, height: int, width: int, *, missing: float, generator: torch.Generator) -> Tensor:
     """Masks (B, 1, H, W) in which exactly ``round(missing H W)`` pixels of every image are missing."""
     check_number("missing", missing, 0.0, 1.0)
-    order = torch.rand(batch, height * width, generator=generator).argsort(1)
+    order = drawn(lambda n: torch.rand(n, height * width, generator=generator), batch).argsort(1)
     return (order.argsort(1) >= round(missing * height * width)).float().view(batch, 1, height, width)

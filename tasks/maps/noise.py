@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from jiio.checks import JiioError, check_callable, check_number, fail
+from jiio.outputs.shares import apart, drawn
 
 DARK = 0.5  # photons below which the likelihood of Poisson goes on as a parabola
 
@@ -68,7 +69,8 @@ class Gaussian(AbstractNoise):
         if not isinstance(self.sigma, Tensor) and self.sigma == 0.0:
             return clean
         sigma = wide(self.sigma.to(clean), clean) if isinstance(self.sigma, Tensor) else self.sigma
-        return clean + sigma * torch.randn(clean.shape, generator=generator).to(clean)
+        noise = drawn(lambda n: torch.randn(n, *clean.shape[1:], generator=generator), len(clean))
+        return clean + sigma * noise.to(clean)
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ class Poisson(AbstractNoise):
         return self.level(y) ** 2 * each.flatten(1).sum(1)
 
     def draw(self, clean: Tensor, generator: torch.Generator) -> Tensor:
-        counts = torch.poisson(clean.detach().cpu().clamp_min(0.0) / self.gain, generator=generator)
+        counts = torch.poisson(clean.detach().cpu().clamp_min(0.0) / self.gain, generator=apart(generator))
         return Gaussian(self.sigma).draw((self.gain * counts).to(clean), generator)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from jiio.checks import check_number, describe, fail
 from jiio.outputs.seeds import generator
+from jiio.outputs.shares import rows
 from jiio.tasks.frame.config import whole
 from jiio.tasks.frame.files import InputError, read_image
 from jiio.tasks.frame.load import ConfigError, nearest
@@ -139,6 +140,10 @@ class Episodes:
         """(M,) the class of each image of ``support`` or ``query``, from 0."""
         return torch.arange(self.ways, device=images.device).repeat_interleave(images.shape[1] // self.ways)
 
+    def of(self, tasks: slice) -> Episodes:
+        """Some of the tasks."""
+        return Episodes(self.support[tasks], self.query[tasks], self.ways)
+
     def to(self, device: torch.device | str) -> Episodes:
         return Episodes(self.support.to(device), self.query.to(device), self.ways)
 
@@ -203,4 +208,5 @@ def episodes(
 ) -> Episodes:
     """The episodes of one step."""
     source = generator(seed, "episodes", purpose, number)
-    return classes.draw(tasks, ways=config.ways, shots=config.shots, queries=config.queries, source=source, turn=turn)
+    drawn = classes.draw(tasks, ways=config.ways, shots=config.shots, queries=config.queries, source=source, turn=turn)
+    return drawn.of(rows(tasks))

@@ -24,6 +24,7 @@ from jiio.diagnostics import jacobian_penalty
 from jiio.layout import detach
 from jiio.models import build
 from jiio.outputs.seeds import generator
+from jiio.outputs.shares import mean_over
 from jiio.tasks.frame.checkpoint import Checkpoint
 from jiio.tasks.frame.choices import Choice
 from jiio.tasks.frame.config import OptimiserConfig, RunConfig, whole
@@ -234,8 +235,7 @@ def build_restorer(config: RestoreConfig, mean: Tensor) -> LatentRestorer:
 
 def finite_mean(value: Tensor, solution: jiio.Solution) -> Tensor:
     """The mean of ``value`` (B,) over the samples whose solve did not break down: a training goes on without them."""
-    good = solution.status != jiio.Status.NONFINITE
-    return torch.where(good, value, torch.zeros_like(value)).sum() / good.sum().clamp_min(1)
+    return mean_over(value, solution.status != jiio.Status.NONFINITE)
 
 
 def figures(name: str, restored: Tensor, clean: Tensor, operator: AbstractMap) -> Row:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from jiio.checks import check_instance, check_number, fail
 from jiio.models.images.prior import ImagePrior, ImagePriorConfig
 from jiio.outputs.seeds import generator
+from jiio.outputs.shares import drawn, shared_mean
 from jiio.tasks.frame.checkpoint import Checkpoint
 from jiio.tasks.frame.config import RunConfig, whole
 from jiio.tasks.frame.load import ConfigError
@@ -161,8 +162,10 @@ class Prior(AbstractTask):
             step=step,
         )
         source = generator(config.seed, "noise", step)
-        level = config.noise.low + (config.noise.high - config.noise.low) * torch.rand(len(clean), generator=source)
-        noisy = clean + level.view(-1, 1, 1, 1) * torch.randn(clean.shape, generator=source)
+        chances = drawn(lambda n: torch.rand(n, generator=source), len(clean))
+        level = config.noise.low + (config.noise.high - config.noise.low) * chances
+        noise = drawn(lambda n: torch.randn(n, *clean.shape[1:], generator=source), len(clean))
+        noisy = clean + level.view(-1, 1, 1, 1) * noise
         return clean.to(self.device), noisy.to(self.device), level.to(self.device)
 
     def denoise(self, model: ImagePrior, noisy: Tensor, level: Tensor, steps: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -183,7 +186,7 @@ class Prior(AbstractTask):
         # The residual is relative, |f(z) - z|^2 / |z|^2, and only its numerator is trained.
         with torch.autocast(self.device.type, self.low, enabled=self.low != torch.float32):
             denoised, z, u = self.denoise(model, noisy, level, steps)
-            residual = (model.cell(z, u) - z).float().square().mean() / z.detach().float().square().mean()
+            residual = (model.cell(z, u) - z).float().square().mean() / shared_mean(z.detach().float().square().mean())
         error = (denoised.float() - clean).square().flatten(1).mean(1)
 
         # An error of a noisy patch counts for less: between equal weight per patch and equal weight per decibel.

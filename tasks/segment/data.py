@@ -15,6 +15,7 @@ from torch import Tensor
 from jiio.checks import check_integer, check_number, describe, fail
 from jiio.models.layers import check_sizes
 from jiio.outputs.seeds import generator
+from jiio.outputs.shares import drawn, rows
 from jiio.tasks.frame.config import whole
 from jiio.tasks.frame.files import InputError
 from jiio.tasks.frame.load import ConfigError, nearest
@@ -192,10 +193,11 @@ def segmented_batch(
     data: Segmented, config: SegmentDataConfig, *, seed: int, step: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Images (B, C, H, W), masks (B, H, W) and labels (B,) of one training step, a pure function of (seed, step)."""
-    chosen = batch_indices(len(data.train), config.batch_size, seed=seed, step=step)
+    chosen = batch_indices(len(data.train), config.batch_size, seed=seed, step=step)[rows(config.batch_size)]
     images, masks = data.train[chosen], data.train_masks[chosen]
     if config.mirror:
-        flip = torch.rand(len(chosen), generator=generator(seed, "mirror", step)) < 0.5
+        source = generator(seed, "mirror", step)
+        flip = drawn(lambda n: torch.rand(n, generator=source), len(chosen)) < 0.5
         images = torch.where(flip[:, None, None, None], images.flip(3), images)
         masks = torch.where(flip[:, None, None], masks.flip(2), masks)
     return images.float() / 255.0, masks.long(), image_labels(masks, len(config.names))

@@ -19,6 +19,7 @@ import jiio
 from jiio import attacks
 from jiio.checks import check_instance, check_number
 from jiio.models import EquilibriumModel, SceneScores
+from jiio.outputs.shares import ratio
 from jiio.tasks.frame import drawings
 from jiio.tasks.frame.checkpoint import Checkpoint
 from jiio.tasks.frame.config import RunConfig
@@ -79,11 +80,12 @@ def see(model: nn.Module, x: Tensor) -> Seen:
 
 
 def cross_entropy(scores: Tensor, true: Tensor) -> Tensor:
-    """The mean over what has a class, zero where nothing has: scores (B, K) or (B, K, H, W), classes (B,) or
-    (B, H, W).
+    """The mean over what has a class, in the whole batch of a step; zero where nothing has: scores (B, K) or
+    (B, K, H, W), classes (B,) or (B, H, W).
     """
+    known = true != IGNORED
     total = F.cross_entropy(scores, true, ignore_index=IGNORED, reduction="sum")
-    return total / (true != IGNORED).sum().clamp_min(1)
+    return ratio(total, known.sum(), known[0].numel())
 
 
 class Segment(AbstractTask):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ...checks import check_choice, check_integer, check_number
 from ...layout import Tree
+from ...outputs.shares import drawn
 from ..layers import BLOCK_ACTIVATIONS, check_groups, convolution, elementwise, group_norm, zeros
 from .base import AbstractCell, AbstractCellConfig
 
@@ -101,7 +102,11 @@ class ResidualBlock(nn.Module):
 
 def draw_mask(z: Tensor, dropout: float, generator: torch.Generator) -> Tensor:
     """(B, C, 1, 1): whole channels kept with probability 1 - dropout, scaled so that the mean stays."""
-    keep = torch.rand((*z.shape[:2], 1, 1), generator=generator, device=z.device, dtype=torch.float32) >= dropout
+
+    def draw(n: int) -> Tensor:
+        return torch.rand((n, z.shape[1], 1, 1), generator=generator, device=z.device, dtype=torch.float32)
+
+    keep = drawn(draw, len(z)) >= dropout
     return keep.to(z.dtype) / (1.0 - dropout)
 
 

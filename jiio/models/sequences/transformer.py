@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm as apply_weight_norm
 
 from ...checks import check_choice, check_integer, check_number, fail
+from ...outputs.shares import drawn
 from ..cells.base import AbstractCell
 from ..layers import ACTIVATIONS, elementwise, zeros
 from .attention import ATTENTIONS, AbstractAttention, check_tokens
@@ -133,11 +134,12 @@ class TransformerBlock(AbstractCell):
         """(B, 1, width) and (B, 1, inner): one mask for all tokens (Gal and Ghahramani 2016)."""
         if not self.dropout:
             return None
-        return tuple(  # type: ignore[return-value]
-            (torch.rand((len(z), 1, n), generator=generator, device=z.device) >= self.dropout).to(z.dtype)
-            / (1.0 - self.dropout)
-            for n in (self.config.width, self.config.inner)
-        )
+
+        def mask(width: int) -> Tensor:
+            chances = drawn(lambda n: torch.rand((n, 1, width), generator=generator, device=z.device), len(z))
+            return (chances >= self.dropout).to(z.dtype) / (1.0 - self.dropout)
+
+        return mask(self.config.width), mask(self.config.inner)
 
     def remembered(self, state: Tensor, said: Tensor) -> Tensor:
         """The projected memory (B, M, parts * width) of states (B, M, width) with what was said to them."""

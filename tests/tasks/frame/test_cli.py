@@ -267,7 +267,7 @@ BAD: list[tuple[str, Callable[[], object], str, str]] = [
     ("option of the training alone*", nothing, "evaluate runs --steps 3", "--steps: no such option"),
     ("figures below a file*", nothing, "evaluate runs --json toy.yaml/a.json", "--json: expected a folder"),
     ("training into a training*", nothing, "train toy.yaml --steps 6", "Pass --resume"),
-    ("resume under other settings*", nothing, "train toy.yaml --steps 7 --resume", "steps is 6 there and 7 here"),
+    ("resume under other settings*", nothing, "train toy.yaml --steps 5 --resume", "steps is 6 there and 5 here"),
     ("resume of damaged checkpoints*", cut_checkpoint, "train toy.yaml --steps 6 --resume", "damaged"),
 ]
 

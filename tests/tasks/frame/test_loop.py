@@ -19,7 +19,8 @@ from jiio.tasks.frame.checkpoint import checkpoints, load, save
 from jiio.tasks.frame.config import OptimiserConfig
 from jiio.tasks.frame.evaluate import evaluate
 from jiio.tasks.frame.interrupt import TrainingInterrupted
-from jiio.tasks.frame.loop import TrainingError, learning_rate, train
+from jiio.tasks.frame.loop import train
+from jiio.tasks.frame.step import TrainingError, learning_rate
 from jiio.tasks.restore.latent import RestoreConfig
 from loop_cases import assert_same_training, config_of, interrupted, presses, run, stopped
 
@@ -137,7 +138,7 @@ def test_a_training_is_not_written_over():
     ("changes", "key"),
     [
         ({"seed": 1}, "seed"),
-        ({"steps": 50}, "steps"),
+        ({"steps": 30}, "steps"),
         ({"data": {"size": 8, "batch_size": 5}}, "data.batch_size"),
         ({"corruption": {"name": "BoxHole", "options": {"side": 4}}}, "corruption.options.side"),
         ({"optimiser": {"rate": 1e-3, "warmup": 3}}, "optimiser.rate"),
