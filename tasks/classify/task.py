@@ -7,6 +7,7 @@ puts the pieces together. ``jiio attack`` tells what the result is worth.
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from jiio.checks import JiioError, check_instance, fail
 from jiio.tasks.frame.checkpoint import Checkpoint
 from jiio.tasks.frame.choices import Choice, lists_choices
 from jiio.tasks.frame.config import RunConfig, WarmConfig
+from jiio.tasks.frame.dealing import dealt, present
 from jiio.tasks.frame.load import ConfigError
 from jiio.tasks.frame.task import AbstractTask, Figure
 
@@ -236,22 +238,50 @@ def clean_row(target: Target, batches: Sequence[tuple[Tensor, Tensor]]) -> Row:
     per image.
     """
     begin = time.perf_counter()
+
+    def seen(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+        """Which are right, which equilibria were reached, and in how many steps."""
+        said = target.predict(batch[0])
+        return tuple(t.cpu() for t in (said.label == batch[1], said.converged, said.steps))
+
     with target.held():
-        seen = [(target.predict(x), y) for x, y in batches]
-    right = torch.cat([p.label == y for p, y in seen])
+        right, converged, steps = map(torch.cat, zip(*dealt(batches, seen), strict=True))
     low, high = attacks.interval(int(right.sum()), len(right))
     row: Row = {"images": "test, untouched", "accuracy": float(right.float().mean()), "low": low, "high": high}
     if target.implicit:
-        row["converged"] = float(torch.cat([p.converged for p, _ in seen]).float().mean())
-        row["evaluations"] = float(torch.cat([p.steps for p, _ in seen]).float().mean())
+        row["converged"] = float(converged.float().mean())
+        row["evaluations"] = float(steps.float().mean())
     return row | {"seconds": time.perf_counter() - begin}
+
+
+def divided_attack(
+    model: nn.Module, batches: Sequence[tuple[Tensor, Tensor]], threat: ThreatModel, seed: int
+) -> attacks.Report:
+    """The quick attack. Several ranks share the batches through a folder, from which the first makes the report; where
+    it does not see what another one wrote, on another machine, it attacks those once more.
+    """
+
+    def attack(**settings: Any) -> attacks.Report:
+        draws = torch.Generator().manual_seed(seed)
+        return attacks.evaluate(
+            model, batches, threat, quick(model), generator=draws, audit=None, pictures=0, **settings
+        )
+
+    ranks = present()
+    if ranks.count == 1:
+        return attack()
+    with tempfile.TemporaryDirectory() as own:
+        folder, workers = Path(ranks.told(own)), min(ranks.count, len(batches))
+        if ranks.index < workers:
+            attack(state_path=folder, shard=(ranks.index, workers))
+        ranks.gathered(None)  # everybody is done
+        return ranks.first(lambda: attack(state_path=folder))
 
 
 def attacked_row(model: nn.Module, batches: Sequence[tuple[Tensor, Tensor]], threat: ThreatModel, seed: int) -> Row:
     """What a quick attack leaves of the accuracy, with its 95 % interval."""
     begin = time.perf_counter()
-    draws = torch.Generator().manual_seed(seed)
-    report = attacks.evaluate(model, batches, threat, quick(model), generator=draws, audit=None, pictures=0)
+    report = divided_attack(model, batches, threat, seed)
     row: Row = {"images": f"attacked, {threat.norm} {threat.radius:g}"}
     row |= {"accuracy": report.robust.share, "low": report.robust.low, "high": report.robust.high}
     if report.solver:

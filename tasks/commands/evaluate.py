@@ -65,24 +65,21 @@ def named_config(argv: Sequence[str]) -> type[RunConfig]:
 
     What is wrong with the file is said when the command runs.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
-    from jiio.checks import JiioError
     from jiio.tasks.frame.checkpoint import checkpoints
     from jiio.tasks.frame.paths import only
     from jiio.tasks.frame.registry import config_class
+    from jiio.tasks.frame.sealed import UNUSABLE, configured
     from jiio.tasks.frame.shipped import shipped
 
     # Whatever a stranger's file brings up; run_evaluate reads it again, and says what is wrong.
-    unusable = (JiioError, OSError, SafetensorError, LookupError, ValueError, TypeError, AttributeError)
     for word in argv[1:MOST_WORDS]:
-        with contextlib.suppress(*unusable, RecursionError):
+        with contextlib.suppress(*UNUSABLE, SafetensorError):
             path = shipped("CHECKPOINT", word, "weights", ".safetensors")
             path = checkpoints(path)[-1] if path.is_dir() else path
-            with safe_open(path, framework="pt") as file:
-                about = json.loads(file.metadata()["jiio"])
             with only(()):  # no code of a stranger's choice is loaded to find out
-                return config_class(about["config"])
+                return config_class(configured(path))
     return config_class({})
 
 
@@ -90,12 +87,15 @@ def run_evaluate(values: dict[str, Any], argv: Sequence[str]) -> int:
     """Measure what the command line says."""
     from jiio.outputs.tables import finite, table, write
     from jiio.tasks.frame.evaluate import evaluate
+    from jiio.tasks.frame.ranks import Post
 
     options, keys = chosen(EvaluateOptions, values), left(EvaluateOptions, values)
     check_seed(keys.get("seed"))
     check_threads(keys.get("threads"))
     checkpoint, config = opened(options, keys)
     rows = evaluate(checkpoint, config=config, data_root=options.data_root, pictures=options.pictures)
+    if not Post.of().leads:
+        return 0
     print(table(rows), file=sys.stderr)
 
     # JSON knows neither NaN nor infinity.

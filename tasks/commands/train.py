@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,13 +28,20 @@ def named_config(argv: Sequence[str]) -> type[RunConfig]:
 
     What is wrong with the file is said when the command runs.
     """
-    from jiio.checks import JiioError
+    from safetensors import SafetensorError
+
     from jiio.tasks.frame.load import read_yaml
+    from jiio.tasks.frame.paths import only
     from jiio.tasks.frame.registry import config_class
+    from jiio.tasks.frame.sealed import UNUSABLE, configured
 
     for word in argv[1:MOST_WORDS]:
-        with contextlib.suppress(JiioError, OSError):
-            return config_class(read_yaml("CONFIG", shipped("CONFIG", word, "configs", ".yaml")))
+        with contextlib.suppress(*UNUSABLE, SafetensorError):
+            path = shipped("CONFIG", word, "configs", ".yaml")
+            if not path.is_dir():
+                return config_class(read_yaml("CONFIG", path))
+            with only(()):
+                return config_class(configured(sorted(path.glob("step-*.safetensors"))[-1]))
     return config_class({})
 
 
@@ -42,7 +50,7 @@ class TrainOptions:
     """What to train; all other options are keys of the configuration.
 
     Args:
-        config: a YAML file, or the name of one that comes with jiio
+        config: a YAML file, the name of one that comes with jiio, or with --resume the folder of a training
         resume: continue the training in the output folder exactly
         data_root: folder of the data sets (default: JIIO_DATA)
     """
@@ -60,18 +68,42 @@ def declare_train(parser: ArgumentParser, argv: Sequence[str]) -> None:
 
 def run_train(values: dict[str, Any], argv: Sequence[str]) -> int:
     """Train, and say where the weights are."""
-    from jiio.tasks.frame.load import build, merge, read_yaml
+    from jiio.tasks.frame.load import build, merge
     from jiio.tasks.frame.loop import train
+    from jiio.tasks.frame.place import WEIGHTS
+    from jiio.tasks.frame.ranks import Post
     from jiio.tasks.frame.registry import config_class
 
     options = chosen(TrainOptions, values)
-    path = shipped("CONFIG", options.config, "configs", ".yaml")
-    keys = merge(read_yaml("CONFIG", path), left(TrainOptions, values))
+    keys = merge(written(options), left(TrainOptions, values))
     config = build(config_class(keys), keys)
 
     # Whoever stops the training is told the line that goes on with it.
     again = shlex.join(["jiio", *argv, *([] if options.resume else ["--resume"])])
     hint = f"Continue by: {again}"
     done = train(config, resume=options.resume, data_root=options.data_root, resume_hint=hint)
-    say(f"Trained {done.step} steps; weights in {Path(config.output) / 'weights.safetensors'}.")
+    if Post.of().leads:
+        say(f"Trained {done.step} steps; weights in {Path(config.output) / WEIGHTS}.")
     return 0
+
+
+def written(options: TrainOptions) -> dict[str, Any]:
+    """The keys in the file that the command line names, or in the last checkpoint of the folder.
+
+    Errors: JiioError.
+    """
+    from jiio.checks import fail
+    from jiio.tasks.frame.checkpoint import load_newest
+    from jiio.tasks.frame.files import InputError
+    from jiio.tasks.frame.load import read_yaml
+
+    path = shipped("CONFIG", options.config, "configs", ".yaml")
+    if not path.is_dir():
+        return read_yaml("CONFIG", path)
+    if not options.resume:
+        remedy = "Pass --resume to go on with the training in a folder."
+        fail("CONFIG", "a YAML file", f"the folder {path}", remedy, InputError)
+    last = load_newest(path, say)
+    if last is None:
+        fail("CONFIG", "the folder of a training", f"{path}, without a checkpoint", error=InputError)
+    return {**dataclasses.asdict(last.config), "output": str(path)}

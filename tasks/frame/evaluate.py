@@ -12,8 +12,10 @@ from jiio.outputs.seeds import derive
 
 from .checkpoint import Checkpoint
 from .config import RunConfig
+from .dealing import dealing
 from .files import InputError, check_output_folder
 from .machine import check_device, cpu_threads
+from .ranks import LONG, joined
 from .task import AbstractTask, build_task, check_described, overrides
 
 
@@ -30,22 +32,34 @@ def evaluate(
     config: other data, corruption or solve settings than the training's; the model must stay the same. task: instead of
     the one the configuration names. pictures: a folder for those that the task makes.
 
+    Started by a launcher, every process gets the rows; tasks divide what they measure by :func:`.dealing.dealt`.
+
     Errors: JiioError where data are missing, the weights do not fit, or the task makes no pictures.
     """
     config = config or checkpoint.config
-    device = check_device(config.device)
-    check_described(checkpoint, task)
-    task = task or build_task(config, data_root=data_root)
-    draws = overrides(type(task), "pictures")
-    if pictures is not None:
-        check_output_folder("--pictures", pictures)
-        if not draws:
-            fail("--pictures", "a task that makes pictures", f"{config.task}, which makes none", error=InputError)
-    with cpu_threads(config.threads), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(derive(config.seed, "evaluate"))
-        model = checkpoint.network(task.model)
-        rows = task.evaluate(model.to(device).eval())
-        if pictures is not None:
-            for name, picture in task.pictures(model).items():
-                write_whole(pictures / name, picture)
-        return rows
+    with joined(config.device, LONG) as ranks:
+        device = check_device(config.device)
+        check_described(checkpoint, task)
+        task = task or build_task(config, data_root=data_root)
+        check_pictures(task, pictures)
+
+        with cpu_threads(config.threads), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(derive(config.seed, "evaluate"))
+            model = checkpoint.network(task.model)
+            with dealing(ranks):
+                rows = task.evaluate(model.to(device).eval())
+            # One rank draws: the others have nothing left to do.
+            if pictures is not None and ranks.leads:
+                for name, picture in task.pictures(model).items():
+                    write_whole(pictures / name, picture)
+            return rows
+
+
+def check_pictures(task: AbstractTask, folder: Path | None) -> None:
+    """Nothing where pictures are not asked for, or can be made and written."""
+    if folder is None:
+        return
+    check_output_folder("--pictures", folder)
+    if not overrides(type(task), "pictures"):
+        came = f"{task.config.task}, which makes none"
+        fail("--pictures", "a task that makes pictures", came, error=InputError)

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 ASKED = 143  # what a shell says of a program that SIGTERM ended; for ranks that were not asked themselves
-PATIENCE = timedelta(minutes=10)  # for the others, before a rank gives up on them
+PATIENCE = timedelta(minutes=10)  # in a training, where all ranks have the same to do
+LONG = timedelta(days=2)  # where one may have much more to do than another
 BEGIN = "Start it by: torchrun --nproc-per-node N -m jiio ..."
 ALONE = "Unset WORLD_SIZE to run one process alone."
 
@@ -55,7 +56,7 @@ class Post:
         values = os.environ if values is None else values
         count = _number(values, "WORLD_SIZE", 1)
         if count < 1:
-            fail("WORLD_SIZE", "a number of processes, at least 1", count, ALONE)
+            fail("WORLD_SIZE", "a number of processes, at least 1", f"{count}", ALONE)
         if count == 1:
             return cls()
 
@@ -64,7 +65,7 @@ class Post:
             fail("RANK", f"the number of this process beside WORLD_SIZE={count}", "none", f"{BEGIN} {ALONE}")
         index = _number(values, "RANK", 0)
         if not 0 <= index < count:
-            fail("RANK", f"a number from 0 to {count - 1} beside WORLD_SIZE={count}", index, BEGIN)
+            fail("RANK", f"a number from 0 to {count - 1} beside WORLD_SIZE={count}", f"{index}", BEGIN)
         for name in ("MASTER_ADDR", "MASTER_PORT"):
             if not values.get(name):
                 what = "the address of rank 0" if name == "MASTER_ADDR" else "a free port there"
@@ -184,10 +185,11 @@ def _cpu() -> torch.device:
 
 
 @contextlib.contextmanager
-def joined(device: str) -> Iterator[Ranks]:
+def joined(device: str, patience: timedelta = PATIENCE) -> Iterator[Ranks]:
     """The ranks of this run, joined for as long as the context lasts; a group that is there already is made use of.
 
-    device: what the run was told to compute on; with ``cuda`` every rank takes the GPU of its number.
+    device: what the run was told to compute on; with ``cuda`` every rank takes the GPU of its number. patience: how
+    long a rank waits for one that lives and says nothing; one that has ended is noticed at once.
 
     Errors: ArgumentError, RankError.
     """
@@ -199,7 +201,7 @@ def joined(device: str) -> Iterator[Ranks]:
     import torch.distributed as dist
 
     if not dist.is_available():
-        fail("WORLD_SIZE", "1 with a torch that was built without torch.distributed", post.count, ALONE)
+        fail("WORLD_SIZE", "1 with a torch that was built without torch.distributed", f"{post.count}", ALONE)
     choose_device(device, post)
     ranks = Ranks(post)
     if dist.is_initialized():
@@ -207,7 +209,7 @@ def joined(device: str) -> Iterator[Ranks]:
         return
     with ranks.talking():
         kinds = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
-        dist.init_process_group(kinds, rank=post.index, world_size=post.count, timeout=PATIENCE)
+        dist.init_process_group(kinds, rank=post.index, world_size=post.count, timeout=patience)
     try:
         yield ranks
     finally:
@@ -231,5 +233,5 @@ def choose_device(device: str, post: Post) -> None:
     there = torch.cuda.device_count()
     if post.local >= there:
         remedy = f"Start by torchrun --nproc-per-node {there}." if there else "Use --device cpu."
-        fail("LOCAL_RANK", f"fewer ranks than the {there} GPUs of this machine", post.local, remedy)
+        fail("LOCAL_RANK", f"fewer ranks than the {there} GPUs of this machine", f"{post.local}", remedy)
     torch.cuda.set_device(post.local)

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from jiio.checks import CheckpointError, fail
+from jiio.checks import CheckpointError, JiioError, fail
 from jiio.models.files import looks_like_pickle
 from jiio.outputs.atomic import write_whole
 from jiio.outputs.digest import checksum
@@ -22,6 +22,7 @@ from .files import check_file, reason
 
 MAX_BYTES = 64 << 30
 KIND = "a checkpoint of jiio (safetensors)"
+UNUSABLE = (JiioError, OSError, LookupError, ValueError, TypeError, AttributeError, RecursionError)
 # What a description may hold. Another key is damage: a bit flipped in the word `digest` must not switch it off.
 KEYS = {"step", "config", "versions", "handed", "digest"}
 
@@ -50,6 +51,17 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if written is not None and written != checksum(tensors, _words(about)):
         raise _damaged(path, "its checksum differs")
     return tensors, about
+
+
+def configured(path: Path) -> dict[str, Any]:
+    """The configuration in a file, without its tensors, whose checksum is not looked at: for help and options.
+
+    Errors: whatever a stranger's file brings up, see :data:`UNUSABLE`.
+    """
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        return json.loads(file.metadata()["jiio"])["config"]
 
 
 def _content(path: Path) -> tuple[dict[str, Tensor], str]:

@@ -29,6 +29,7 @@ from jiio.tasks.frame import drawings
 from jiio.tasks.frame.checkpoint import Checkpoint
 from jiio.tasks.frame.choices import Choice
 from jiio.tasks.frame.config import RunConfig, whole
+from jiio.tasks.frame.dealing import dealt
 from jiio.tasks.frame.files import InputError
 from jiio.tasks.frame.task import AbstractTask
 from jiio.tasks.images.batches import training_batch
@@ -210,30 +211,31 @@ class Generate(AbstractTask):
     def reconstructions(self, model: LatentGenerator, images: Tensor) -> list[tuple[str, Tensor, float, float]]:
         """(name, clipped images, evaluations plus VJPs of a batch, share converged)."""
         name = self.config.inference.name
-        found: dict[str, list[tuple[Tensor, int, Tensor]]] = {name: [], "joint fit": []}
-        for part in images.split(CHUNK):
+
+        def rebuilt(part: Tensor) -> tuple[tuple[Tensor, int, Tensor], ...]:
             there = part.to(self.device)
-            own = self.inference.infer(model, there)
-            found[name].append((model.decode(own.z), own.calls, own.converged))
-            fit = fit_images(model, there)
-            found["joint fit"].append((fit.image, fit.evaluations + fit.vjps, fit.converged))
+            own, fit = self.inference.infer(model, there), fit_images(model, there)
+            inferred = model.decode(own.z).clamp(0, 1).cpu(), own.calls, own.converged.cpu()
+            return inferred, (fit.image.clamp(0, 1).cpu(), fit.evaluations + fit.vjps, fit.converged.cpu())
 
         # The price is the mean over the parts, each a batch of its own.
+        found = zip(*dealt(images.split(CHUNK), rebuilt), strict=True)
         return [
             (
                 key,
-                torch.cat([image.clamp(0, 1).cpu() for image, _, _ in parts]),
+                torch.cat([image for image, _, _ in parts]),
                 sum(calls for _, calls, _ in parts) / len(parts),
                 float(torch.cat([c.float() for _, _, c in parts]).mean()),
             )
-            for key, parts in found.items()
+            for key, parts in zip((name, "joint fit"), found, strict=True)
         ]
 
     @torch.no_grad()
     def density(self, model: LatentGenerator) -> GaussianMixture:
         """Of the codes of training images, by the training's own inference."""
         images = self.images.train[: self.config.sampling.codes]
-        codes = torch.cat([self.inference.infer(model, p.to(self.device)).x for p in images.split(CHUNK)])
+        parts = dealt(images.split(CHUNK), lambda p: self.inference.infer(model, p.to(self.device)).x.cpu())
+        codes = torch.cat(parts).to(self.device)
         codes = codes[torch.isfinite(codes).all(1)]
         source = generator(self.config.seed, "mixture")
         return GaussianMixture.fit(codes, self.config.sampling.components, generator=source)

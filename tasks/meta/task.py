@@ -33,6 +33,7 @@ from jiio.tasks.frame import drawings
 from jiio.tasks.frame.checkpoint import Checkpoint
 from jiio.tasks.frame.choices import Choice
 from jiio.tasks.frame.config import RunConfig, whole
+from jiio.tasks.frame.dealing import dealt
 from jiio.tasks.frame.task import AbstractTask
 
 from .adaptation import AbstractAdaptation
@@ -179,22 +180,20 @@ class Meta(AbstractTask):
 def measure(task: Meta, model: FewShotLearner, ways: int, shots: int) -> list[tuple[str, Tensor, float]]:
     """(method, accuracy of each test task (T,), mean evaluations plus VJPs of an adaptation)."""
     test, source = task.config.test, generator(task.config.seed, "test", ways, shots)
-    right: dict[str, list[Tensor]] = {}
-    calls: list[Tensor] = []
 
     # One source over all parts: the episodes do not depend on how many fit into a batch.
-    for done in range(0, test.tasks, BATCH):
-        count = min(BATCH, test.tasks - done)
-        batch = task.test.draw(count, ways=ways, shots=shots, queries=test.queries, source=source).to(task.device)
+    counts = (min(BATCH, test.tasks - done) for done in range(0, test.tasks, BATCH))
+    drawn = (task.test.draw(n, ways=ways, shots=shots, queries=test.queries, source=source) for n in counts)
+
+    def judged(batch: Episodes) -> tuple[dict[str, Tensor], Tensor]:
         labels = batch.labels(batch.query)
-        guesses, spent = guessed(task, model, batch, shots)
-        for name, guess in guesses.items():
-            right.setdefault(name, []).append((guess == labels).float().mean(1).cpu())
-        calls.append(spent)
+        guesses, spent = guessed(task, model, batch.to(task.device), shots)
+        return {name: (guess.cpu() == labels).float().mean(1) for name, guess in guesses.items()}, spent.cpu()
 
     # Only adapting costs anything beyond the features, which every method but the last needs.
+    right, calls = zip(*dealt(drawn, judged), strict=True)
     cost = {task.config.adaptation.name: float(torch.cat(calls).mean())}
-    return [(name, torch.cat(parts), cost.get(name, 0.0)) for name, parts in right.items()]
+    return [(name, torch.cat([part[name] for part in right]), cost.get(name, 0.0)) for name in right[0]]
 
 
 def guessed(task: Meta, model: FewShotLearner, batch: Episodes, shots: int) -> tuple[dict[str, Tensor], Tensor]:

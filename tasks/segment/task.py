@@ -23,6 +23,7 @@ from jiio.outputs.shares import ratio
 from jiio.tasks.frame import drawings
 from jiio.tasks.frame.checkpoint import Checkpoint
 from jiio.tasks.frame.config import RunConfig
+from jiio.tasks.frame.dealing import dealt
 from jiio.tasks.frame.task import AbstractTask, Figure
 
 from .data import SegmentDataConfig, image_labels, load_segmented, segmented_batch
@@ -178,13 +179,13 @@ class Segment(AbstractTask):
     @torch.no_grad()
     def predict(self, model: nn.Module, count: int | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Of the first test images: masks (N, H, W), classes (N,), converged (N,), steps (N,)."""
-        masks, labels, converged, steps = [], [], [], []
-        for part in self.data.test[:count].split(CHUNK):
+
+        def told(part: Tensor) -> tuple[Tensor, ...]:
             seen = see(model, (part.float() / 255.0).to(self.device))
-            masks.append(seen.scores.pixels.argmax(1).cpu())
-            labels.append(seen.scores.image.argmax(1).cpu())
-            converged.append(seen.converged)
-            steps.append(torch.zeros(len(part)) if seen.solution is None else seen.solution.steps.float().cpu())
+            steps = torch.zeros(len(part)) if seen.solution is None else seen.solution.steps.float().cpu()
+            return seen.scores.pixels.argmax(1).cpu(), seen.scores.image.argmax(1).cpu(), seen.converged, steps
+
+        masks, labels, converged, steps = zip(*dealt(self.data.test[:count].split(CHUNK), told), strict=True)
         return torch.cat(masks), torch.cat(labels), torch.cat(converged), torch.cat(steps)
 
     def pictures(self, model: nn.Module) -> dict[str, bytes]:

@@ -6,6 +6,7 @@ import contextlib
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from jiio.checks import JiioError, fail
 from jiio.tasks.frame.files import InputError
 from jiio.tasks.frame.machine import cpu_threads
 from jiio.tasks.frame.outputs import OutputError, Outputs, of_checkpoint, real, write_new
+from jiio.tasks.frame.ranks import LONG, Post, Ranks, joined
 from jiio.tasks.frame.terminal import plain, say, sentence
 from jiio.tasks.images.encode import write_picture
 from jiio.tasks.images.formats import PLUGINS, SUFFIXES_OF
@@ -45,12 +47,10 @@ def restore(options: RestoreOptions, argv: Sequence[str]) -> int:
     check_extras(options, places, len(sources))
     with cpu_threads(options.threads):
         if single:
-            doubtful = restore_one(request, options, places, argv)
+            # Of several processes one has something to do.
+            doubtful = Post.of().leads and restore_one(request, options, places, argv)
         else:
-            try:
-                doubtful = restore_many(request, places, sources)
-            finally:
-                tell_left_out(left_out(options.pictures, options.output))
+            doubtful = restore_many(request, places, sources, options)
     return DOUBTFUL if doubtful else 0
 
 
@@ -100,31 +100,78 @@ def restore_one(request: Request, options: RestoreOptions, places: Places, argv:
     return bool(done.doubts)
 
 
-def restore_many(request: Request, places: Places, sources: Sequence[Source]) -> bool:
-    """Restore pictures one after another; whether there are doubts. Those whose result exists are passed over; a bad
-    one does not stop the rest, an output that cannot be written does.
+def restore_many(request: Request, places: Places, sources: Sequence[Source], options: RestoreOptions) -> bool:
+    """Restore pictures, divided among the processes that a launcher has started; whether there are doubts. Those whose
+    result exists are passed over; a bad one does not stop the rest, an output that cannot be written does.
     """
-    failed: list[Path] = []
-    plans = places.plan(sources, lambda source, error: note(failed, source.path, error))
-    todo = [plan for plan in plans if places.outputs.overwrite or not passed_over(plan)]
-    done, doubtful = 0, False
-    try:
-        with tqdm(todo, unit="picture", leave=False, disable=None) as bar:
-            for plan in bar:
-                with noted(failed, plan.source.path):
-                    picture = read_picture("pictures", plan.source.path)
-                    restored = request.restore(picture)
-                    write(plan, restored, places)
-                    done, doubtful = done + 1, doubtful or bool(restored.doubts)
-    except KeyboardInterrupt:
-        words = f"Interrupted; {done} of {len(sources)} pictures restored. The same command goes on with the rest."
-        raise KeyboardInterrupt(words) from None
+    with joined(options.device, LONG) as ranks:
+        work = Work(request, places)
+        try:
+            plans = places.plan(sources, lambda source, error: work.note(source.path, error, tell=ranks.leads))
+            work.restore(plans[ranks.index :: ranks.count])
+            whole = work.of_all(ranks)
+        except KeyboardInterrupt:
+            told = f"{work.done} of {len(sources)} pictures restored"
+            raise KeyboardInterrupt(f"Interrupted; {told}. The same command goes on with the rest.") from None
+        finally:
+            if ranks.leads:
+                tell_left_out(left_out(options.pictures, options.output))
 
     # The sentence of the whole run names a few; each had a sentence of its own.
+    if ranks.leads and ranks.count > 1:
+        say(f"{whole.done} of {len(sources)} pictures restored by {ranks.count} processes", sys.stdout)
+    failed = whole.failed if ranks.leads else []
     if failed:
         names = ", ".join(str(path) for path in failed[:8]) + (", ..." if len(failed) > 8 else "")
         raise InputError(f"pictures: {len(failed)} of {len(sources)} could not be restored ({names}).")
-    return doubtful
+    return whole.doubtful
+
+
+@dataclass
+class Work:
+    """Restoring pictures one after another. done: how many are. failed: which could not be. doubtful: whether there is
+    reason to doubt one of those that are.
+    """
+
+    request: Request
+    places: Places
+    done: int = 0
+    failed: list[Path] = field(default_factory=list)
+    doubtful: bool = False
+
+    def restore(self, plans: Sequence[Plan]) -> None:
+        """All of them, but those whose result exists."""
+        todo = [plan for plan in plans if self.places.outputs.overwrite or not passed_over(plan)]
+        with tqdm(todo, unit="picture", leave=False, disable=None) as bar:
+            for plan in bar:
+                with self.noted(plan.source.path):
+                    picture = read_picture("pictures", plan.source.path)
+                    restored = self.request.restore(picture)
+                    write(plan, restored, self.places)
+                    self.done, self.doubtful = self.done + 1, self.doubtful or bool(restored.doubts)
+
+    def of_all(self, ranks: Ranks) -> Work:
+        """What all processes have done together; a picture that none of them could plan is counted once."""
+        parts = ranks.gathered((self.done, self.failed, self.doubtful))
+        failed = sorted({path for _, paths, _ in parts for path in paths}) if ranks.count > 1 else self.failed
+        done, doubtful = sum(n for n, _, _ in parts), any(doubt for _, _, doubt in parts)
+        return Work(self.request, self.places, done, failed, doubtful)
+
+    @contextlib.contextmanager
+    def noted(self, path: Path) -> Iterator[None]:
+        """What is wrong with one picture is told and stops nothing; what would be wrong with all of them does."""
+        try:
+            yield
+        except (OutputError, WeightsError):
+            raise
+        except JiioError as error:
+            self.note(path, error)
+
+    def note(self, path: Path, error: JiioError, *, tell: bool = True) -> None:
+        """Remember a picture that failed, and tell of it."""
+        self.failed.append(path)
+        if tell:
+            say(f"jiio: {sentence(str(error))}")
 
 
 def tell_left_out(files: Sequence[Path]) -> None:
@@ -143,23 +190,6 @@ def passed_over(plan: Plan) -> bool:
         return False
     say(f"{plan.source.path}: passed over, {plan.target} exists (--overwrite replaces it)", sys.stdout)
     return True
-
-
-@contextlib.contextmanager
-def noted(failed: list[Path], path: Path) -> Iterator[None]:
-    """What is wrong with one picture is told, and no reason to stop; what would be wrong with all of them is one."""
-    try:
-        yield
-    except (OutputError, WeightsError):
-        raise
-    except JiioError as error:
-        note(failed, path, error)
-
-
-def note(failed: list[Path], path: Path, error: JiioError) -> None:
-    """Remember and tell a picture that failed."""
-    failed.append(path)
-    say(f"jiio: {sentence(str(error))}")
 
 
 def write(plan: Plan, done: Restored, places: Places) -> None:

@@ -1,0 +1,154 @@
+"""Trainings by several processes, at length: the weights of one process for every recipe, and killed ranks."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from jiio.tasks.frame.checkpoint import load
+from rank_cases import RECIPES, Started, apart, begin, chained, environment, said, write_recipe
+
+pytestmark = pytest.mark.slow
+STEPS = 50
+BOUND = 60.0  # seconds in which whoever is left has to end
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> Path:
+    """Every recipe by one process, in double precision."""
+    folder = tmp_path_factory.mktemp("alone")
+    train_all(folder, 1)
+    return folder
+
+
+def train_all(folder: Path, count: int, *more: str) -> None:
+    """Every recipe by so many processes."""
+    files = [write_recipe(name, folder, STEPS).name for name in RECIPES]
+    commands = [["train", file, "--output", file.removesuffix(".yaml"), *more] for file in files]
+    with begin(count, chained(commands), folder, IN_DOUBLE="1") as started:
+        assert started.finish(1500) == [0] * count, said(folder)
+
+
+@pytest.mark.parametrize(("count", "more"), [(2, ()), (4, ()), (1, ("--accumulate", "3")), (2, ("--accumulate", "2"))])
+def test_every_recipe_ends_in_the_weights_of_one_process(count: int, more: tuple[str, ...], alone, tmp_path) -> None:
+    train_all(tmp_path, count, *more)
+    found = {
+        name: apart(alone / name / "weights.safetensors", tmp_path / name / "weights.safetensors") for name in RECIPES
+    }
+    print(found)
+    assert max(found.values()) < 1e-6
+
+
+def restoring(folder: Path, count: int) -> Started:
+    """A training that saves often, or goes on with one."""
+    if not (folder / "restore.yaml").exists():
+        write_recipe("restore", folder, 40, every=4)
+    return begin(count, ["train", "restore.yaml", "--output", "run", "--resume"], folder)
+
+
+def until(folder: Path, lines: int, started: Started) -> None:
+    """Until the log has so many lines, or a rank has ended."""
+    log = folder / "run" / "log.jsonl"
+    while all(p.poll() is None for p in started) and (not log.exists() or log.read_bytes().count(b"\n") < lines):
+        time.sleep(0.002)
+
+
+def assert_same(folder: Path, other: Path) -> None:
+    """Weights, optimiser state, average and log are equal bit for bit."""
+    for name in ("weights.safetensors", "step-00000040.safetensors"):
+        a, b = load(folder / "run" / name), load(other / "run" / name)
+        assert a.tensors.keys() == b.tensors.keys()
+        assert all(t.equal(b.tensors[key]) for key, t in a.tensors.items())
+    assert (folder / "run/log.jsonl").read_bytes() == (other / "run/log.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_any_rank_may_be_killed_at_any_moment(count: int, tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    whole.mkdir(), cut.mkdir()
+    with restoring(whole, count) as started:
+        assert started.finish(300) == [0] * count, said(whole)
+
+    chance, lines, waited = random.Random(count), 0, []
+    for round in range(3):
+        victim = round % count if round < 2 else chance.randrange(count)
+        with restoring(cut, count) as started:
+            lines += chance.randrange(3, 9)
+            until(cut, lines, started)
+            time.sleep(0.05 * chance.random())
+            started[victim].send_signal(signal.SIGKILL)
+            begun = time.monotonic()
+            codes = started.finish(BOUND)
+            waited.append(round_of(time.monotonic() - begun))
+        assert codes[victim] == -signal.SIGKILL and all(codes), codes
+        for rank in set(range(count)) - {victim}:
+            assert codes[rank] == 2 and "another process of this run has ended" in said(cut, rank), said(cut, rank)
+            assert "Traceback" not in said(cut, rank)
+
+    print("seconds until all had ended", waited)
+    with restoring(cut, count) as started:
+        assert started.finish(300) == [0] * count, said(cut)
+    assert_same(whole, cut)
+
+
+def round_of(seconds: float) -> float:
+    """For the eye."""
+    return round(seconds, 1)
+
+
+def test_one_signal_to_one_rank_saves_and_stops_all(tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    whole.mkdir(), cut.mkdir()
+    with restoring(whole, 2) as started:
+        assert started.finish(300) == [0, 0], said(whole)
+    with restoring(cut, 2) as started:
+        until(cut, 10, started)
+        started[1].send_signal(signal.SIGTERM)
+        assert started.finish(BOUND) == [143, 143]
+    assert "Interrupted after step" in said(cut, 0)
+    done = len((cut / "run/log.jsonl").read_text().splitlines())
+    assert load(cut / "run").step == done < 40
+    with restoring(cut, 2) as started:
+        assert started.finish(300) == [0, 0], said(cut)
+    assert_same(whole, cut)
+
+
+def test_a_folder_belongs_to_one_training(tmp_path: Path) -> None:
+    write_recipe("restore", tmp_path, 400, every=4)
+    second = tmp_path / "second"
+    second.mkdir()
+    words = ["train", str(tmp_path / "restore.yaml"), "--output", str(tmp_path / "run"), "--resume"]
+    with begin(2, words, tmp_path) as first:
+        until(tmp_path, 2, first)
+        for count in (1, 2):
+            with begin(count, words, second) as other:
+                assert other.finish(BOUND) == [2] * count
+            assert "which is in use. Wait until it is done" in said(second, 0)
+            assert count == 1 or "rank 0 could not begin" in said(second, 1)
+        assert all(process.poll() is None for process in first)
+
+
+def test_the_launcher_of_torch(tmp_path: Path) -> None:
+    """As a person types it, with everything that torchrun itself does; a second folder is restored by both."""
+    write_recipe("restore", tmp_path, 6)
+    run: Callable[..., subprocess.CompletedProcess[str]] = subprocess.run
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "jiio"]
+    done = run(
+        [*launch, "train", "restore.yaml", "--output", "run"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len([json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]) == 6
+    assert load(tmp_path / "run").versions["ranks"] == 2
