@@ -244,6 +244,7 @@ def clean_row(target: Target, batches: Sequence[tuple[Tensor, Tensor]]) -> Row:
         said = target.predict(batch[0])
         return tuple(t.cpu() for t in (said.label == batch[1], said.converged, said.steps))
 
+    # Every batch by one of the ranks; the figures are those of all.
     with target.held():
         right, converged, steps = map(torch.cat, zip(*dealt(batches, seen), strict=True))
     low, high = attacks.interval(int(right.sum()), len(right))

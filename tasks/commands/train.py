@@ -40,7 +40,7 @@ def named_config(argv: Sequence[str]) -> type[RunConfig]:
             path = shipped("CONFIG", word, "configs", ".yaml")
             if not path.is_dir():
                 return config_class(read_yaml("CONFIG", path))
-            with only(()):
+            with only(()):  # a file names code that nobody has allowed yet
                 return config_class(configured(sorted(path.glob("step-*.safetensors"))[-1]))
     return config_class({})
 
@@ -103,6 +103,8 @@ def written(options: TrainOptions) -> dict[str, Any]:
     if not options.resume:
         remedy = "Pass --resume to go on with the training in a folder."
         fail("CONFIG", "a YAML file", f"the folder {path}", remedy, InputError)
+
+    # The folder goes with its name, wherever it has been moved to.
     last = load_newest(path, say)
     if last is None:
         fail("CONFIG", "the folder of a training", f"{path}, without a checkpoint", error=InputError)

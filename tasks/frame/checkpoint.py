@@ -121,6 +121,8 @@ def save(
 ) -> Checkpoint:
     """Write a checkpoint, or the bare weights where there is no optimiser, and return it. extra: other tensors."""
     done = made(path, step, config, model, optimiser, handed=handed, extra=extra)
+
+    # What stands beside the tensors, as JSON.
     about = {"step": step, "config": dataclasses.asdict(config), "versions": done.versions}
     if handed is not None:
         about["handed"] = handed

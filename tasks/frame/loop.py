@@ -218,6 +218,7 @@ def check_same(config: RunConfig, start: Checkpoint, report: Callable[[str], Non
         own = "that of the configuration"
         expected = f"the task that {start.path} was trained with, {start.handed or own}"
         fail("task", expected, handed or own, error=CheckpointError)
+    # More steps than were planned are no other training, but another schedule from here on.
     more = config.steps > start.config.steps
     difference = files.differing(config, start.config, (*FREE_ON_RESUME, "steps") if more else FREE_ON_RESUME)
     if difference:

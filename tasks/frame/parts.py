@@ -104,6 +104,7 @@ class Parts:
 
         Figures that are functions are called here, after the backward pass.
         """
+        # Again where a guess was wrong, or where a total had to be known first; as a rule once.
         round = _Round()
         while True:
             loss, figures = self._round(step, round)
@@ -112,6 +113,7 @@ class Parts:
                 break
             round = _Round(known=totals)
 
+        # What nobody waited for, and then everything else that the ranks have to add up.
         for value, then in round.after:
             then(self.ranks.sum(value))
         if self.ranks.count > 1:

@@ -202,6 +202,7 @@ def joined(device: str, patience: timedelta = PATIENCE) -> Iterator[Ranks]:
 
     if not dist.is_available():
         fail("WORLD_SIZE", "1 with a torch that was built without torch.distributed", f"{post.count}", ALONE)
+    # A rank's GPU is its `cuda` before anything is put there.
     choose_device(device, post)
     ranks = Ranks(post)
     if dist.is_initialized():
@@ -230,6 +231,7 @@ def choose_device(device: str, post: Post) -> None:
 
     import torch
 
+    # Two ranks on one GPU would not be refused before they first talk to each other.
     there = torch.cuda.device_count()
     if post.local >= there:
         remedy = f"Start by torchrun --nproc-per-node {there}." if there else "Use --device cpu."
