@@ -18,7 +18,7 @@ from jiio.tasks.frame.load import build, read_yaml
 from jiio.tasks.frame.parts import Parts, check_divisible
 from jiio.tasks.frame.ranks import Ranks
 from jiio.tasks.frame.registry import config_class
-from jiio.tasks.frame.task import AbstractTask, build_task
+from jiio.tasks.frame.task import AbstractTask, Figure, build_task
 from rank_cases import RECIPES, write_recipe
 
 
@@ -57,7 +57,7 @@ class Own(AbstractTask):
     def evaluate(self, model: nn.Module) -> list[dict[str, str | float]]:
         return []
 
-    def loss(self, model: nn.Module, step: int) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, model: nn.Module, step: int) -> tuple[Tensor, dict[str, Figure]]:
         next(self.asked)
         x = torch.arange(7.0, dtype=torch.float64)[rows(7), None]
         source = generator(0, "own", step)
@@ -95,7 +95,7 @@ def test_a_right_guess_costs_no_second_look_and_a_wrong_one_does() -> None:
     """The constant of the loss is no guess, so that every part is asked for it first."""
 
     class Guessed(Own):
-        def loss(self, model: nn.Module, step: int) -> tuple[Tensor, dict[str, float]]:
+        def loss(self, model: nn.Module, step: int) -> tuple[Tensor, dict[str, Figure]]:
             next(self.asked)
             x = torch.ones(7, 1, dtype=torch.float64)[rows(7)]
             return model(x).sum() / total(torch.tensor(len(x)), torch.tensor(self.guess)) * 7 / len(x), {}
@@ -110,7 +110,7 @@ def test_a_right_guess_costs_no_second_look_and_a_wrong_one_does() -> None:
 class Whole(Own):
     """It never asks which rows are its own."""
 
-    def loss(self, model: nn.Module, step: int) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, model: nn.Module, step: int) -> tuple[Tensor, dict[str, Figure]]:
         return model(torch.ones(4, 1, dtype=torch.float64)).mean(), {}
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import os
 import random
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -73,13 +72,13 @@ def assert_same(folder: Path, other: Path) -> None:
 @pytest.mark.parametrize("count", [2, 4])
 def test_any_rank_may_be_killed_at_any_moment(count: int, tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    whole.mkdir(), cut.mkdir()
+    whole.mkdir()
+    cut.mkdir()
     with restoring(whole, count) as started:
         assert started.finish(300) == [0] * count, said(whole)
 
     chance, lines, waited = random.Random(count), 0, []
-    for round in range(3):
-        victim = round % count if round < 2 else chance.randrange(count)
+    for victim in (0, count - 1, chance.randrange(count)):
         with restoring(cut, count) as started:
             lines += chance.randrange(3, 9)
             until(cut, lines, started)
@@ -87,7 +86,7 @@ def test_any_rank_may_be_killed_at_any_moment(count: int, tmp_path: Path) -> Non
             started[victim].send_signal(signal.SIGKILL)
             begun = time.monotonic()
             codes = started.finish(BOUND)
-            waited.append(round_of(time.monotonic() - begun))
+            waited.append(round(time.monotonic() - begun, 1))
         assert codes[victim] == -signal.SIGKILL and all(codes), codes
         for rank in set(range(count)) - {victim}:
             assert codes[rank] == 2 and "another process of this run has ended" in said(cut, rank), said(cut, rank)
@@ -99,14 +98,10 @@ def test_any_rank_may_be_killed_at_any_moment(count: int, tmp_path: Path) -> Non
     assert_same(whole, cut)
 
 
-def round_of(seconds: float) -> float:
-    """For the eye."""
-    return round(seconds, 1)
-
-
 def test_one_signal_to_one_rank_saves_and_stops_all(tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    whole.mkdir(), cut.mkdir()
+    whole.mkdir()
+    cut.mkdir()
     with restoring(whole, 2) as started:
         assert started.finish(300) == [0, 0], said(whole)
     with restoring(cut, 2) as started:
@@ -136,19 +131,41 @@ def test_a_folder_belongs_to_one_training(tmp_path: Path) -> None:
         assert all(process.poll() is None for process in first)
 
 
-def test_the_launcher_of_torch(tmp_path: Path) -> None:
-    """As a person types it, with everything that torchrun itself does; a second folder is restored by both."""
-    write_recipe("restore", tmp_path, 6)
-    run: Callable[..., subprocess.CompletedProcess[str]] = subprocess.run
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "jiio"]
-    done = run(
-        [*launch, "train", "restore.yaml", "--output", "run"],
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    assert len([json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]) == 6
-    assert load(tmp_path / "run").versions["ranks"] == 2
+def launched(folder: Path, *words: str) -> subprocess.Popen[str]:
+    """As a person types it, with everything that torchrun itself does."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    with (folder / "said.txt").open("w") as file:
+        return subprocess.Popen([*launch, *words], cwd=folder, env=environment(), stdout=file, stderr=file, text=True)
+
+
+def test_the_launcher_of_torch_begins_again_where_one_has_died(tmp_path: Path) -> None:
+    """--max-restarts and --resume together: the weights of a training that nobody killed."""
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    for folder in (whole, cut):
+        folder.mkdir()
+        write_recipe("restore", folder, 40, every=4)
+    with restoring(whole, 2) as started:
+        assert started.finish(300) == [0, 0], said(whole)
+
+    words = ["-m", "jiio", "train", "restore.yaml", "--output", "run", "--resume"]
+    with launched(cut, "--max-restarts", "1", *words) as process:
+        try:
+            until(cut, 10, Started([process]))
+            kill_a_child_of(process.pid)
+            assert process.wait(300) == 0, (cut / "said.txt").read_text()
+        finally:
+            process.kill()
+    assert "another process of this run has ended" in (cut / "said.txt").read_text()
+    assert load(cut / "run").versions["ranks"] == 2
+    assert_same(whole, cut)
+
+
+def kill_a_child_of(parent: int) -> None:
+    """The last one that it has started."""
+    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(parent)], capture_output=True, text=True, check=True)
+    os.kill(max(int(word) for word in found.stdout.split() if alive(int(word))), signal.SIGKILL)
+
+
+def alive(pid: int) -> bool:
+    """Whether there is such a process: the one that listed them is not there any more."""
+    return Path(f"/proc/{pid}").exists()
