@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from .operators import EquilibriumMap, JointMap, Point, select
 from .progress import Progress, merit_of
 from .solution import Status, Tolerance
 from .solvers.base import AbstractSolver
+from .solvers.keeper import Keeper
 
 
 @dataclass
@@ -45,13 +47,17 @@ class Recorder:
     """Collects the trace, NaN where a sample was not running; and shows every step to who watches.
 
     residuals, points: what to keep. watch: called with the step, v (B, D) and the point that was measured there; True
-    ends the solve.
+    ends the solve. keeper: keeps what the solver has learnt.
     """
 
     def __init__(
-        self, residuals: bool, points: bool, watch: Callable[[int, Tensor, Point], bool] | None = None
+        self,
+        residuals: bool,
+        points: bool,
+        watch: Callable[[int, Tensor, Point], bool] | None = None,
+        keeper: Keeper | None = None,
     ) -> None:
-        self.keep, self.keep_points, self.watch = residuals, points, watch
+        self.keep, self.keep_points, self.watch, self.keeper = residuals, points, watch, keeper
         self.residuals: list[Tensor] = []  # T x (B, K)
         self.values: list[Tensor] = []  # T x (B,)
         self.points: list[Tensor] = []  # T x (B, D)
@@ -61,6 +67,11 @@ class Recorder:
         if self.keep:
             self._write(v, point, running)
         return self.watch is not None and self.watch(step, v, point)
+
+    def judged(self, state: Any, running: Tensor, last: bool) -> None:
+        """Who still runs, and what the solver knows by now."""
+        if self.keeper is not None:
+            self.keeper.look(state, running, last)
 
     def _write(self, v: Tensor, point: Point, running: Tensor) -> None:
         nan = point.residual.new_full((), float("nan"))
@@ -90,6 +101,7 @@ def iterate(
         point = operator(v)
         stop = recorder(step, v, point, progress.running)
         progress.judge(v, point)
+        recorder.judged(state, progress.running, stop or step == max_steps - 1)
         if stop:
             progress.stop()
             break

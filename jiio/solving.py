@@ -208,14 +208,14 @@ def equilibrium(
 
 def _found(cell: GuardedCell, x: Tree, z0: Tree, settings: SolveSettings, trace: bool | str) -> tuple[Solution, Tensor]:
     """The equilibrium as a record, with its gradients; and who converged to the arithmetic alone (B,)."""
-    solver, adjoint = settings.solver, settings.adjoint
+    solver, adjoint = settings.solver, settings.adjoint.of(settings.solver)
     floor = cell.arithmetic.floor(leaves(z0)[0].dtype)
 
     # The iteration: recorded by autograd only for an adjoint that differentiates through it.
     taped = adjoint.taped and torch.is_grad_enabled()
     with _recording(taped):
         operator = EquilibriumMap(cell, x if taped else detach(x), z0, solver.damping)
-        recorder = Recorder(bool(trace), trace == "points")
+        recorder = Recorder(bool(trace), trace == "points", keeper=adjoint.keeper)
         v, placed = operator.start(z0), solver.on(operator.places)
         outcome = iterate(operator, placed, v, settings.tolerance, settings.max_steps, recorder, floor)
     solution = _plain_solution(operator, x, outcome, recorder)

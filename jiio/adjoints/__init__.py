@@ -3,6 +3,7 @@
 from .base import AbstractAdjoint, Detached
 from .implicit import Envelope, Implicit
 from .kkt import KKT
+from .shine import SHINE
 from .truncated import Phantom, Unrolled
 
-__all__ = ["KKT", "AbstractAdjoint", "Detached", "Envelope", "Implicit", "Phantom", "Unrolled"]
+__all__ = ["KKT", "SHINE", "AbstractAdjoint", "Detached", "Envelope", "Implicit", "Phantom", "Unrolled"]

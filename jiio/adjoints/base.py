@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,6 +14,8 @@ from ..checks import GradientError, SecondDerivativeError, fail
 from ..layout import Tree, map_tree, rows
 from ..problem import Cell, Problem
 from ..solution import Solution, Status
+from ..solvers import AbstractSolver
+from ..solvers.keeper import Keeper
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,11 @@ class AbstractAdjoint(ABC):
     """Takes a finished solve and attaches gradients to some of its fields."""
 
     taped = False  # the solve itself is recorded by autograd
+    keeper: ClassVar[Keeper | None] = None  # of what the solver learns, where that is wanted
+
+    def of(self, solver: AbstractSolver) -> AbstractAdjoint:
+        """The adjoint of one plain solve by ``solver``; itself, unless it has to see that solve."""
+        return self
 
     @abstractmethod
     def attach(self, problem: Problem, solution: Solution) -> Solution:

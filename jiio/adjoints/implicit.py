@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,7 +34,7 @@ class _ImplicitFunction(torch.autograd.Function):
         image: Tensor,
         z: Tensor,
         leaf: Tensor,
-        adjoint: Implicit,
+        adjoint: AbstractTransposed,
         counts: Evaluations,
         bad: Tensor,
         arithmetic: Arithmetic,
@@ -56,7 +58,34 @@ class _ImplicitFunction(torch.autograd.Function):
 
 
 @dataclass(frozen=True)
-class Implicit(AbstractAdjoint):
+class AbstractTransposed(AbstractAdjoint):
+    """An adjoint that takes one taped application at z*, and a solution of the transposed linear system there."""
+
+    @abstractmethod
+    def solve_transposed(
+        self, transposed: Callable[[Tensor], Tensor | None], g: Tensor, arithmetic: Arithmetic
+    ) -> tuple[Tensor, Tensor | None]:
+        """u with u = transposed(u) + g, all (B, D), and the RMS of what is missing over that of g (B,), if measured.
+
+        arithmetic: that of the cell whose products these are.
+        """
+
+    def attach_equilibrium(self, cell: Cell, x: Tree, solution: Solution) -> Solution:
+        spec = Spec.of(solution.z)
+        bad = solution.status == int(Status.NONFINITE)
+        z = spec.pack(solution.z).detach()
+        leaf = sanitised(z, bad).clone().requires_grad_()
+        image = spec.pack(cell(spec.unpack(leaf), sanitised(x, bad)))
+        solution.evaluations.cell += 1
+        if not image.requires_grad or not reaches_beyond(image, {id(leaf)}):
+            return solution
+        arithmetic = getattr(cell, "arithmetic", Arithmetic.around(z))  # that of the tape, not of the backward pass
+        packed = _ImplicitFunction.apply(image, z, leaf, self, solution.evaluations, bad, arithmetic)
+        return dataclasses.replace(solution, z=spec.unpack(packed), differentiable=frozenset({"z"}))
+
+
+@dataclass(frozen=True)
+class Implicit(AbstractTransposed):
     """The implicit function theorem at z*: solves u = J_z^T u + g, then one VJP with respect to parameters and x.
 
     Exact for :func:`jiio.equilibrium`. In :func:`jiio.solve` it is the papers' first-order gradient: z is
@@ -80,24 +109,9 @@ class Implicit(AbstractAdjoint):
         attached = self.attach_equilibrium(problem.cell, detach(solution.x), solution)
         return with_value(problem, attached, attached.differentiable, "Implicit")
 
-    def attach_equilibrium(self, cell: Cell, x: Tree, solution: Solution) -> Solution:
-        spec = Spec.of(solution.z)
-        bad = solution.status == int(Status.NONFINITE)
-        z = spec.pack(solution.z).detach()
-        leaf = sanitised(z, bad).clone().requires_grad_()
-        image = spec.pack(cell(spec.unpack(leaf), sanitised(x, bad)))
-        solution.evaluations.cell += 1
-        if not image.requires_grad or not reaches_beyond(image, {id(leaf)}):
-            return solution
-        arithmetic = getattr(cell, "arithmetic", Arithmetic.around(z))  # that of the tape, not of the backward pass
-        packed = _ImplicitFunction.apply(image, z, leaf, self, solution.evaluations, bad, arithmetic)
-        return dataclasses.replace(solution, z=spec.unpack(packed), differentiable=frozenset({"z"}))
-
-    def solve_transposed(self, transposed: Any, g: Tensor, arithmetic: Arithmetic) -> tuple[Tensor, Tensor]:
-        """u with u = transposed(u) + g, all (B, D), and the RMS of what is missing over that of g (B,).
-
-        arithmetic: that of the cell whose products these are.
-        """
+    def solve_transposed(
+        self, transposed: Callable[[Tensor], Tensor | None], g: Tensor, arithmetic: Arithmetic
+    ) -> tuple[Tensor, Tensor]:
         size = g.square().mean(1, keepdim=True).sqrt()
         unit = g / torch.where(size > 0, size, torch.ones_like(size))
 

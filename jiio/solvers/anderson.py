@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..checks import check_choice, check_integer, check_number, fail
 from .base import AbstractSolver, write
+from .inverse import Inverse
 from .partial import Partial
 
 LARGEST_MEMORY = 128
@@ -124,6 +125,18 @@ class Anderson(AbstractSolver):
         after = AndersonState(all_s, all_y, gram, valid & ~failed[:, None], v, g, fresh, state.count + 1)
         return self._mix(v, fv, g, gamma, after), after
 
+    def inverse(self, state: AndersonState) -> Inverse:
+        """I - (S + Y) A^-1 W, with A = W Y^T the small system and W the rows that the residual is made orthogonal to.
+
+        The mixing is how far a step goes and no part of it.
+        """
+        moved = state.s + state.y if self.kind == "I" else torch.add(state.s, state.y, alpha=1.0 - self.mixing)
+        against = state.s if self.kind == "I" else state.y
+        weights, info = self._solved(state.gram, against, state.valid)
+        known = state.valid & ((info == 0) & torch.isfinite(weights).all(2).all(1))[:, None]
+        weights = torch.where(known[:, :, None], weights, torch.zeros_like(weights)).to(moved.dtype)
+        return Inverse(1.0, moved.masked_fill(~known[:, :, None], 0.0), weights)
+
     def _mix(self, v: Tensor, fv: Tensor, g: Tensor, gamma: Tensor, state: AndersonState) -> Tensor:
         """v + beta g - sum_i gamma_i (s_i + beta y_i), (B, D)."""
         plain = fv if self.mixing == 1.0 else v + self.mixing * g
@@ -134,23 +147,27 @@ class Anderson(AbstractSolver):
 
     def _coefficients(self, gram: Tensor, right: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """gamma (B, m), zero for the samples whose system failed (B,)."""
-        # Double precision, and rows and columns scaled to a largest entry of 1, so that the ridge means the same for
-        # all.
+        solved, info = self._solved(gram, right.unsqueeze(2), valid)
+        gamma = solved[:, :, 0]
+        sane = (info == 0) & torch.isfinite(gamma).all(1) & (gamma.abs().sum(1) <= self.limit)
+        return torch.where(sane[:, None], gamma, torch.zeros_like(gamma)).to(gram.dtype), ~sane
+
+    def _solved(self, gram: Tensor, right: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """The small systems for right-hand sides (B, m, k), in double precision; and where that failed (B,)."""
+        # Rows and columns scaled to a largest entry of 1, so that the ridge means the same for all.
         pair = valid[:, :, None] & valid[:, None, :]
         a = torch.where(pair, gram, torch.zeros_like(gram)).double()
-        b = torch.where(valid, right, torch.zeros_like(right)).double()
+        b = torch.where(valid[:, :, None], right, torch.zeros_like(right)).double()
         rows = a.abs().amax(2).clamp_min(torch.finfo(a.dtype).tiny)
-        a, b = a / rows[:, :, None], b / rows[:, :]
+        a, b = a / rows[:, :, None], b / rows[:, :, None]
         columns = a.abs().amax(1).clamp_min(torch.finfo(a.dtype).tiny)
         a = a / columns[:, None, :]
 
         # The ridge has the sign of the diagonal; an unused slot becomes a row of the identity.
         diagonal = a.diagonal(dim1=1, dim2=2)
         shift = torch.where(valid, self.ridge * torch.where(diagonal < 0, -1.0, 1.0).to(a), torch.ones_like(diagonal))
-        gamma, info = torch.linalg.solve_ex(a + torch.diag_embed(shift), b)
-        gamma = gamma / columns
-        sane = (info == 0) & torch.isfinite(gamma).all(1) & (gamma.abs().sum(1) <= self.limit)
-        return torch.where(sane[:, None], gamma, torch.zeros_like(gamma)).to(gram.dtype), ~sane
+        solved, info = torch.linalg.solve_ex(a + torch.diag_embed(shift), b)
+        return solved / columns[:, :, None], info
 
 
 def _products(vectors: tuple[Tensor, ...], history: Tensor) -> tuple[Tensor, ...]:

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checks import check_number, fail
+from ..checks import GradientError, check_number, fail
+from .inverse import Inverse
 
 Damping = float | Mapping[str, float]
 
@@ -59,6 +60,11 @@ class AbstractSolver(ABC):
     def restart(self, state: Any, mask: Tensor) -> Any:
         """Forget the history of the samples in ``mask`` (B,)."""
         return state
+
+    def inverse(self, state: Any) -> Inverse:
+        """What it has learnt of the inverse of I - J, in tensors of its own; a solver that learns nothing raises."""
+        remedy = "Solve by Broyden() or Anderson(), or take the gradient by Implicit()."
+        fail("solver", "one that estimates the inverse Jacobian", f"{type(self).__name__}()", remedy, GradientError)
 
 
 def write(buffer: Tensor, slot: int, column: Tensor, dim: int = 1) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..checks import check_integer, check_number
 from .base import AbstractSolver, write
+from .inverse import Inverse
 
 
 class BroydenState(NamedTuple):
@@ -51,6 +52,9 @@ class Broyden(AbstractSolver):
     def restart(self, state: BroydenState, mask: Tensor) -> BroydenState:
         keep = (~mask).to(state.u.dtype)[:, None, None]
         return state._replace(u=state.u * keep, w=state.w * keep, fresh=state.fresh | mask)
+
+    def inverse(self, state: BroydenState) -> Inverse:
+        return Inverse(1.0, state.u.clone(), state.w.clone())
 
     def step(self, v: Tensor, fv: Tensor, state: BroydenState) -> tuple[Tensor, BroydenState]:
         g = fv - v
