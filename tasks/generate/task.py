@@ -28,7 +28,7 @@ from jiio.outputs.shares import drawn, mean_over
 from jiio.tasks.frame import drawings
 from jiio.tasks.frame.checkpoint import Checkpoint
 from jiio.tasks.frame.choices import Choice
-from jiio.tasks.frame.config import RunConfig, whole
+from jiio.tasks.frame.config import ConfigError, RunConfig, whole
 from jiio.tasks.frame.dealing import dealt
 from jiio.tasks.frame.files import InputError
 from jiio.tasks.frame.task import AbstractTask
@@ -98,6 +98,8 @@ class GenerateConfig(RunConfig):
         self.model.plan(self.data)
         inference = self.inference.make("inference", "inference")
         check_foreseen("inference.metric_every", inference.metric_every, self.model.latent)
+        if self.model.jacobian_at != "solution":  # two of the three inferences have no joint trajectory
+            fail("model.jacobian_at", "solution, for a generator", self.model.jacobian_at, error=ConfigError)
 
 
 def encoder_plan(plan: ModelConfig) -> ModelConfig:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 import jiio
 from jiio.checks import JiioError, check_instance, fail
 from jiio.diagnostics import jacobian_penalty
-from jiio.layout import detach
+from jiio.layout import Tree
 from jiio.models import build
 from jiio.outputs.seeds import generator
 from jiio.outputs.shares import mean_over
@@ -41,6 +41,7 @@ from jiio.tasks.maps.forward import AbstractMap
 from jiio.tasks.solving.foresight import check_foreseen, due
 from jiio.tasks.solving.latent import DecoderConfig, LatentRestorer
 from jiio.tasks.solving.settings import JointConfig
+from jiio.tasks.solving.trajectory import place
 
 from .base import AbstractRestorer
 from .compare.baselines import Trial, best, serving
@@ -126,10 +127,12 @@ class Restore(AbstractTask):
         measuring = model.foresee() if due(self.config.joint.metric_every, step) else 0
         y = operator.measure(clean, generator(seed, "noise", "train", step)).to(self.device)
         clean = clean.to(self.device)
-        restored, solution = model.restore(y, operator, on_failure="ignore", **self.settings)
+        where = place(self.config.model.jacobian_at, generator(seed, "iterate", step))
+        settings = self.settings | {"callback": where.callback}
+        restored, solution = model.restore(y, operator, on_failure="ignore", **settings)
 
         error = (restored - clean).square().flatten(1).sum(1)
-        penalty = self.penalty(model.problem(y, operator), solution, step)
+        penalty = self.penalty(model.problem(y, operator), *where.point(solution), step)
         figures = {
             "error": float(error.detach().mean()),
             "psnr": float(psnr(restored.detach(), clean).mean()),
@@ -154,10 +157,10 @@ class Restore(AbstractTask):
         settings = self.settings | {"adjoint": jiio.Detached(), "max_steps": max(200, self.config.joint.max_steps)}
         return model.restore(case.y.to(self.device), case.operator, on_failure="ignore", **settings)
 
-    def penalty(self, problem: jiio.Problem, solution: jiio.Solution, step: int) -> Tensor:
-        """The Jacobian penalty at the solution, a scalar."""
+    def penalty(self, problem: jiio.Problem, z: Tree, x: Tree, step: int) -> Tensor:
+        """The Jacobian penalty at constants z and x, a scalar."""
         source = generator(self.config.seed, "probe", step)
-        return jacobian_penalty(problem.cell, detach(solution.z), detach(solution.x), generator=source).mean()
+        return jacobian_penalty(problem.cell, z, x, generator=source).mean()
 
     def evaluate(self, model: nn.Module) -> list[Row]:
         """Ours beside the classical restorers on the test images; noiseless inpainting keeps the known pixels."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import jiio
-from jiio.checks import check_number
+from jiio.checks import check_choice, check_number
 from jiio.layout import Tree
 from jiio.models import EquilibriumModel, ModelConfig
 from jiio.tasks.frame.choices import Choice
@@ -17,6 +17,7 @@ from jiio.tasks.maps.forward import AbstractMap
 
 from .foresight import Foresight
 from .starts import AbstractStart, Plain
+from .trajectory import PLACES
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class DecoderConfig:
         squash: range of the pixels before the mean image is added, none, tanh or sigmoid
         prior: weight of the squared code in the inner objective
         jacobian: weight of the Jacobian penalty in the training loss, which keeps the cell contractive
+        jacobian_at: where it is taken, at the solution, or at a random iterate of the joint solve (trajectory)
     """
 
     cell: Choice = Choice(
@@ -46,10 +48,12 @@ class DecoderConfig:
     squash: str = "none"
     prior: float = 0.1
     jacobian: float = 1.0
+    jacobian_at: str = "solution"
 
     def __post_init__(self) -> None:
         check_number("model.prior", self.prior, 0.0)
         check_number("model.jacobian", self.jacobian, 0.0)
+        check_choice("model.jacobian_at", self.jacobian_at, PLACES)
 
     def plan(self, data: DataConfig) -> ModelConfig:
         """What :func:`jiio.models.build` makes a decoder for these images from."""
