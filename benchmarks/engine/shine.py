@@ -1,6 +1,6 @@
 """Does ``SHINE`` (the forward solver's inverse, used again in the backward pass) pay against other cheap gradients?
 
-    JIIO_DATA=DIR python -m benchmarks.engine.shine --output shine.json     # about 8 minutes; --fast: 1
+    JIIO_DATA=DIR python -m benchmarks.engine.shine --output shine.json     # about 4 minutes; --fast: 1
 
 Digits of 14 x 14 pixels and two classifiers, a dense cell and a multiscale one, without a Jacobian penalty. Per seed
 each is trained by every adjoint for as many steps from the same weights. Figures: at the weights of the exact training
@@ -55,7 +55,7 @@ def configuration(cell: str, solver: str, adjoint: str, seed: int, options: argp
     """A training of this network by this adjoint."""
     steps = options.steps if cell == "dense" else options.multiscale_steps
     values: dict[str, Any] = {"task": "classify", "seed": seed, "steps": steps}
-    batch = 128 if cell == "dense" else 32
+    batch = 64 if cell == "dense" else 32
     values["data"] = {"family": "mnist", "size": 14, "batch_size": batch, "train_limit": 20_000, "test_limit": 1_000}
     values["model"] = {"cell": CELLS[cell], "solver": SOLVERS[solver], "adjoint": ADJOINTS[adjoint], "max_steps": 40}
     values["optimiser"] = {"rate": 0.004, "warmup": 5}
@@ -129,8 +129,8 @@ def command(argv: Sequence[str] | None = None) -> int:
     """The command line."""
     fast = {"seeds": 1, "steps": 40, "multiscale_steps": 5}
     made = Parser(__doc__, __file__, seeds=3, fast=fast)
-    made.number("--steps", 150, "training steps of the dense network")
-    made.number("--multiscale-steps", 40, "training steps of the multiscale network")
+    made.number("--steps", 60, "training steps of the dense network")
+    made.number("--multiscale-steps", 20, "training steps of the multiscale network")
     made.chosen("--cells", list(CELLS), list(CELLS), "networks")
     return main(made, run, argv)
 

@@ -1,6 +1,6 @@
 """Does the Jacobian penalty along the trajectory (the joint method's own) train better than that at the solution?
 
-    python -m benchmarks.restore.trajectory --output trajectory.json     # about 6 minutes; --fast: 1
+    python -m benchmarks.restore.trajectory --output trajectory.json     # about 3 minutes; --fast: 1
 
 Box inpainting of the faces of scikit-image by a decoder that is trained through unfinished joint solves. Per seed four
 trainings of as many steps: without a penalty, and with one at the solution, along the trajectory, and along the
@@ -93,7 +93,7 @@ def run(options: argparse.Namespace, rows: Rows) -> None:
 def command(argv: Sequence[str] | None = None) -> int:
     """The command line."""
     made = Parser(__doc__, __file__, seeds=3, fast={"seeds": 1, "steps": 30})
-    made.number("--steps", 150, "training steps")
+    made.number("--steps", 60, "training steps")
     made.number("--solve", 20, "steps of a joint solve in training")
     return main(made, run, argv)
 

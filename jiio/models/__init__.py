@@ -20,7 +20,15 @@ from .images.smooth import SmoothConv2d
 from .injections import ConvInjection, DecoderInjection, LinearInjection
 from .sequences.attention import AbstractAttention, KernelAttention, RelativeAttention
 from .sequences.crossmodal import CrossAttention, CrossModalCell, CrossModalModel
-from .sequences.model import AbstractSequenceModel, ExplicitTransformer, Memory, Read, TransformerModel, sparse_masks
+from .sequences.model import (
+    AbstractSequenceModel,
+    EquilibriumSequenceModel,
+    ExplicitTransformer,
+    Memory,
+    Read,
+    TransformerModel,
+    sparse_masks,
+)
 from .sequences.tokens import Tokens
 from .sequences.transformer import (
     TRANSFORMERS,
@@ -29,6 +37,7 @@ from .sequences.transformer import (
     TransformerConfig,
     TransformerInjection,
 )
+from .sequences.trellis import TrellisCell, TrellisConfig, TrellisInjection, TrellisModel
 from .stable.lyapunov import LyapunovCell, LyapunovFlow, lyapunov_model, orthogonal_head
 from .stable.potential import ConvexPotential, project_field
 from .stable.regulated import RegulatedModel, entropy, intermediate_scores
@@ -54,6 +63,7 @@ __all__ = [
     "DenseConfig",
     "DenseHead",
     "EquilibriumModel",
+    "EquilibriumSequenceModel",
     "ExplicitTransformer",
     "ImageHead",
     "ImagePrior",
@@ -81,6 +91,10 @@ __all__ = [
     "TransformerConfig",
     "TransformerInjection",
     "TransformerModel",
+    "TrellisCell",
+    "TrellisConfig",
+    "TrellisInjection",
+    "TrellisModel",
     "TwoHeads",
     "TwoScaleCell",
     "build",

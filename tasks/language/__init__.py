@@ -11,6 +11,6 @@ COMMANDS = {
 }
 KINDS = {"depth": ".depths:AbstractDepth", "adversary": ".adversaries:AbstractAdversary"}
 CHOICES = {
-    "depth": {name: f".depths:{name}" for name in ("Equilibrium", "WeightTied", "Explicit")},
+    "depth": {name: f".depths:{name}" for name in ("Equilibrium", "Trellis", "WeightTied", "Explicit")},
     "adversary": {name: f".adversaries:{name}" for name in ("JointAdversary", "PGDAdversary", "Unperturbed")},
 }

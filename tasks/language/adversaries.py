@@ -25,7 +25,7 @@ from torch import Tensor
 import jiio
 from jiio.checks import check_integer, check_number
 from jiio.layout import Tree
-from jiio.models.sequences.model import AbstractSequenceModel, Memory, TransformerModel
+from jiio.models.sequences.model import AbstractSequenceModel, EquilibriumSequenceModel, Memory
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class JointAdversary(AbstractAdversary):
 
     def find(self, body: AbstractSequenceModel, x: Tensor, memory: Memory | None, targets: Tensor) -> Found:
         start = x.detach()
-        assert isinstance(body, TransformerModel)
+        assert isinstance(body, EquilibriumSequenceModel)
         with at_rest(body):
             solution = jiio.solve(
                 self.problem(body, start, memory, targets),
@@ -142,7 +142,9 @@ class JointAdversary(AbstractAdversary):
         spent = solution.evaluations
         return Found(x + kept(solution.x - start), spent.cell, spent.vjp)
 
-    def problem(self, body: TransformerModel, start: Tensor, memory: Memory | None, targets: Tensor) -> jiio.Problem:
+    def problem(
+        self, body: EquilibriumSequenceModel, start: Tensor, memory: Memory | None, targets: Tensor
+    ) -> jiio.Problem:
         """Least probability of ``targets`` (B, T) over embeddings in balls around ``start`` (B, T, width)."""
         return body.at(memory).problem(
             lambda state, _: -body.tokens.surprise(state, targets).sum(1),
@@ -173,7 +175,7 @@ class PGDAdversary(AbstractAdversary):
 
     def find(self, body: AbstractSequenceModel, x: Tensor, memory: Memory | None, targets: Tensor) -> Found:
         start = x.detach()
-        assert isinstance(body, TransformerModel)
+        assert isinstance(body, EquilibriumSequenceModel)
         balls = TokenBalls(reach(start, self.radius), start, start.shape[2])
         share = min(2.5 / self.steps, 1.0) if self.step is None else self.step
         length = share * reach(start, self.radius)[:, None, None]
@@ -192,7 +194,7 @@ class PGDAdversary(AbstractAdversary):
 
 
 def steepest(
-    body: TransformerModel, equilibrium: jiio.EquilibriumModel, x: Tensor, z: Tensor | None, targets: Tensor
+    body: EquilibriumSequenceModel, equilibrium: jiio.EquilibriumModel, x: Tensor, z: Tensor | None, targets: Tensor
 ) -> tuple[Tensor, jiio.Solution]:
     """The direction (B, T, width) in which the surprise grows most, of length 1 for every token, and the equilibrium at
     embeddings ``x``, solved for from ``z``.

@@ -34,6 +34,7 @@ class SizeConfig:
         cutoffs: of the adaptive softmax; none means a plain one
         divisor: by which each cluster of the adaptive softmax is narrower than the one before
         drive: how much the input counts against the state at the start
+        injection: where embeddings enter, stream, or, as published, attention alone
     """
 
     width: int = 64
@@ -49,6 +50,7 @@ class SizeConfig:
     cutoffs: tuple[int, ...] = ()
     divisor: float = 4.0
     drive: float = 2.0
+    injection: str = "stream"
 
     def __post_init__(self) -> None:
         for name in ("width", "heads", "inner", "memory"):

@@ -6,20 +6,23 @@ One configuration key, ``depth``, says which; everything around it is the same.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor
 
 import jiio
-from jiio.checks import check_integer, check_number, fail
+from jiio.checks import check_integer, check_number, describe, fail
 from jiio.models.sequences.model import (
     AbstractSequenceModel,
+    EquilibriumSequenceModel,
     ExplicitTransformer,
     Memory,
     TransformerModel,
     sparse_masks,
 )
 from jiio.models.sequences.transformer import TransformerConfig
+from jiio.models.sequences.trellis import TrellisConfig, TrellisModel
 from jiio.outputs.seeds import generator
 from jiio.tasks.frame.choices import Choice
 from jiio.tasks.frame.config import whole
@@ -97,13 +100,48 @@ class Equilibrium(AbstractDepth):
         return TransformerModel(config, **solve.solve_settings().arguments())
 
     def read(self, model: AbstractSequenceModel, x: Tensor, memory: Memory | None, *, penalty: bool) -> ReadSegment:
-        assert isinstance(model, TransformerModel)
+        assert isinstance(model, EquilibriumSequenceModel)
         found = model.solved(x, memory)
         figures = {
             "evaluations": float(found.solution.evaluations.cell),
             "converged": float(found.solution.converged.float().mean()),
         }
         return ReadSegment(found.state, found.memory, found.penalty().mean() if penalty else None, figures)
+
+
+@dataclass(frozen=True)
+class Trellis(Equilibrium):
+    """The fixed point of one trellis layer: gated causal convolution in the place of attention.
+
+    Of the sizes it takes width, dropout, weight_norm, cutoffs, divisor and memory, of which one token is all it hears;
+    heads and inner are those of the transformer that it is as large as.
+
+    Args:
+        hidden: units; none, as many as make the number of parameters equal to that of the transformer's equilibrium
+    """
+
+    hidden: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.hidden is not None:
+            whole("depth.options.hidden", self.hidden, 1, 1_000_000)
+
+    def build(self, config: TransformerConfig, solve: SolveConfig) -> AbstractSequenceModel:
+        for name in OTHERS if self.hidden is None else (*OTHERS, "heads", "inner"):
+            if getattr(config, name) != getattr(TransformerConfig, name):
+                came, remedy = describe(getattr(config, name)), "A trellis has no attention and no feed-forward layer."
+                fail(f"model.{name}", "the default where depth is Trellis", came, remedy, ConfigError)
+        names = ("vocabulary", "width", "memory", "dropout", "weight_norm", "cutoffs", "divisor")
+        own = TrellisConfig(**{name: getattr(config, name) for name in names})
+        options = solve.solve_settings().arguments()
+        if self.hidden is None:
+            with torch.device("meta"):
+                twin = TransformerModel(config)
+            return TrellisModel.of_size(own, twin, **options)
+        return TrellisModel(replace(own, hidden=self.hidden), **options)
+
+
+OTHERS = ("norm", "attention", "activation", "span", "drive", "injection")
 
 
 @dataclass(frozen=True)

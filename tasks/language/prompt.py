@@ -21,7 +21,7 @@ from torch import Tensor, nn
 import jiio
 from jiio.checks import check_integer, check_number, fail
 from jiio.models.equilibrium import EquilibriumModel
-from jiio.models.sequences.model import TransformerModel
+from jiio.models.sequences.model import EquilibriumSequenceModel
 from jiio.outputs.seeds import generator
 from jiio.tasks.frame.files import InputError
 
@@ -78,7 +78,7 @@ class PromptProblem:
         prior: float = PRIOR,
         seed: int = 0,
     ) -> None:
-        if not isinstance(model.body, TransformerModel) or not isinstance(model.depth, Equilibrium):
+        if not isinstance(model.body, EquilibriumSequenceModel) or not isinstance(model.depth, Equilibrium):
             fail("CHECKPOINT", "a model with depth Equilibrium", type(model.depth).__name__, error=InputError)
         if target.dim() != 1 or target.dtype != torch.int64 or not len(target):
             fail("target", "token numbers of shape (n,), at least one", target)

@@ -14,6 +14,7 @@ import dataclasses
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -128,8 +129,8 @@ class Restore(AbstractTask):
         y = operator.measure(clean, generator(seed, "noise", "train", step)).to(self.device)
         clean = clean.to(self.device)
         where = place(self.config.model.jacobian_at, generator(seed, "iterate", step))
-        settings = self.settings | {"callback": where.callback}
-        restored, solution = model.restore(y, operator, on_failure="ignore", **settings)
+        settings: dict[str, Any] = self.settings | {"callback": where.callback, "on_failure": "ignore"}
+        restored, solution = model.restore(y, operator, **settings)
 
         error = (restored - clean).square().flatten(1).sum(1)
         penalty = self.penalty(model.problem(y, operator), *where.point(solution), step)

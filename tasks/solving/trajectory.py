@@ -17,7 +17,7 @@ from jiio.layout import Spec, Tree, detach
 PLACES = ("solution", "trajectory")
 
 
-class Answer:
+class AtSolution:
     """The answer itself; nothing has to be watched."""
 
     callback = None
@@ -63,6 +63,6 @@ class DrawnIterate:
         return Spec.of(solution.z).unpack(self.z), Spec.of(solution.x).unpack(self.x)
 
 
-def place(name: str, generator: torch.Generator) -> Answer | DrawnIterate:
+def place(name: str, generator: torch.Generator) -> AtSolution | DrawnIterate:
     """One of :data:`PLACES`, for one solve."""
-    return DrawnIterate(generator) if check_choice("jacobian_at", name, PLACES) == "trajectory" else Answer()
+    return DrawnIterate(generator) if check_choice("jacobian_at", name, PLACES) == "trajectory" else AtSolution()

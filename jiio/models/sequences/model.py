@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -57,15 +57,29 @@ def remember(memory: Memory | None, states: tuple[Tensor, ...], embedding: Tenso
     return memory.extended(tuple(s.detach() for s in states), embedding.detach(), length)
 
 
-class AbstractSequenceModel(nn.Module, ABC):
-    """A transformer over a vocabulary: ``tokens`` embeds and predicts, :meth:`states` lies between."""
+class Sizes(Protocol):
+    """What the configuration of a sequence model has in any case; see :class:`jiio.models.TransformerConfig`."""
 
-    def __init__(self, config: TransformerConfig) -> None:
+    @property
+    def vocabulary(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def memory(self) -> int: ...
+    @property
+    def cutoffs(self) -> tuple[int, ...]: ...
+    @property
+    def divisor(self) -> float: ...
+
+
+class AbstractSequenceModel(nn.Module, ABC):
+    """A model over a vocabulary: ``tokens`` embeds and predicts, :meth:`states` lies between, ``last`` ends it."""
+
+    def __init__(self, config: Sizes, last: nn.Module) -> None:
         super().__init__()
-        self.config: TransformerConfig = check_instance("config", config, TransformerConfig)
+        self.config = config
         self.tokens = Tokens(config.vocabulary, config.width, cutoffs=config.cutoffs, divisor=config.divisor)
-        # Pre-norm states have no fixed scale; what predicts gets them normalised.
-        self.last = nn.LayerNorm(config.width) if config.norm == "pre" else nn.Identity()
+        self.last = last
 
     @abstractmethod
     def states(self, x: Tensor, memory: Memory | None = None) -> tuple[Tensor, Memory | None]:
@@ -82,7 +96,7 @@ class AbstractSequenceModel(nn.Module, ABC):
 class _Remembering(nn.Module):
     """The injection with a memory: embeddings (B, T, width) -> u."""
 
-    def __init__(self, inject: nn.Module, cell: TransformerCell, memory: Memory | None) -> None:
+    def __init__(self, inject: nn.Module, cell: Any, memory: Memory | None) -> None:
         super().__init__()
         self.inject, self.cell, self.memory = inject, cell, memory
 
@@ -90,12 +104,12 @@ class _Remembering(nn.Module):
         u = self.inject(x)
         if self.memory is None:
             return u
-        return u | {"past": self.cell.remembered(self.memory.states[0], self.inject(self.memory.embedding)["said"])}
+        return u | {"past": self.cell.past(self.memory.states[0], self.inject(self.memory.embedding))}
 
 
 @dataclass(frozen=True, eq=False)
 class Read:
-    """What a DEQ transformer made of a segment.
+    """What an equilibrium over a sequence made of a segment.
 
     state: (B, T, width), what ``tokens`` predicts from. memory: for the next segment. solution: of the solve, with the
     equilibrium as ``z`` and what the injection said as ``x``. cell: as it was solved, with its dropout masks.
@@ -114,13 +128,16 @@ class Read:
         return jacobian_penalty(self.cell, self.solution.z.detach(), self.solution.x)
 
 
-class TransformerModel(AbstractSequenceModel):
-    """The DEQ transformer. ``options``: the settings of the solve, as in :class:`jiio.models.EquilibriumModel`."""
+class EquilibriumSequenceModel(AbstractSequenceModel):
+    """The equilibrium of a cell over the states of a segment.
 
-    def __init__(self, config: TransformerConfig | None = None, **options: Any) -> None:
-        super().__init__(TransformerConfig() if config is None else config)
-        self.inject, self.cell = TransformerInjection(self.config), TransformerCell(self.config)
-        self.settings = SolveSettings().merged(**options)
+    inject: embeddings (B, T, width) -> u, a dict of tensors. cell: f(z, u), with ``past(state, u)``, which makes of a
+    remembered state what is added to u as "past". settings: of the solve.
+    """
+
+    inject: nn.Module
+    cell: AbstractCell
+    settings: SolveSettings
 
     def at(self, memory: Memory | None = None, **options: Any) -> EquilibriumModel:
         """The equilibrium model from embeddings (B, T, width) to states (B, T, width) after ``memory``, with these very
@@ -148,7 +165,7 @@ class TransformerModel(AbstractSequenceModel):
         layers: int,
         masks: tuple[dict[str, Tensor], ...] | None = None,
     ) -> tuple[Tensor, Memory | None]:
-        """The same parameters as an ordinary weight-tied transformer of ``layers`` layers, with ordinary gradients.
+        """The same parameters as an ordinary weight-tied network of ``layers`` layers, with ordinary gradients.
 
         masks: from :func:`sparse_masks`, one for each layer. The last layer is what is remembered.
         """
@@ -168,6 +185,25 @@ class TransformerModel(AbstractSequenceModel):
         thinned = {name: p * mask[name] for name, p in self.cell.named_parameters() if name in mask}
         said = (z, u) if bound.seed is None else (z, u, bound.masks(z))
         return functional_call(self.cell, thinned, said)
+
+
+class TransformerModel(EquilibriumSequenceModel):
+    """The DEQ transformer. ``options``: the settings of the solve, as in :class:`jiio.models.EquilibriumModel`."""
+
+    config: TransformerConfig
+    inject: TransformerInjection
+    cell: TransformerCell
+
+    def __init__(self, config: TransformerConfig | None = None, **options: Any) -> None:
+        own = check_instance("config", TransformerConfig() if config is None else config, TransformerConfig)
+        super().__init__(own, scaled(own))
+        self.inject, self.cell = TransformerInjection(own), TransformerCell(own)
+        self.settings = SolveSettings().merged(**options)
+
+
+def scaled(config: TransformerConfig) -> nn.Module:
+    """Pre-norm states have no fixed scale; what predicts gets them normalised."""
+    return nn.LayerNorm(config.width) if config.norm == "pre" else nn.Identity()
 
 
 def sparse_masks(
@@ -195,7 +231,7 @@ class ExplicitTransformer(AbstractSequenceModel):
     """``layers`` ordinary layers with weights of their own, each with a memory of its own: Transformer-XL."""
 
     def __init__(self, config: TransformerConfig, layers: int) -> None:
-        super().__init__(config)
+        super().__init__(check_instance("config", config, TransformerConfig), scaled(config))
         self.layers = nn.ModuleList(TransformerBlock(config) for _ in range(check_integer("layers", layers, 1)))
 
     def states(self, x: Tensor, memory: Memory | None = None) -> tuple[Tensor, Memory | None]:

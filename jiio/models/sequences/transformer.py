@@ -8,9 +8,10 @@ One application of f to the states z (B, T, width) of a segment, with u from the
     post-norm:  h = LN(z + s + A(z));   f = LN(h + F(h))
     pre-norm:   h = s + A(LN(z));       f = h + F(LN(h))
 
-The paper injects into queries, keys and values. Here the stream s is a fourth part: without it a token hears of itself
-through a softmax only, and f starts near the identity, whose fixed point is wherever one began. Pre-norm leaves z out
-of the sum: z = c z + g(z) and z = g(z) / (1 - c) have the same solutions.
+The paper injects into queries, keys and values alone. Here the stream s is a fourth part: without it a token hears of
+itself through a softmax only, and f starts near the identity, whose fixed point is wherever one began. Pre-norm leaves
+z out of the sum: z = c z + g(z) and z = g(z) / (1 - c) have the same solutions. ``injection="attention"`` is the model
+as published, with z in the place of z + s and of s.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from ..layers import ACTIVATIONS, elementwise, zeros
 from .attention import ATTENTIONS, AbstractAttention, check_tokens
 from .tokens import check_cutoffs
 
+INJECTIONS = ("stream", "attention")
+
 
 @dataclass(frozen=True)
 class TransformerConfig:
@@ -39,6 +42,7 @@ class TransformerConfig:
     symmetric kernels, "rbf" or "exponential". span: tokens that one token sees at most (None: all). dropout:
     variational, one mask per solve. weight_norm: of the cell's matrices. cutoffs, divisor: of the adaptive softmax,
     see :class:`jiio.models.Tokens`. drive: size of the stream beside the state at the start; more makes f forget z.
+    injection: where embeddings enter, "stream" or, as published, "attention" alone, where there is no drive.
     """
 
     vocabulary: int = 256
@@ -55,6 +59,7 @@ class TransformerConfig:
     cutoffs: tuple[int, ...] = ()
     divisor: float = 4.0
     drive: float = 2.0
+    injection: str = "stream"
 
     def __post_init__(self) -> None:
         check_integer("vocabulary", self.vocabulary, 2)
@@ -75,6 +80,10 @@ class TransformerConfig:
         check_cutoffs(self.cutoffs, self.vocabulary)
         check_number("divisor", self.divisor, 1.0)
         check_number("drive", self.drive, 0.0, open_low=True)
+        published = check_choice("injection", self.injection, INJECTIONS) == "attention"
+        if published and self.drive != TransformerConfig.drive:
+            remedy = "Without a stream there is nothing that it scales."
+            fail("drive", f"{TransformerConfig.drive:g} with injection 'attention'", self.drive, remedy)
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> TransformerConfig:
@@ -141,19 +150,26 @@ class TransformerBlock(AbstractCell):
 
         return mask(self.config.width), mask(self.config.inner)
 
+    def past(self, state: Tensor, u: dict[str, Tensor]) -> Tensor:
+        """The projected memory of states (B, M, width), given what was said to them."""
+        return self.remembered(state, u["said"])
+
     def remembered(self, state: Tensor, said: Tensor) -> Tensor:
         """The projected memory (B, M, parts * width) of states (B, M, width) with what was said to them."""
         return self.attention.project(self.seen(state)) + said
 
 
 class TransformerCell(TransformerBlock):
-    """f of the DEQ transformer, see the module. u: {"stream" (B, T, width), "said" (B, T, parts * width), and, with a
-    memory, "past" (B, M, parts * width)}.
+    """f of the DEQ transformer, see the module. u: {"stream" (B, T, width), unless the configuration has none, "said"
+    (B, T, parts * width), and, with a memory, "past" (B, M, parts * width)}.
     """
 
     def forward(self, z: Tensor, u: dict[str, Tensor], masks: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """z (B, T, width) -> the same shape."""
-        stream = z + u["stream"] if self.config.norm == "post" else u["stream"]
+        if self.config.injection == "attention":
+            stream = z
+        else:
+            stream = z + u["stream"] if self.config.norm == "post" else u["stream"]
         return self.layer(z, stream, u["said"], u.get("past"), masks)
 
 
@@ -164,16 +180,18 @@ class TransformerInjection(nn.Module):
         super().__init__()
         self.width = config.width
         parts = ATTENTIONS[config.attention][0].parts
-        self.stream = nn.Linear(config.width, config.width)
+        self.stream = nn.Linear(config.width, config.width) if config.injection == "stream" else None
         self.said = nn.Linear(config.width, parts * config.width)
-        nn.init.orthogonal_(self.stream.weight, config.drive)
+        if self.stream is not None:
+            nn.init.orthogonal_(self.stream.weight, config.drive)
+            nn.init.zeros_(self.stream.bias)
         nn.init.normal_(self.said.weight, std=0.5 * config.width**-0.5)
-        nn.init.zeros_(self.stream.bias)
         nn.init.zeros_(self.said.bias)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         check_tokens("x", x, self.width)
-        return {"stream": self.stream(x), "said": self.said(x)}
+        said = {"said": self.said(x)}
+        return said if self.stream is None else {"stream": self.stream(x), **said}
 
 
 TRANSFORMERS: dict[str, TransformerConfig] = {

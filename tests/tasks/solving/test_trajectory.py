@@ -22,7 +22,7 @@ from jiio.tasks.generate.task import GenerateConfig
 from jiio.tasks.maps.base import Inpaint
 from jiio.tasks.restore.latent import Restore, RestoreConfig
 from jiio.tasks.solving.latent import DecoderConfig
-from jiio.tasks.solving.trajectory import Answer, DrawnIterate, place
+from jiio.tasks.solving.trajectory import AtSolution, DrawnIterate, place
 from problems import CASES
 
 SMALL: dict[str, Any] = {
@@ -68,6 +68,13 @@ def test_iterates_that_are_no_numbers_are_passed_over() -> None:
     z, _ = drawn.point(solution(good, good, 2))
     assert torch.equal(z, good)
 
+    # They count for nothing: the first one that is finite is taken, however many were before it.
+    late, nothing = DrawnIterate(seeded()), torch.full((2, 1), float("nan"))
+    for k in range(20):
+        late.callback(k, nothing, good, good[:, 0])
+    late.callback(20, good, good, good[:, 0])
+    assert torch.equal(late.point(solution(good, good, 2))[0], good)
+
 
 def test_trees_come_back_as_trees() -> None:
     drawn = DrawnIterate(seeded())
@@ -109,7 +116,7 @@ def test_the_penalty_is_that_of_the_drawn_iterate(monkeypatch: pytest.MonkeyPatc
     assert abs(float(at.detach()) - figures["error"] - 0.1 * figures["jacobian"]) < 1e-4 * figures["error"]
 
 
-def _noted(kept: list[DrawnIterate], where: Answer | DrawnIterate) -> Answer | DrawnIterate:
+def _noted(kept: list[DrawnIterate], where: AtSolution | DrawnIterate) -> AtSolution | DrawnIterate:
     if isinstance(where, DrawnIterate):
         kept.append(where)
     return where
