@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from .adjoints import AbstractAdjoint, Detached, Implicit
-from .checks import ArgumentTypeError, GradientError, check_callable, check_instance, check_integer, check_number, fail
+from .checks import GradientError, check_callable, check_instance, check_integer, check_number, fail
+from .draws import check_generator, normal_like
 from .holding import held_fixed
 from .layout import Spec, Tree, check_tree, detach, leaves, map_tree
-from .outputs.shares import drawn
 from .problem import Cell, initial_state
 from .solution import Solution, Tolerance
 from .solvers import AbstractSolver, Anderson
@@ -45,7 +45,7 @@ def spectral_radius(
     check_integer("memory", memory, 1)
     with held_fixed(cell):
         pull, v = _transposed_jacobian(cell, z, x)
-        v = _unit(_normal(v, generator))
+        v = _unit(normal_like(v, check_generator(generator)))
         m = min(memory, steps, v.shape[1])
         for _ in range(steps - m):
             v = _unit(pull(v))
@@ -101,7 +101,7 @@ def jacobian_penalty(
         # Hutchinson: the expectation of |e^T J|^2 over Gaussian e is |J|_F^2.
         total = flat.new_zeros(flat.shape[0])
         for _ in range(probes):
-            probe = _normal(flat.detach(), generator)
+            probe = normal_like(flat.detach(), check_generator(generator))
             (pulled,) = torch.autograd.grad(
                 image, flat, probe, create_graph=taped, retain_graph=True, allow_unused=True
             )
@@ -135,7 +135,7 @@ def adjoint_error(
 
     # What the equilibrium is weighted with, so that there is one number to differentiate.
     if cotangent is None:
-        cotangent = spec.unpack(_normal(spec.pack(z0), generator))
+        cotangent = spec.unpack(normal_like(spec.pack(z0), check_generator(generator)))
     elif Spec.of(check_tree("cotangent", cotangent, like.shape[0], like)) != spec:
         fail("cotangent", "the same tree and shapes as z", cotangent)
     weight = spec.pack(detach(cotangent))
@@ -201,7 +201,7 @@ def dependence_on_z0(
 
         # The start that is given, and noisy ones around it.
         for k in range(starts):
-            start = packed if k == 0 else packed + scale * _normal(packed, generator)
+            start = packed if k == 0 else packed + scale * normal_like(packed, check_generator(generator))
             solution = solve(spec.unpack(start))
             settled &= solution.converged
             found.append(spec.pack(solution.z))
@@ -233,16 +233,6 @@ def _transposed_jacobian(cell: Cell, z: Tree, x: Tree) -> tuple[Callable[[Tensor
         return torch.zeros_like(v) if pulled is None else pulled
 
     return pull, flat
-
-
-def _normal(like: Tensor, generator: torch.Generator | None) -> Tensor:
-    if generator is not None and not isinstance(generator, torch.Generator):
-        fail("generator", "a torch.Generator or None", generator, error=ArgumentTypeError)
-
-    def draw(n: int) -> Tensor:
-        return torch.randn((n, *like.shape[1:]), dtype=like.dtype, device=like.device, generator=generator)
-
-    return drawn(draw, len(like))
 
 
 def _unit(v: Tensor) -> Tensor:

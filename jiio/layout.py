@@ -140,6 +140,9 @@ def _check_leaf(argument: str, leaf: Any) -> None:
         fail(argument, "dense tensors", leaf, "Convert it with .to_dense().", error=ArgumentTypeError)
     if leaf.device.type == "meta":
         fail(argument, "tensors on a device that holds their numbers", leaf)
+    if leaf.device.type == "mps":
+        remedy = "Move it, for example with .cpu(): a solve keeps its small linear systems in float64."
+        fail(argument, "tensors on a device with float64 numbers, which MPS has not", leaf, remedy)
     if leaf.dim() == 0:
         fail(argument, "tensors whose first dimension is the batch", leaf)
     if leaf.shape[0] == 0 or leaf.numel() == 0:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import jiio
+from jiio.draws import normal_like, uniform_like
 from jiio.layout import Spec
 
 from ..base import rows
@@ -52,7 +53,7 @@ def labels_from_another_start(target: Target, x: Tensor, generator: torch.Genera
         near = target.predict(x).state
         spec = Spec.of(near)
         packed = spec.pack(near)
-        noise = torch.randn(packed.shape, generator=generator).to(packed)
+        noise = normal_like(packed, generator)
         size = packed.square().mean(1, keepdim=True).sqrt()
         logits, reached = target.forward(x, spec.unpack(noise * size))
     assert reached is not None
@@ -99,7 +100,7 @@ def in_two_orders(target: Target, x: Tensor, threat: ThreatModel) -> Tensor:
     """
     draws, threat = torch.Generator().manual_seed(0), threat.select(torch.arange(len(x), device=x.device))
     low, high = (bound.expand_as(x) for bound in threat.box(x))
-    noise = torch.rand(x.shape, generator=draws).to(x)
+    noise = uniform_like(x, draws)
     new = torch.where(torch.isfinite(high - low), low + (high - low).nan_to_num(0, 0, 0) * noise, x.roll(1, -1))
     near = threat.random_start(new, draws)
 
@@ -108,7 +109,7 @@ def in_two_orders(target: Target, x: Tensor, threat: ThreatModel) -> Tensor:
         try:
             twin = target.copied(copy.deepcopy(target.model))
         except Exception:  # whatever a stranger's model says to being copied
-            return torch.zeros(len(x), dtype=torch.bool)
+            return torch.zeros(len(x), dtype=torch.bool, device=x.device)
         for points in before:
             twin.predict(points)
         found.append(twin.predict(new).logits)

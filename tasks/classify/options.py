@@ -143,7 +143,7 @@ class AttackOptions:
             torchrun says)
         overwrite: replace files that exist; what is given, never
         no_audit: leave out the checks whether the figure can be believed
-        device: cpu, cuda, cuda:0, mps (default: the training's)
+        device: cpu, cuda, cuda:0, auto (a GPU where there is one) (default: the training's)
         threads: CPU threads (default: the training's)
     """
 

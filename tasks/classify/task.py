@@ -27,6 +27,7 @@ from jiio.tasks.frame.choices import Choice, lists_choices
 from jiio.tasks.frame.config import RunConfig, WarmConfig
 from jiio.tasks.frame.dealing import dealt, present
 from jiio.tasks.frame.load import ConfigError
+from jiio.tasks.frame.machine import check_device
 from jiio.tasks.frame.task import AbstractTask, Figure
 
 from .data import ClassifyDataConfig, in_batches, labelled_batch, load_labelled
@@ -131,7 +132,7 @@ class Classify(AbstractTask):
     """The task ``classify`` of a training configuration."""
 
     def __init__(self, config: ClassifyConfig, *, data_root: Path | None = None) -> None:
-        self.config, self.device = config, torch.device(config.device)
+        self.config, self.device = config, check_device(config.device)
         self.defences = config.defences()
         self.data = load_labelled(config.data, data_root=data_root)
 

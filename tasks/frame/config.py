@@ -79,7 +79,7 @@ class RunConfig:
         seed: of everything random
         steps: number of training steps
         accumulate: parts of a batch that are computed one after the other, for batches larger than the memory
-        device: cpu, cuda, cuda:0, mps
+        device: cpu, cuda, cuda:0, auto (a GPU where there is one)
         threads: CPU threads (default: torch's choice); small networks are fastest on one
         checkpoint_every: steps between two checkpoints
         keep: number of checkpoints kept
@@ -136,7 +136,7 @@ class RunConfig:
         check_integer("validate_every", self.validate_every, 0)
         if self.optimiser.warmup >= self.steps:
             fail("optimiser.warmup", f"fewer than steps = {self.steps}", self.optimiser.warmup)
-        check_choice("device", self.device.partition(":")[0], ("cpu", "cuda", "mps"))
+        check_choice("device", self.device.partition(":")[0], ("auto", "cpu", "cuda", "mps"))
         for i, logger in enumerate(self.loggers):
             if is_path(logger.name) or logger.name not in TABLE["logger"]:
                 look_up("logger", logger.name, f"loggers[{i}].name")

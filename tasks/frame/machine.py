@@ -63,9 +63,18 @@ def processes() -> int:
 
 
 def check_device(name: str) -> torch.device:
-    """A device that this machine has."""
+    """A device that this machine has and that a solve can run on; ``auto`` is its GPU where it has one, else the CPU.
+
+    Apple's MPS has no float64, in which a solve keeps its small linear systems and judges its gradients: refused in a
+    sentence, and never chosen by ``auto``.
+    """
     import torch
 
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.partition(":")[0] == "mps":
+        came = "'mps', which has no float64, the numbers of a solve's small linear systems"
+        raise ArgumentError(f"device: expected a device that a solve can run on, got {came}. Say cuda or cpu.")
     try:
         device = torch.device(name)
         torch.empty(1, device=device)

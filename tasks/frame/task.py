@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from jiio.checks import fail
 
 from .config import RunConfig
 from .files import InputError
+from .machine import check_device
 from .precision import lowered, number_format
 from .registry import look_up
 
@@ -64,7 +64,7 @@ class AbstractTask(ABC):
 
     def lowered(self, model: nn.Module) -> contextlib.AbstractContextManager[None]:
         """Within, the layers of the model compute in the configuration's precision."""
-        return lowered(model, number_format(self.config.precision, torch.device(self.config.device)))
+        return lowered(model, number_format(self.config.precision, check_device(self.config.device)))
 
     def pictures(self, model: nn.Module) -> dict[str, bytes]:
         """File name -> content of something to look at, written at the end of a training; none by default."""

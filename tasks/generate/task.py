@@ -31,6 +31,7 @@ from jiio.tasks.frame.choices import Choice
 from jiio.tasks.frame.config import ConfigError, RunConfig, whole
 from jiio.tasks.frame.dealing import dealt
 from jiio.tasks.frame.files import InputError
+from jiio.tasks.frame.machine import check_device
 from jiio.tasks.frame.task import AbstractTask
 from jiio.tasks.images.batches import training_batch
 from jiio.tasks.images.config import DataConfig
@@ -140,7 +141,7 @@ class Generate(AbstractTask):
     PICTURES = ("samples.png", "reconstructions.png", "interpolations.png")
 
     def __init__(self, config: GenerateConfig, *, data_root: Path | None = None) -> None:
-        self.config, self.device = config, torch.device(config.device)
+        self.config, self.device = config, check_device(config.device)
         self.inference: AbstractInference = config.inference.make("inference", "inference")
         self.images = load_images(config.data, data_root=data_root)
         if len(self.images.train) < 2:

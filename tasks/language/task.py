@@ -12,6 +12,7 @@ from jiio.checks import fail
 from jiio.outputs.seeds import generator
 from jiio.tasks.frame.checkpoint import Checkpoint, load
 from jiio.tasks.frame.files import InputError
+from jiio.tasks.frame.machine import check_device
 from jiio.tasks.frame.shipped import shipped
 from jiio.tasks.frame.task import AbstractTask
 
@@ -32,7 +33,7 @@ class Language(AbstractTask):
     PICTURES = ("sample.txt",)
 
     def __init__(self, config: LanguageConfig, *, data_root: Path | None = None) -> None:
-        self.config, self.device = config, torch.device(config.device)
+        self.config, self.device = config, check_device(config.device)
         self.adversaries = config.adversaries()
         train, self.text = load_text(config.data, data_root=data_root)
         self.vocabulary = self._vocabulary(train)

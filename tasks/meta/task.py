@@ -34,6 +34,7 @@ from jiio.tasks.frame.checkpoint import Checkpoint
 from jiio.tasks.frame.choices import Choice
 from jiio.tasks.frame.config import RunConfig, whole
 from jiio.tasks.frame.dealing import dealt
+from jiio.tasks.frame.machine import check_device
 from jiio.tasks.frame.task import AbstractTask
 
 from .adaptation import AbstractAdaptation
@@ -106,7 +107,7 @@ class Meta(AbstractTask):
     PICTURES = ("episode.png",)
 
     def __init__(self, config: MetaConfig, *, data_root: Path | None = None) -> None:
-        self.config, self.device = config, torch.device(config.device)
+        self.config, self.device = config, check_device(config.device)
         self.adaptation: AbstractAdaptation = config.adaptation.make("adaptation", "adaptation")
         self.train, self.test = load_classes(config.data, data_root=data_root)
         self.train.check(config.data.ways, config.data.shots + config.data.queries, "data, training classes")

@@ -30,6 +30,7 @@ from jiio.tasks.frame.checkpoint import Checkpoint
 from jiio.tasks.frame.choices import Choice
 from jiio.tasks.frame.config import OptimiserConfig, RunConfig, whole
 from jiio.tasks.frame.load import ConfigError
+from jiio.tasks.frame.machine import check_device
 from jiio.tasks.frame.task import AbstractTask
 from jiio.tasks.images.batches import training_batch
 from jiio.tasks.images.config import FOLDER, DataConfig
@@ -100,7 +101,7 @@ class Restore(AbstractTask):
 
     def __init__(self, config: RestoreConfig, *, data_root: Path | None = None) -> None:
         self.config = config
-        self.device = torch.device(config.device)
+        self.device = check_device(config.device)
         self.corruption = config.corruption.make("corruption", "corruption")
         self.settings = config.joint.arguments()
         folder = config.data.family.removeprefix(FOLDER)

@@ -24,6 +24,7 @@ from jiio.outputs.shares import drawn, shared_mean
 from jiio.tasks.frame.checkpoint import Checkpoint
 from jiio.tasks.frame.config import RunConfig, whole
 from jiio.tasks.frame.load import ConfigError
+from jiio.tasks.frame.machine import check_device
 from jiio.tasks.frame.precision import number_format
 from jiio.tasks.frame.task import AbstractTask
 from jiio.tasks.images.config import check_source
@@ -137,7 +138,7 @@ class Prior(AbstractTask):
     ANY_SIZE = True
 
     def __init__(self, config: PriorConfig, *, data_root: Path | None = None) -> None:
-        self.config, self.device = config, torch.device(config.device)
+        self.config, self.device = config, check_device(config.device)
         self.low = number_format(config.precision, self.device)
         channels = config.model.channels
         families = [load_pictures(family, channels, data_root=data_root) for family in config.data.families]

@@ -24,6 +24,7 @@ from jiio.tasks.frame import drawings
 from jiio.tasks.frame.checkpoint import Checkpoint
 from jiio.tasks.frame.config import RunConfig
 from jiio.tasks.frame.dealing import dealt
+from jiio.tasks.frame.machine import check_device
 from jiio.tasks.frame.task import AbstractTask, Figure
 
 from .data import SegmentDataConfig, image_labels, load_segmented, segmented_batch
@@ -95,7 +96,7 @@ class Segment(AbstractTask):
     PICTURES = ("segments.png",)
 
     def __init__(self, config: SegmentConfig, *, data_root: Path | None = None) -> None:
-        self.config, self.device = config, torch.device(config.device)
+        self.config, self.device = config, check_device(config.device)
         self.data = load_segmented(config.data, data_root=data_root)
         self.classes = len(config.data.names)
 

@@ -67,7 +67,15 @@ def frame() -> Callable[..., int]:
 
 
 def test_there_are_scripts_in_every_room() -> None:
-    assert {path.parent.name for path in SCRIPTS} == {"engine", "attacks", "restore", "generate", "language", "mutants"}
+    assert {path.parent.name for path in SCRIPTS} == {
+        "engine",
+        "attacks",
+        "restore",
+        "generate",
+        "language",
+        "mutants",
+        "gpu",
+    }
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())

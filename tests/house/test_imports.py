@@ -31,7 +31,7 @@ ROOMS = [
 # A module of jiio itself may import from the lines above its own.
 ORDER = [
     ("checks",),
-    ("outputs",),
+    ("outputs", "draws"),
     ("holding", "archive"),
     ("layout",),
     ("arithmetic",),

@@ -18,6 +18,7 @@ from torch.func import functional_call
 
 from ...checks import check_instance, check_integer, check_number, fail
 from ...diagnostics import jacobian_penalty
+from ...draws import uniform_like
 from ...settings import SolveSettings
 from ...solution import Solution
 from ...solving import equilibrium
@@ -219,10 +220,7 @@ def sparse_masks(
     keep = 1.0 - sparsity
     matrices = [(name, p) for name, p in cell.named_parameters() if p.dim() == 2 and name.endswith("weight")]
     return tuple(
-        {
-            name: ((torch.rand(p.shape, generator=generator) < keep).to(p) / keep**0.5)  # drawn on the CPU
-            for name, p in matrices
-        }
+        {name: ((uniform_like(p.detach(), generator) < keep).to(p) / keep**0.5) for name, p in matrices}
         for _ in range(layers)
     )
 

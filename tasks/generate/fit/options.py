@@ -25,7 +25,7 @@ class FitOptions:
         restarts: further starts of every fit, 0 to 100
         max_steps: steps of a solve at most
         seed: of the further starts
-        device: cpu, cuda, cuda:0, mps
+        device: cpu, cuda, cuda:0, auto (a GPU where there is one)
         threads: CPU threads (default: torch's choice)
         overwrite: replace results that exist; the picture itself, never
     """

@@ -46,7 +46,7 @@ class CompareOptions:
         overwrite: replace the file of --json; what is given, never
         data_root: folder of the data sets (default: JIIO_DATA)
         seed: of the noise and the masks
-        device: cpu, cuda, cuda:0, mps
+        device: cpu, cuda, cuda:0, auto (a GPU where there is one)
         threads: CPU threads (default: torch's choice)
         corruption: how the pictures are damaged (default: noise of 25 grey levels)
         joint: the solve (default: as each restorer does it)

@@ -38,7 +38,7 @@ class RestoreOptions:
         confidence: also write the error to be expected of each pixel to this .png file
         tile: side of the windows of large pictures, a multiple of 8 (default: 384)
         max_steps: steps of a solve at most (default: as the weights were made for)
-        device: cpu, cuda, cuda:0, mps
+        device: cpu, cuda, cuda:0, auto (a GPU where there is one)
         threads: CPU threads (default: torch's choice)
         overwrite: replace results that exist; the pictures themselves never
     """

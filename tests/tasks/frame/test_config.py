@@ -83,7 +83,7 @@ def test_json_and_back_is_the_same_configuration():
         ("steps: 0", "steps: expected a whole number of at least 1, got int 0."),
         ("steps: 10000000000", "steps: expected a whole number of at most 1,000,000,000, got 10,000,000,000."),
         ("seed: -1", "seed: expected a whole number of at least 0, got int -1."),
-        ("device: tpu", "device: expected one of 'cpu', 'cuda', 'mps', got tpu."),
+        ("device: tpu", "device: expected one of 'auto', 'cpu', 'cuda', 'mps', got tpu."),
         ("output: ''", "output: expected the name of a folder, got str ''."),
         ("data: 5", "data: expected keys and values"),
         ("data: {family: mnits}", "data.family: expected a family of images, got str 'mnits'. Did you mean 'mnist'?"),
