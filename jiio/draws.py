@@ -2,13 +2,13 @@
 
 Numbers are drawn on the device of the generator, or on that of ``like`` where there is none, and land on that of
 ``like``. So one seed means the same numbers on every machine, a generator of the CPU serves tensors of any device, and
-nobody has to remember to move a draw. In a step whose batch is divided they are drawn for the whole of it, see
+nobody has to remember to move a draw. In a step whose batch is divided, samples' are drawn for the whole of it, see
 :func:`jiio.outputs.shares.drawn`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -25,23 +25,22 @@ def check_generator(generator: torch.Generator | None) -> torch.Generator | None
 
 
 def normal_like(like: Tensor, generator: torch.Generator | None = None, shape: Sequence[int] | None = None) -> Tensor:
-    """Gaussian numbers with the type and on the device of ``like``, in its shape or another."""
-    return _filled(torch.randn, like, generator, like.shape if shape is None else shape)
+    """Gaussian numbers, samples first, with the type and on the device of ``like``, in its shape or another."""
+    size, place = like.shape if shape is None else torch.Size(shape), place_of(like, generator)
+
+    def draw(n: int) -> Tensor:
+        return torch.randn((n, *size[1:]), dtype=like.dtype, device=place, generator=generator)
+
+    return drawn(draw, size[0]).to(like.device)
 
 
 def uniform_like(like: Tensor, generator: torch.Generator | None = None, shape: Sequence[int] | None = None) -> Tensor:
-    """Numbers between 0 and 1 with the type and on the device of ``like``, in its shape or another."""
-    return _filled(torch.rand, like, generator, like.shape if shape is None else shape)
+    """Numbers between 0 and 1 with the type and on the device of ``like``, in its shape or another.
 
-
-def _filled(
-    fill: Callable[..., Tensor], like: Tensor, generator: torch.Generator | None, shape: Sequence[int]
-) -> Tensor:
-    def draw(n: int) -> Tensor:
-        place = place_of(like, generator)
-        return fill((n, *shape[1:]), dtype=like.dtype, device=place, generator=generator)
-
-    return drawn(draw, shape[0]).to(like.device)
+    For weights as well as for samples, so the same for every share of a batch.
+    """
+    size, place = like.shape if shape is None else torch.Size(shape), place_of(like, generator)
+    return torch.rand(size, dtype=like.dtype, device=place, generator=generator).to(like.device)
 
 
 def place_of(like: Tensor, generator: torch.Generator | None) -> torch.device:
