@@ -3,6 +3,9 @@
 Every name from ``.methods`` is an attack.
 """
 
+from .aims import AbstractAim as AbstractAim
+from .aims import Strongest as Strongest
+from .aims import Success as Success
 from .base import AbstractAttack as AbstractAttack
 from .base import AttackResult as AttackResult
 from .binary import BinaryLogits as BinaryLogits
@@ -16,11 +19,11 @@ from .evaluation.evidence import Finding as Finding
 from .evaluation.leaderboard import Leaderboard as Leaderboard
 from .evaluation.report import Report as Report
 from .evaluation.report import Share as Share
-from .methods.equilibrium import AdjointEnsemble as AdjointEnsemble
+from .methods.apgd import APGD as APGD
+from .methods.ensemble import AdjointEnsemble as AdjointEnsemble
 from .methods.equilibrium import IntermediateAttack as IntermediateAttack
 from .methods.equilibrium import SimultaneousAttack as SimultaneousAttack
 from .methods.foolbox import FoolboxAttack as FoolboxAttack
-from .methods.gradient import APGD as APGD
 from .methods.gradient import PGD as PGD
 from .methods.joint import JointAttack as JointAttack
 from .methods.multiview import SingleViewAttack as SingleViewAttack

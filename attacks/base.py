@@ -75,6 +75,8 @@ class AbstractAttack(ABC):
             return type(self).__name__
         changed = []
         for entry in dataclasses.fields(self):
+            if not entry.compare:  # it changes what the attack costs, not what it can break
+                continue
             value = getattr(self, entry.name)
             default = entry.default
             if entry.default_factory is not dataclasses.MISSING:
@@ -98,6 +100,10 @@ class AbstractAttack(ABC):
             fail(type(self).__name__, f"a threat in {' or '.join(self.norms)}", threat.norm, remedy)
         if self.needs_equilibrium:
             _ = model.equilibrium  # raises for other models
+
+    def until_broken(self) -> AbstractAttack:
+        """The same attack for whoever counts breaks alone: one that leaves alone what it has broken, where it can."""
+        return self
 
     @final
     def __call__(

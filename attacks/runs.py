@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from jiio.checks import check_integer, fail
+from jiio.outputs import seeds
+from jiio.outputs.digest import fingerprint
 
 from .base import rows
 from .objectives import AbstractObjective, likeliest_targets, margin
@@ -41,6 +43,25 @@ class Best:
         """Offer points with these margins for the samples with the indices ``at`` alone."""
         better = gap > self.margin[at]
         self.x[at[better]], self.margin[at[better]] = x[better], gap[better]
+
+
+class Starts:
+    """Random allowed points that belong to the sample: a seed, the image and the number of the run decide them, neither
+    its batch mates nor its place among them. What leaves the batch changes nothing for those that stay.
+    """
+
+    def __init__(self, generator: torch.Generator) -> None:
+        self.seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+
+    def __call__(self, x: Tensor, threat: ThreatModel, number: int = 0) -> Tensor:
+        """Points (B, ...) to start the run with this number from."""
+        pixels, order = x.detach().cpu(), torch.arange(len(x), device=x.device)
+
+        found = []
+        for i in range(len(x)):
+            draws = seeds.generator(self.seed, "start", number, fingerprint(pixels[i]))
+            found.append(threat.select(order[i : i + 1]).random_start(x[i : i + 1], draws))
+        return torch.cat(found)
 
 
 class Restarted(Protocol):
@@ -83,11 +104,12 @@ def restarted(attack: Restarted, once: Callable[[Run], Tensor], whole: Run, gene
     aims = _aims(attack, whole)
     single = len(aims) * attack.restarts == 1
     best, left = Best.empty(whole.x), torch.arange(len(whole.x), device=whole.x.device)
+    starts, runs = Starts(generator), itertools.product(aims, range(attack.restarts))
 
-    for aimed, number in itertools.product(aims, range(attack.restarts)):
+    for place, (aimed, number) in enumerate(runs):
         run = replace(whole, aimed=aimed).part(left)
         if attack.random_start or number:
-            run = replace(run, point=run.threat.random_start(run.x, generator))
+            run = replace(run, point=starts(run.x, run.threat, place))
         found = once(run)
         if single:
             return found  # there is nothing to compare it with

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -143,7 +144,7 @@ class Target:
             return x
         return (x - channels(self.mean, x)) / channels(self.std, x)
 
-    @property
+    @cached_property
     def shifted(self) -> bool:
         """Whether the model sees normalised inputs."""
         return bool((self.mean != 0).any() | (self.std != 1).any())

@@ -10,7 +10,7 @@ import torch
 from jiio.outputs.seeds import generator
 
 from ..base import AbstractAttack
-from ..methods.gradient import APGD
+from ..methods.apgd import APGD
 from ..methods.search import Square
 from ..objectives import Margin
 from ..statistics import interval
@@ -128,7 +128,8 @@ def _broken_by(case: AuditCase, attack: AbstractAttack, purpose: str) -> int | N
     if not len(left):
         return None
     draws = generator(case.seed, "audit", purpose)
-    result = attack(case.target, case.x[left], case.y[left], case.threat.select(left), generator=draws)
+    threat = case.threat.select(left)
+    result = attack.until_broken()(case.target, case.x[left], case.y[left], threat, generator=draws)
     return int(result.success.sum())
 
 

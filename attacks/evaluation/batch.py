@@ -47,7 +47,8 @@ def _run(terms: Terms, standing: Standing, number: int) -> dict[str, dict[str, A
             # A generator of its own: what an attack draws depends neither on other attacks nor on other batches.
             draws = seeds.generator(terms.seed, "attack", number, factor, place)
             x, y, clean = standing.x[left], standing.y[left], standing.clean_part(left)
-            result = attack(terms.target, x, y, scaled.select(left), generator=draws, clean=clean)
+            one, part = attack.until_broken(), scaled.select(left)
+            result = one(terms.target, x, y, part, generator=draws, clean=clean)
 
             standing.offer(result, left, level, place)
             if level == terms.main:

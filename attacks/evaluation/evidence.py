@@ -172,7 +172,8 @@ class AuditCase:
             if not len(left):
                 break
             draws = generator(self.seed, "audit", purpose, place)
-            done = attack(self.target, self.x[left], self.y[left], threat.select(left), generator=draws)
+            part = threat.select(left)
+            done = attack.until_broken()(self.target, self.x[left], self.y[left], part, generator=draws)
             left = left[~done.success]  # the next attack sees only what resisted this one
 
         return len(left) / len(self.x)

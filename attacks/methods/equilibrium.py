@@ -21,8 +21,8 @@ from jiio.layout import Spec, detach
 
 from ..base import AbstractAttack
 from ..objectives import AbstractObjective, CrossEntropy, margin
-from ..runs import Best
-from ..target import Slope, Target
+from ..runs import Best, Starts
+from ..target import Target
 from ..threat import ThreatModel
 
 
@@ -76,17 +76,17 @@ class IntermediateAttack(AbstractAttack):
             fail("IntermediateAttack.objective", "an objective without a target", type(self.objective).__name__)
 
     def run(self, model: Target, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator) -> Tensor:
-        best = Best.empty(x)
+        best, starts = Best.empty(x), Starts(generator)
 
-        for states, k in self._grid():
+        for number, (states, k) in enumerate(self._grid()):
             left = torch.nonzero(best.margin <= 0)[:, 0]
             if not len(left):
                 break
             part, xs, ys = threat.select(left), x[left], y[left]
-            start = part.random_start(xs, generator) if self.random_start else xs
+            start = starts(xs, part, number) if self.random_start else xs
 
             def slope(point: Tensor, ys: Tensor = ys, states: tuple[int, ...] = states, k: int = k) -> Tensor:
-                return sum(_unit(self.gradient(model, point, ys, i, k)) for i in states)  # type: ignore[return-value]
+                return sum(unit(self.gradient(model, point, ys, i, k)) for i in states)  # type: ignore[return-value]
 
             # Whatever state the gradients were taken at, the model's own prediction decides.
             point = _Walk(self.steps, part)(slope, start, xs)[-1]
@@ -171,7 +171,7 @@ class SimultaneousAttack(AbstractAttack):
         best = Best.empty(x)
 
         # Halfway and at the end: what the carried state says in between may lag behind the equilibrium.
-        start = threat.random_start(x, generator) if self.random_start else x
+        start = Starts(generator)(x, threat) if self.random_start else x
         points = _Walk(self.steps, threat)(carried.slope, start, x)
         for point in (points[len(points) // 2], points[-1]):
             best.offer(point, model.predict(point).logits, y)
@@ -222,46 +222,7 @@ class _Carried:
         return torch.nan_to_num(gradient)
 
 
-@dataclass(frozen=True)
-class AdjointEnsemble(AbstractAttack):
-    """PGD along the mean of the normalised gradients of several adjoints: what misleads one need not mislead all."""
-
-    needs_equilibrium = True
-
-    adjoints: tuple[jiio.AbstractAdjoint, ...] = (
-        jiio.Implicit(),
-        jiio.Phantom(steps=5, damping=0.5),
-        jiio.Phantom(steps=1, damping=1.0),
-    )
-    steps: int = 20
-    objective: AbstractObjective = field(default_factory=CrossEntropy)
-    random_start: bool = True
-
-    def __post_init__(self) -> None:
-        check_integer("AdjointEnsemble.steps", self.steps, 1)
-        check_instance("AdjointEnsemble.objective", self.objective, AbstractObjective)
-        if not isinstance(self.adjoints, (tuple, list)) or not self.adjoints:
-            fail("AdjointEnsemble.adjoints", "a tuple of adjoints", self.adjoints)
-        for adjoint in self.adjoints:
-            check_instance("AdjointEnsemble.adjoints", adjoint, jiio.AbstractAdjoint)
-        if self.objective.targeted:
-            fail("AdjointEnsemble.objective", "an objective without a target", type(self.objective).__name__)
-
-    def run(self, model: Target, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator) -> Tensor:
-        variants = [model.variant(adjoint=adjoint) for adjoint in self.adjoints]
-        best = Best.empty(x)
-
-        def slope(point: Tensor) -> Tensor:
-            found: list[Slope] = [v.slope(point, lambda logits: self.objective(logits, y)) for v in variants]
-            best.offer(point, found[0].logits, y)
-            return sum(_unit(s.gradient) for s in found)  # type: ignore[return-value]
-
-        start = threat.random_start(x, generator) if self.random_start else x
-        last = _Walk(self.steps, threat)(slope, start, x)[-1]
-        best.offer(last, model.predict(last).logits, y)
-        return best.x
-
-
-def _unit(gradient: Tensor) -> Tensor:
+def unit(gradient: Tensor) -> Tensor:
+    """Gradients (B, ...) of length 1, in the Euclidean norm."""
     size = gradient.flatten(1).norm(dim=1).clamp_min(torch.finfo(gradient.dtype).tiny)
     return gradient / size.view(-1, *([1] * (gradient.dim() - 1)))

@@ -8,7 +8,7 @@ end-to-end attack (ETEA) differentiates the multi-view model itself. Here ETEA i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -68,6 +68,9 @@ class SingleViewAttack(AbstractAttack):
 
     def __post_init__(self) -> None:
         check_instance("SingleViewAttack.attack", self.attack, AbstractAttack)
+
+    def until_broken(self) -> SingleViewAttack:
+        return replace(self, attack=self.attack.until_broken())
 
     def fits(self, model: Target, x: Tensor, threat: ThreatModel) -> None:
         if not isinstance(threat, MultiViewThreat):

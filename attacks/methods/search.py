@@ -17,7 +17,8 @@ from torch import Tensor
 from jiio.checks import check_integer, check_number, fail
 from jiio.layout import leaves, map_tree
 
-from ..base import AbstractAttack
+from ..base import AbstractAttack, rows
+from ..climbing import part
 from ..objectives import margin
 from ..runs import Best
 from ..target import Target
@@ -54,25 +55,30 @@ class Square(AbstractAttack):
             fail("Square", "a threat with one ball", threat.norm, remedy)
 
     def run(self, model: Target, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator) -> Tensor:
-        draw, best = _Draw(generator, x.device, x.dtype), Best.empty(x)
+        draw, found = _Draw(generator, x.device, x.dtype), Best.empty(x)
         judge = _Warm(model, y, model.predict(x).state) if self.warm and model.implicit else _Fresh(model, y)
+        everyone = torch.arange(len(x), device=x.device)
+        hunt = _Hunt(x, threat, threat.steps(x, 1.0), everyone, found.x.clone(), found.margin.clone())
 
         for query in range(self.queries):
-            left = torch.nonzero(best.margin <= 0)[:, 0]
-            if not len(left):
-                break
             # The same square for all that are left, kept by those for which it makes things worse.
-            moved = self._moved(query, x[left], best.x[left], threat.select(left), draw)
-            best.enter(moved, judge(moved, left, best.margin[left]), left)
-        return best.x
+            moved = self._moved(query, hunt, draw)
+            hunt.take(moved, judge(moved, hunt.at, hunt.margin))
+            if bool((hunt.margin > 0).any()):
+                hunt = hunt.without_broken(found)
+            if not len(hunt.at):
+                break
+        found.enter(hunt.best, hunt.margin, hunt.at)
+        return found.x
 
-    def _moved(self, query: int, x: Tensor, best: Tensor, threat: ThreatModel, draw: _Draw) -> Tensor:
-        """The next proposal for each of the samples x (B, ...), from the best points so far."""
+    def _moved(self, query: int, hunt: _Hunt, draw: _Draw) -> Tensor:
+        """The next proposal for each of the samples at work (B, ...), from the best points so far."""
+        x = hunt.x
         shape = x.shape[1:] if x.dim() == 4 else (1, 1, x[0].numel())
-        images, points, radius = (t.view(-1, *shape) for t in (x, best, threat.steps(x, 1.0)))
-        propose = self._linf if threat.norm == "linf" else self._l2
+        images, points, radius = (t.view(-1, *shape) for t in (x, hunt.best, hunt.radius))
+        propose = self._linf if hunt.threat.norm == "linf" else self._l2
         moved = propose(query, images, points, radius, self._side(query, shape), draw)
-        return threat.retract(moved.view_as(x), x)
+        return hunt.threat.retract(moved.view_as(x), x)
 
     def _side(self, query: int, shape: tuple[int, ...]) -> tuple[int, int]:
         """Height and width of the square at this query; a strip where the image is lower than that."""
@@ -120,14 +126,40 @@ class Square(AbstractAttack):
 
 
 @dataclass
+class _Hunt:
+    """A search with a row for every sample at work: images, the radius at every number of them, the places in the whole
+    batch, the best points (B, ...) and their margins (B,).
+    """
+
+    x: Tensor
+    threat: ThreatModel
+    radius: Tensor
+    at: Tensor
+    best: Tensor
+    margin: Tensor
+
+    def take(self, points: Tensor, gap: Tensor) -> None:
+        """Keep of these points, with these margins, those that are better."""
+        better = gap > self.margin
+        self.best = torch.where(rows(better, points), points, self.best)
+        self.margin = torch.where(better, gap, self.margin)
+
+    def without_broken(self, found: Best) -> _Hunt:
+        """The search without what is broken by now, which is entered into ``found``."""
+        found.enter(self.best, self.margin, self.at)
+        return part(self, torch.nonzero(self.margin <= 0)[:, 0])
+
+
+@dataclass
 class _Fresh:
     """Margins (B',) of points for the samples with the indices ``at``, each from a fresh start of the solver."""
 
     model: Target
     y: Tensor
 
+    @torch.no_grad()
     def __call__(self, points: Tensor, at: Tensor, least: Tensor) -> Tensor:
-        return margin(self.model.predict(points).logits, self.y[at])
+        return margin(self.model.forward(points)[0], self.y[at])
 
 
 @dataclass

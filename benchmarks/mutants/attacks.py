@@ -9,9 +9,10 @@ REFERENCE, PARTS, CHECKS = (f"tests/attacks/test_{name}.py" for name in ("refere
 TRAPS, INSIDE, MODES = (f"tests/attacks/test_{name}.py" for name in ("traps", "inside", "modes"))
 THREAT, ORACLES, CONTRACT = (f"tests/attacks/test_{name}.py" for name in ("threat", "oracles", "contract"))
 AUDIT, EVALUATE, JOINT = (f"tests/attacks/test_{name}.py" for name in ("audit", "evaluate", "joint"))
-VIEWS, STANDING = (f"tests/attacks/test_{name}.py" for name in ("multiview", "standing"))
+VIEWS, STANDING, SETTLED = (f"tests/attacks/test_{name}.py" for name in ("multiview", "standing", "settled"))
 
 GRADIENT, STATES, THREATS = "attacks/methods/gradient.py", "attacks/methods/equilibrium.py", "attacks/threat.py"
+STEPS, CLIMB, AIMS, BATCH = (f"attacks/{name}.py" for name in ("methods/apgd", "climbing", "aims", "evaluation/batch"))
 SOLVE, RUNS, TARGET, WITHIN = "attacks/methods/joint.py", "attacks/runs.py", "attacks/target.py", "attacks/inside.py"
 SEARCH = "attacks/methods/search.py"
 OBJECTIVES, BASE, COUNTS = "attacks/objectives.py", "attacks/base.py", "attacks/counts.py"
@@ -22,21 +23,21 @@ WEAK, SOLVER, SLOPES, MODEL, PROBES = (
 
 # ruff: noqa: E501 (a fault a line)
 FAULTS = [
-    Fault("APGD stays where it is at a checkpoint", GRADIENT, "torch.where(wide, self.x, point)", "point", (f"{REFERENCE}::test_every_point_of_apgd",)),
-    Fault("APGD keeps its momentum when it goes back", GRADIENT, "torch.where(wide, self.x, before)", "before", (f"{REFERENCE}::test_every_point_of_apgd",)),
-    Fault("APGD never counts rises", GRADIENT, "(self.rises < rho * (k - self.last)) | stuck", "stuck", (f"{REFERENCE}::test_every_point_of_apgd",)),
-    Fault("APGD never sees that it is stuck", GRADIENT, "< rho * (k - self.last)) | stuck", "< rho * (k - self.last))", (f"{REFERENCE}::test_every_point_of_apgd",)),
-    Fault("APGD without momentum", GRADIENT, "+ self.momentum * (point - before)", "", (f"{REFERENCE}::test_every_point_of_apgd",)),
-    Fault("APGD halves to a third", GRADIENT, "self.fraction / 2", "self.fraction / 3", (f"{REFERENCE}::test_every_point_of_apgd",)),
-    Fault("APGD's checkpoints too close", GRADIENT, "max(gap - 0.03, 0.06)", "max(gap - 0.05, 0.02)", (f"{CONTRACT}::test_checkpoints_of_apgd_are_those_of_the_paper",)),
-    Fault("APGD's first step is short", GRADIENT, '1.0 if threat.norm == "l1" else 2.0', "1.0", (f"{REFERENCE}::test_every_point_of_apgd",)),
-    Fault("APGD's rises are never reset", GRADIENT, "self.rises = torch.zeros_like(self.rises)", "pass", (f"{REFERENCE}::test_every_point_of_apgd",)),
-    Fault("PGD drops its best points", GRADIENT, "best.offer(point, slope.logits, y)\n            pull", "pull", (f"{REFERENCE}::test_every_point_of_pgd",)),
-    Fault("PGD retracts instead of projecting", GRADIENT, "threat.project if self.exact else threat.retract", "threat.retract", (f"{REFERENCE}::test_every_point_of_pgd",)),
+    Fault("APGD stays where it is at a checkpoint", STEPS, "torch.where(wide, top.x, self.point)", "self.point", (f"{REFERENCE}::test_every_point_of_apgd",)),
+    Fault("APGD keeps its momentum when it goes back", STEPS, "torch.where(wide, top.x, self.before)", "self.before", (f"{REFERENCE}::test_every_point_of_apgd",)),
+    Fault("APGD never counts rises", STEPS, "(self.rises < rho * (k - self.last)) | stuck", "stuck", (f"{REFERENCE}::test_every_point_of_apgd",)),
+    Fault("APGD never sees that it is stuck", STEPS, "< rho * (k - self.last)) | stuck", "< rho * (k - self.last))", (f"{REFERENCE}::test_every_point_of_apgd",)),
+    Fault("APGD without momentum", STEPS, "+ self.momentum * (point - way.before)", "", (f"{REFERENCE}::test_every_point_of_apgd",)),
+    Fault("APGD halves to a third", STEPS, "self.fraction / 2", "self.fraction / 3", (f"{REFERENCE}::test_every_point_of_apgd",)),
+    Fault("APGD's checkpoints too close", STEPS, "max(gap - 0.03, 0.06)", "max(gap - 0.05, 0.02)", (f"{CONTRACT}::test_checkpoints_of_apgd_are_those_of_the_paper",)),
+    Fault("APGD's first step is short", STEPS, '1.0 if threat.norm == "l1" else 2.0', "1.0", (f"{REFERENCE}::test_every_point_of_apgd",)),
+    Fault("APGD's rises are never reset", STEPS, "self.rises = torch.zeros_like(self.rises)", "pass", (f"{REFERENCE}::test_every_point_of_apgd",)),
+    Fault("a climb drops its best points", CLIMB, "self.best.enter(point, gap, self.at)", "pass", (f"{REFERENCE}::test_every_point_of_pgd",)),
+    Fault("PGD retracts instead of projecting", GRADIENT, "threat.project(point, x) if self.exact else threat.retract(point, x)", "threat.retract(point, x)", (f"{REFERENCE}::test_every_point_of_pgd",)),
     Fault("PGD's momentum is lost", GRADIENT, "self.momentum * pull + gradient", "gradient", (f"{REFERENCE}::test_every_point_of_pgd",)),
     Fault("PGD's default step", GRADIENT, "2.5 / self.steps if self.step is None", "0.5 / self.steps if self.step is None", (f"{REFERENCE}::test_the_default_step_of_pgd",)),
-    Fault("PGD does not look at its last point", GRADIENT, "best.offer(point, ascent.look(point), y)", "pass", (f"{REFERENCE}::test_every_point_of_pgd",)),
-    Fault("warm starts are never used", GRADIENT, "return self.state if self.warm else None", "return None", (f"{PARTS}::test_warm_starts_save_evaluations",)),
+    Fault("PGD does not look at its last point", GRADIENT, "ascent.look(way.point)", "pass", (f"{REFERENCE}::test_every_point_of_pgd",)),
+    Fault("warm starts are never used", CLIMB, "return self.state if self.warm else None", "return None", (f"{PARTS}::test_warm_starts_save_evaluations",)),
     Fault("a warm search believes a warm break", SEARCH, "gap[broken] = super().__call__(points[broken], at[broken], least[broken])", "pass", (f"{PARTS}::test_only_a_fresh_start_breaks",)),
     Fault("a warm search never keeps a state", SEARCH, "old[at[better]] = new[better]", "pass", (f"{PARTS}::test_a_warm_search_is_cheaper_and_as_strong",)),
     Fault("the joint attack looks before it has settled", SOLVE, "if step >= self.settle and", "if", (JOINT,)),
@@ -47,6 +48,14 @@ FAULTS = [
     Fault("the best is the last", RUNS, "better = gap > self.margin\n", "better = gap > -1e30\n", (f"{PARTS}::test_the_best_is_kept_by_margin",)),
     Fault("broken samples are attacked again", RUNS, "torch.nonzero(best.margin <= 0)", "torch.nonzero(best.margin <= 1e30)", (f"{PARTS}::test_what_is_broken_is_left_alone_by_later_runs",)),
     Fault("restarts begin at the image", RUNS, "if attack.random_start or number:", "if attack.random_start:", (f"{PARTS}::test_restarts_of_the_joint_attack_begin_elsewhere",)),
+    Fault("restarts all begin at one point", RUNS, '"start", number,', '"start", 0,', (f"{SETTLED}::test_starts_belong_to_the_image_the_run_and_the_seed",)),
+    Fault("starts belong to the place in the batch", RUNS, "fingerprint(pixels[i])", "str(i)", (f"{SETTLED}::test_starts_belong_to_the_image_the_run_and_the_seed",)),
+    Fault("what is broken stays in the climb", CLIMB, "if not bool(through.any()):", "if True:", (f"{SETTLED}::test_nobody_is_asked_again_after_a_break",)),
+    Fault("those that stand leave with the others", CLIMB, "torch.nonzero(~through)[:, 0]", "torch.nonzero(~through)[:0, 0]", (f"{SETTLED}::test_nobody_is_asked_again_after_a_break",)),
+    Fault("a warm climb believes a warm break", CLIMB, "if self.judge is not None and len(asked):", "if False:", (f"{SETTLED}::test_only_a_fresh_start_lets_a_sample_go",)),
+    Fault("a break within rounding is one", AIMS, "margin(logits, y) > rounding", "margin(logits, y) > 0", (f"{SETTLED}::test_a_break_has_to_be_clear_of_rounding",)),
+    Fault("an evaluation spares nobody", BATCH, "attack.until_broken()", "attack", (f"{SETTLED}::test_a_suite_leaves_alone_what_is_broken",)),
+    Fault("a search goes on after a break", SEARCH, "if bool((hunt.margin > 0).any()):", "if False:", (f"{SETTLED}::test_the_search_asks_only_about_those_that_stand",)),
     Fault("the box is not looked at", THREATS, "torch.maximum(low - flat, flat - high).amax(1)", "torch.zeros_like(flat[:, 0])", (f"{PARTS}::test_a_point_inside_the_ball_and_outside_the_box",)),
     Fault("a hundred times the slack", THREATS, "return 4.0 * torch.finfo", "return 400.0 * torch.finfo", (f"{PARTS}::test_what_rounding_is_forgiven",)),
     Fault("L1 steps on pinned pixels", THREATS, "gradient * ~(((point >= high)", "gradient * torch.ones_like(((point >= high)", (THREAT, ORACLES)),

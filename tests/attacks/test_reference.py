@@ -169,8 +169,8 @@ def test_every_point_of_apgd(norm: str, rho: float) -> None:
     points, happened = apgd(net, x, y, norm, 50, rho)
     assert len(asked) == len(points)
     for mine, theirs in zip(asked, points, strict=True):
-        assert np.abs(mine - theirs).max() < 1e-8
-    assert np.abs(found - strongest(net, points, y)).max() < 1e-8
+        assert np.abs(mine - theirs).max() < 1e-7  # momentum adds up the rounding of two kinds of projection
+    assert np.abs(found - strongest(net, points, y)).max() < 1e-7
 
     # The case has what the method is about: steps back, and each of the two conditions alone.
     assert happened["back"] > 0 and happened["rises" if rho > 0.5 else "stuck"] > 0, happened
