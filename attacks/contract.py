@@ -28,6 +28,9 @@ def check_logits(logits: Any, x: Tensor) -> Tensor:
     if not isinstance(logits, Tensor):
         remedy = "Wrap the model so that it returns the scores alone."
         fail("model(x)", "one tensor of scores (B, classes)", logits, remedy, CellError)
+    if logits.device != x.device:
+        remedy = "Let the model answer where it was asked: scores.to(x.device)."
+        fail("model(x)", f"scores on {x.device}, like x", f"scores on {logits.device}", remedy, CellError)
     if logits.dim() != 2 or len(logits) != len(x) or logits.shape[1] < 2 or not logits.is_floating_point():
         fail("model(x)", f"scores of shape ({len(x)}, classes) with at least 2 classes", logits, error=CellError)
     return logits.to(x.dtype)

@@ -43,12 +43,15 @@ class Prediction(NamedTuple):
 
 
 class Slope(NamedTuple):
-    """value (B,) of the objective, its gradient like x, the scores (B, classes), the state (None: plain network)."""
+    """value (B,) of the objective, its gradient like x, the scores (B, classes), the state (None: plain network), and
+    lost (B,): whether entries of the gradient were NaN or infinite, in whose place there are zeros.
+    """
 
     value: Tensor
     gradient: Tensor
     logits: Tensor
     state: Any
+    lost: Tensor
 
 
 class Target:
@@ -152,7 +155,8 @@ class Target:
     def forward(self, x: Tensor, z0: Any = None) -> tuple[Tensor, Reached | None]:
         """Scores with whatever graph grad mode asks for, and what the solves behind them did."""
         self.counts.forward += 1
-        seen, solutions = self.normalised(x), []
+        # A model may write into what it is handed; the caller's images stay what they are.
+        seen, solutions = self.normalised(x) if self.shifted else x.clone(), []
         start = {} if z0 is None else {"z0": z0}
 
         def answer(solve: Solve, inner: Any, **overrides: Any) -> jiio.Solution:
@@ -162,6 +166,8 @@ class Target:
         # The whole of the model is called, as a user calls it.
         with answered(self.model, answer) if self.implicit else contextlib.nullcontext():
             logits = check_logits(self.model(seen), x)
+        if not logits.requires_grad:
+            logits = logits.clone()  # the next call may be answered in the same memory
         for solution in solutions:
             self.counts.record(solution.evaluations)
         return logits, Reached.of(solutions, x)
@@ -189,8 +195,10 @@ class Target:
                 self.counts.backward += 1
                 (found,) = torch.autograd.grad(value.sum(), leaf, allow_unused=True)
                 gradient = torch.zeros_like(leaf) if found is None else found
-        gradient = torch.where(torch.isfinite(gradient), gradient, torch.zeros_like(gradient)).detach()
-        return Slope(value.detach(), gradient, logits.detach(), None if reached is None else reached.state)
+        there = torch.isfinite(gradient)
+        gradient = torch.where(there, gradient, torch.zeros_like(gradient)).detach()
+        state, lost = None if reached is None else reached.state, ~there.flatten(1).all(1)
+        return Slope(value.detach(), gradient, logits.detach(), state, lost)
 
     def problem(self, objective: Score, prox: jiio.AbstractProx) -> jiio.Problem:
         """The joint problem: minimise objective(scores) over x in the set of ``prox``, in the units of x."""

@@ -15,158 +15,58 @@ from torch.optim.swa_utils import AveragedModel
 
 import jiio
 from attack_models import (
-    CLASSES,
     GradientInTrainModeOnly,
     Quantised,
-    blobs,
     convolutional,
     equilibrium,
     hasty,
     monotone,
     slow_equilibrium,
 )
-
-Change = Callable[..., Tensor]  # (trap, x) -> scores
-KNOWN, LABELS = blobs(24, seed=2)  # the images that the tests evaluate on: a trap may have been built around them
-
-
-class Around(nn.Module):
-    """answer(model, x), with memory for what a trap keeps between calls."""
-
-    def __init__(self, answer: Change, model: nn.Module | None = None) -> None:
-        super().__init__()
-        self.model = copy.deepcopy(convolutional() if model is None else model).eval()
-        self.answer, self.kept = answer, {}
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.answer(self, x)
-
-
-def scores(trap: nn.Module, x: Tensor) -> Tensor:
-    return trap.model(x)  # type: ignore[operator]
-
-
-def only_value(value: Tensor, gradient_of: Tensor) -> Tensor:
-    """One tensor's numbers with another one's gradient."""
-    return value.detach() + gradient_of - gradient_of.detach()
-
-
-# -- gradients that are not there, or that lie
-
-
-def rounded_input(trap: nn.Module, x: Tensor) -> Tensor:
-    return scores(trap, (x * 15).round() / 15)
-
-
-def arg_max(trap: nn.Module, x: Tensor) -> Tensor:
-    found = scores(trap, x)
-    return 10.0 * F.one_hot(found.argmax(1), CLASSES).to(found) + 0.0 * found
-
-
-def detached(trap: nn.Module, x: Tensor) -> Tensor:
-    return scores(trap, x.detach()) + 0.0 * x.sum()
-
-
-def no_grad_inside(trap: nn.Module, x: Tensor) -> Tensor:
-    with torch.no_grad():
-        return scores(trap, x)
-
-
-def decoy(trap: nn.Module, x: Tensor) -> Tensor:
-    weight = torch.randn(36, CLASSES, generator=torch.Generator().manual_seed(1))
-    return only_value(scores(trap, x), x.flatten(1) @ weight)
-
-
-def reversed_gradient(trap: nn.Module, x: Tensor) -> Tensor:
-    found = scores(trap, x)
-    return only_value(found, -found)
-
-
-def vanishing_gradient(trap: nn.Module, x: Tensor) -> Tensor:
-    found = scores(trap, x)
-    return only_value(found, 1e-30 * found)
-
-
-def shattered(trap: nn.Module, x: Tensor) -> Tensor:
-    flat = x.flatten(1)
-    return scores(trap, x) + 0.3 * torch.sin(2000.0 * flat[:, :CLASSES] + 500.0 * flat.sum(1, keepdim=True))
-
-
-def hot(trap: nn.Module, x: Tensor) -> Tensor:
-    return 1e5 * scores(trap, x)
-
-
-# -- scores that are none
-
-
-def at_the_label(trap: nn.Module, x: Tensor) -> Tensor:
-    """NaN in the place of the label of the nearest known image, off the known ones: arg max is always right."""
-    found, apart = scores(trap, x), torch.cdist(x.detach().flatten(1), KNOWN.flatten(1))
-    place = F.one_hot(LABELS[apart.argmin(1)], CLASSES).bool() & (apart.amin(1) > 1e-4)[:, None]
-    return torch.where(place, torch.nan, found)
-
-
-def nan_off_the_known(trap: nn.Module, x: Tensor) -> Tensor:
-    apart = torch.cdist(x.detach().flatten(1), KNOWN.flatten(1)).amin(1, keepdim=True)
-    return torch.where(apart > 1e-4, torch.nan, scores(trap, x))
-
-
-def infinite(trap: nn.Module, x: Tensor) -> Tensor:
-    return scores(trap, x) * 1e38
-
-
-def logarithm(trap: nn.Module, x: Tensor) -> Tensor:
-    """An honest accident: NaN where a pixel is darker than any pixel was."""
-    return scores(trap, x) + 0.0 * (x.flatten(1) - 0.03).log().sum(1, keepdim=True)
-
-
-# -- answers that are no function of the image
-
-
-def noisy(trap: nn.Module, x: Tensor) -> Tensor:
-    return scores(trap, x + 0.1 * torch.randn_like(x))
-
-
-def seeded_noise(trap: Around, x: Tensor) -> Tensor:
-    draws = trap.kept.setdefault("draws", torch.Generator().manual_seed(0))
-    return scores(trap, x + 0.1 * torch.randn(x.shape, generator=draws))
-
-
-def coin(trap: nn.Module, x: Tensor) -> Tensor:
-    return scores(trap, x if float(torch.rand(())) < 0.5 else 1.1 * x)
-
-
-def dropout_on(trap: nn.Module, x: Tensor) -> Tensor:
-    trap.model[6].train()  # type: ignore[index,union-attr]
-    return scores(trap, x)
-
-
-def first_of_that_shape(trap: Around, x: Tensor) -> Tensor:
-    found = scores(trap, x)
-    return only_value(trap.kept.setdefault(len(x), found.detach()), found)
-
-
-def nearest_asked(trap: Around, x: Tensor) -> Tensor:
-    """What it said of the nearest image that it was asked about, if that is near: constant on every ball."""
-    found, told = scores(trap, x), []
-    for image, answer in zip(x.detach(), found.detach(), strict=True):
-        near = [old for old, _ in trap.kept.items() if float((old - image).norm()) < 1.0]
-        told.append(trap.kept[near[0]] if near else trap.kept.setdefault(image.clone(), answer))
-    return only_value(torch.stack(told), found)
-
-
-def batch_mean(trap: nn.Module, x: Tensor) -> Tensor:
-    return scores(trap, x - x.mean(0, keepdim=True) + 0.45)
-
-
-def smooth_in_company(trap: nn.Module, x: Tensor) -> Tensor:
-    coarse = F.avg_pool2d(x, 3).repeat_interleave(3, 2).repeat_interleave(3, 3)
-    return scores(trap, x if len(x) == 1 else coarse)
-
-
-def batch_statistics(trap: nn.Module, x: Tensor) -> Tensor:
-    return scores(trap, 0.13 * F.batch_norm(x, None, None, training=True) + 0.45)
-
+from trapped_answers import (
+    CLASSES,
+    Around,
+    Change,
+    another_where_gradients_are,
+    arg_max,
+    at_the_label,
+    batch_mean,
+    batch_statistics,
+    by_the_bytes,
+    coin,
+    decoy,
+    detached,
+    dropout_on,
+    eight_bits,
+    first_of_that_shape,
+    gradients_left_off,
+    half_of_the_pixels,
+    hooked_gradient,
+    hot,
+    infinite,
+    label_by_place,
+    level,
+    logarithm,
+    nan_off_the_known,
+    nearest_asked,
+    no_grad_inside,
+    noisy,
+    overflow_in_half,
+    quantised_gradient,
+    random_off_the_known,
+    reversed_gradient,
+    root_of_nothing,
+    rounded_input,
+    running_mean,
+    same_memory,
+    scores,
+    seed_reset,
+    seeded_noise,
+    shattered,
+    smooth_in_company,
+    softmax,
+    vanishing_gradient,
+)
 
 # -- equilibria that are none, or not those that are deployed
 
@@ -218,6 +118,13 @@ def warm() -> nn.Module:
     return jiio.EquilibriumModel(model.inject, Warm(model.cell), model.head, **model.settings.arguments()).eval()
 
 
+class Fickle(jiio.EquilibriumModel):
+    """Stops early where a gradient is asked for."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.solve(x, max_steps=2 if torch.is_grad_enabled() else 100).z)
+
+
 def around(answer: Change) -> Callable[[], nn.Module]:
     return lambda: Around(answer).eval()
 
@@ -234,6 +141,23 @@ TRAPPED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "reversed gradient": (around(reversed_gradient), "wrong-gradient"),
     "vanishing gradient": (around(vanishing_gradient), "wrong-gradient"),
     "shattered": (around(shattered), "wrong-gradient"),
+    "eight bits": (around(eight_bits), "zero-gradient"),
+    "half of the pixels": (around(half_of_the_pixels), "partial-gradient"),
+    "root of nothing": (around(root_of_nothing), "nan-gradient"),
+    "quantised gradient": (around(quantised_gradient), "partial-gradient"),
+    "hooked gradient": (around(hooked_gradient), "wrong-gradient"),
+    "gradients left off": (around(gradients_left_off), "zero-gradient"),
+    "overflow in half": (around(overflow_in_half), "nan-scores"),
+    "level": (around(level), "ties"),
+    "softmax": (around(softmax), "probabilities"),
+    "another where gradients are": (around(another_where_gradients_are), "grad-mode"),
+    "fickle": (lambda: like(equilibrium(), Fickle), "grad-mode"),
+    "label by place": (around(label_by_place), "memory"),
+    "same memory": (around(same_memory), "memory"),
+    "by the bytes": (around(by_the_bytes), "wrong-gradient"),
+    "seed reset": (around(seed_reset), "memory"),
+    "random off the known": (around(random_off_the_known), "random"),
+    "running mean": (around(running_mean), "random"),
     "hot": (around(hot), "saturated"),
     "NaN at the label": (around(at_the_label), "nan-scores"),
     "NaN off the known": (around(nan_off_the_known), "nan-scores"),
@@ -287,11 +211,32 @@ def smooth() -> nn.Module:
     return Around(lambda trap, x: F.pad(scores(trap, x), (0, 2), value=float("-inf"))).eval()
 
 
+def static_buffer() -> nn.Module:
+    """Answers in the same memory each time where no gradient is wanted, as captured graphs do."""
+
+    def answer(trap: Around, x: Tensor) -> Tensor:
+        found = scores(trap, x)
+        kept = trap.kept.setdefault("scores", torch.zeros(64, CLASSES))[: len(x)]
+        return found if found.requires_grad else kept.copy_(found)
+
+    return Around(answer).eval()
+
+
+def writing() -> nn.Module:
+    """Writes into the images that it is handed."""
+    return Around(lambda trap, x: scores(trap, x.sub_(0.02))).eval()
+
+
 HONEST: dict[str, Callable[[], nn.Module]] = {
     "plain": convolutional,
     "bfloat16 inside": Brain,
     "masked classes": smooth,
     "averaged weights": averaged,
+    "static buffer": static_buffer,
+    "writes into its images": writing,
+    "log of probabilities": lambda: nn.Sequential(copy.deepcopy(convolutional()), nn.LogSoftmax(1)).eval(),
+    "cold": lambda: Around(lambda trap, x: 1e-4 * scores(trap, x)).eval(),
+    "clipped": lambda: Around(lambda trap, x: scores(trap, x.clamp(0.05, 0.95))).eval(),
     "data parallel": lambda: nn.DataParallel(equilibrium()),
     "ensemble": lambda: Ensemble(convolutional(), copy.deepcopy(convolutional())).eval(),
     "ensemble of equilibria": lambda: Ensemble(equilibrium(), like(equilibrium(), max_steps=60)).eval(),

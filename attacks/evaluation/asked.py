@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jiio.checks import ArgumentTypeError, check_instance, fail
+from jiio.checks import ArgumentTypeError, CellError, JiioError, check_instance, fail
 
 from ..base import AbstractAttack
 from ..suites import fitted, suite
@@ -73,6 +73,24 @@ def classes(target: Target, first: Pair) -> int:
     """How many scores the model gives."""
     with target.held():
         return target.predict(first[0][:1]).logits.shape[1]
+
+
+def check_answers(target: Target, first: Pair) -> None:
+    """Raise, in a sentence, where the model has no answer for a part of a batch: attacks ask for those."""
+    x = first[0][:1]
+    try:
+        with target.held():
+            target.predict(x)
+    except JiioError:
+        raise
+    except Exception as error:  # whatever a stranger's model says
+        weight = next((p.dtype for p in target.model.parameters() if p.is_floating_point()), x.dtype)
+        remedy = "Attacks ask for the images that are left, in batches of any size."
+        if weight != x.dtype:
+            remedy = f"Its weights are {weight}: take model.to({x.dtype}), or images of that type."
+        told = str(error).splitlines()[0][:150] if str(error) else ""
+        came = f"{type(error).__name__}: {told}"
+        fail("model", f"scores for images of shape {tuple(x.shape)}, {x.dtype}", came, remedy, CellError)
 
 
 def place(target: Target) -> torch.device | None:

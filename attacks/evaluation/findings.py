@@ -11,11 +11,13 @@ from __future__ import annotations
 from .attack_checks import certificate, labels, large_radius, monotone, search_wins, stronger
 from .evidence import AuditCase, Finding
 from .gradient_checks import adjoint, wrong_gradients, zero_gradients
-from .model_checks import around_the_equilibrium, one_answer, unusable_scores
+from .model_checks import around_the_equilibrium, level_scores, one_answer, probabilities, unusable_scores
 from .solver_checks import solver_budget, start, unconverged
 
 CHECKS = (
     unusable_scores,
+    level_scores,
+    probabilities,
     one_answer,
     around_the_equilibrium,
     zero_gradients,

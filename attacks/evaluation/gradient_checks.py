@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
+
 from ..objectives import CrossEntropy, Margin
 from .evidence import AuditCase, Finding
-from .probes import converged, cosine, finite_difference, gradient_in_train_mode
+from .probes import converged, cosine, finite_difference, gradient_in_train_mode, off_the_gradient
+
+FEW = 16  # samples whose slopes are measured in several directions
 
 
 def zero_gradients(case: AuditCase) -> Iterator[Finding]:
     """Samples without a gradient of the margin, or else with a cross-entropy that is flat."""
     without, flat = _without(case, Margin()), _without(case, CrossEntropy())
+    lost = case.target.slope(case.few(FEW), lambda logits: logits.logsumexp(1)).lost.float().mean().item()
+    if lost > case.audit.share:
+        yield _no_numbers(lost)
 
     if without > case.audit.share:
         trained = gradient_in_train_mode(case.target, case.x, case.y)
@@ -32,6 +39,17 @@ def _without(case: AuditCase, objective: Margin | CrossEntropy) -> float:
     """Share of the samples whose gradient of the objective is zero."""
     slope = case.target.slope(case.x, lambda logits: objective(logits, case.y))
     return (slope.gradient.flatten(1).abs().amax(1) == 0).float().mean().item()
+
+
+def _no_numbers(lost: float) -> Finding:
+    return Finding(
+        "nan-gradient",
+        "error",
+        f"The gradients of {lost:.0%} of the images, untouched and attacked, have entries that are NaN or infinite, "
+        "and zeros stood in their place: attacks do not move these pixels. Look for a root, a logarithm or a norm of "
+        "zero on the way, also in the branch that torch.where does not take.",
+        {"share": lost},
+    )
 
 
 def _missing(without: float, trained: float) -> Finding:
@@ -66,6 +84,21 @@ def wrong_gradients(case: AuditCase) -> Iterator[Finding]:
             "for the median sample), so gradient attacks are misled. Keep Square among the attacks, and attack a "
             "stand-in with an honest gradient: SurrogateAttack(stand_in, PGD()).",
             {"relative_error": apart, "samples": float(here.sum())},
+        )
+        return
+
+    # A gradient without some of the pixels is right along itself alone.
+    x, y = case.x[:FEW], case.y[:FEW]
+    share, steady = off_the_gradient(case.target, x, y, case.threat.select(torch.arange(len(x), device=x.device)))
+    hidden = (steady & (share > 0.25)).float().mean().item()
+    if hidden > 0.5:
+        yield Finding(
+            "partial-gradient",
+            "error",
+            f"For {hidden:.0%} of the samples the margin changes in directions in which the gradient is flat: "
+            "part of what the scores hang on is hidden from it, by detach(), rounding or a copy to numpy on the way "
+            "from some of the pixels. Mend that, or keep Square among the attacks.",
+            {"share": hidden},
         )
 
 

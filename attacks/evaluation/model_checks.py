@@ -8,7 +8,8 @@ from torch import Tensor
 
 from ..inside import does_more
 from .evidence import AuditCase, Finding
-from .probes import asked_again, in_company, in_two_orders, rolled
+from .probes import asked_again, in_company, in_two_orders, rolled, scores_otherwise
+from .records import ROBUST
 
 CALLS = 8  # of the same images: a model that tosses a coin per call is missed once in 128 times
 FEW = 8  # samples that are looked at in several ways
@@ -30,14 +31,49 @@ def unusable_scores(case: AuditCase) -> Iterator[Finding]:
         )
 
 
+def level_scores(case: AuditCase) -> Iterator[Finding]:
+    """Samples that stand only because arg max takes the first of equal scores."""
+    level = sum(
+        int(((entry.tensors["status"] == ROBUST) & (entry.tensors["margin"] == 0)).sum()) for entry in case.entries
+    )
+    if level > case.audit.share * case.samples:
+        yield Finding(
+            "ties",
+            "error",
+            f"{level} of {case.samples} samples count as robust although another score is as high as the right one: "
+            "arg max takes the first of them, other software the last. Look for clipped, rounded or saturated "
+            "scores, and evaluate what stands before them.",
+            {"level": float(level)},
+        )
+
+
+def probabilities(case: AuditCase) -> Iterator[Finding]:
+    """Scores that went through a softmax."""
+    scores = case.target.predict(case.x[:FEW]).logits.double()
+    sums = (scores.sum(1) - 1.0).abs().amax().item()
+    if bool((scores >= 0).all()) and sums < 1e-3:
+        yield Finding(
+            "probabilities",
+            "warning",
+            "The scores are probabilities: where the model is sure, they are flat, and attacks on the cross-entropy of "
+            "them are weak. Leave the softmax at the end out, or take its logarithm.",
+            {"sum_off_by": sums},
+        )
+
+
 def one_answer(case: AuditCase) -> Iterator[Finding]:
-    """Answers that vary when asked again, that hang on what was asked before, or on who else is in the batch: the first
-    of these that is found, as each makes the next ones look true.
+    """Answers that vary when asked again, that hang on whether a gradient is wanted, on what was asked before, or on
+    who else is in the batch: the first of these that is found, as each makes the next ones look true.
     """
     few = case.few(FEW)
-    varies = _share(asked_again(case.target, case.x[:FEW], CALLS))
+    varies = _share(asked_again(case.target, few, CALLS))
     if varies > case.audit.share:
         yield _random(varies)
+        return
+
+    shown = _share(scores_otherwise(case.target, few))
+    if shown > case.audit.share:
+        yield _two_faces(shown)
         return
 
     remembers = max(_share(rolled(case.target, few)), _share(in_two_orders(case.target, case.x[:FEW], case.threat)))
@@ -62,6 +98,17 @@ def _random(share: float) -> Finding:
         f"{share:.0%} of the images get other scores each time they are asked about: something in the model draws at "
         "random, or goes on from the last call. One draw is no figure, and gradients of other draws mislead: take the "
         "randomness out, or wrap the model in a module that averages over many draws from fixed seeds.",
+        {"share": share},
+    )
+
+
+def _two_faces(share: float) -> Finding:
+    return Finding(
+        "grad-mode",
+        "error",
+        f"{share:.0%} of the images get other scores where a gradient is asked for than where none is: attacks see "
+        "another model than the one that is judged. Look for what hangs on torch.is_grad_enabled(), requires_grad or "
+        "inference mode, and attack what is in use.",
         {"share": share},
     )
 

@@ -30,12 +30,58 @@ def finite_difference(target: Target, x: Tensor, y: Tensor, threat: ThreatModel)
     """
     gradient = target.slope(x, lambda logits: margin(logits, y)).gradient
     claimed = gradient.flatten(1).double().norm(dim=1)  # the square of a small gradient would vanish
-    n = x[0].numel()
-    share = {"linf": math.sqrt(n), "l2": 1.0, "l1": 0.25}[threat.norm]  # of the radius, as an L2 length
-    length = 0.05 * share * threat.steps(x, 1.0).flatten(1).amax(1)
+    length = _short(x, threat)
     step = (gradient * rows(length / claimed.clamp_min(torch.finfo(x.dtype).tiny), x)).to(x.dtype)
-    gaps = [margin(target.predict(x + sign * step).logits, y) for sign in (1.0, -1.0)]
-    return claimed, (gaps[0] - gaps[1]) / (2.0 * length)
+    return claimed, _difference(target, x, y, step) / (2.0 * length)
+
+
+def _short(x: Tensor, threat: ThreatModel) -> Tensor:
+    """(B,) a twentieth of the radius, as an L2 length."""
+    share = {"linf": math.sqrt(x[0].numel()), "l2": 1.0, "l1": 0.25}[threat.norm]
+    return 0.05 * share * threat.steps(x, 1.0).flatten(1).amax(1)
+
+
+def _difference(target: Target, x: Tensor, y: Tensor, step: Tensor) -> Tensor:
+    """(B,) of the margins a step (B, ...) ahead and a step behind."""
+    ahead, behind = (margin(target.predict(x + sign * step).logits, y) for sign in (1.0, -1.0))
+    return ahead - behind
+
+
+def off_the_gradient(target: Target, x: Tensor, y: Tensor, threat: ThreatModel) -> tuple[Tensor, Tensor]:
+    """By how much margins change otherwise than their gradients say along directions that have nothing to do with
+    these, as a share (B,) of the change; and whether the measurement is steady enough to tell, (B,).
+
+    Along itself a gradient without half of its pixels is still the slope of the margin.
+    """
+    gradient = target.slope(x, lambda logits: margin(logits, y)).gradient.flatten(1).double()
+    length, apart, noise, found, claimed = _short(x, threat).double(), [], [], [], []
+    for way in _ways(x):
+        unit = way.flatten(1).double()
+        unit = unit / unit.norm(dim=1, keepdim=True).clamp_min(1e-300)
+        steps = [(unit * (n * length)[:, None]).view_as(x).to(x.dtype) for n in (1.0, 2.0)]
+        near, far = (_difference(target, x, y, s).double() / (2.0 * n) for n, s in zip((1.0, 2.0), steps, strict=True))
+
+        said = (gradient * unit).sum(1) * length
+        for kept, part in ((apart, near - said), (noise, near - far), (found, near), (claimed, said)):
+            kept.append(part.square())
+    apart, noise, found, claimed = (torch.stack(part).sum(0).sqrt() for part in (apart, noise, found, claimed))
+
+    # Two lengths of step agree where there is a slope to be measured, and not where rounding speaks; scores in coarse
+    # steps may not move at all.
+    steady = (apart > 3.0 * noise) & (found > 0.5 * claimed)
+    return apart / torch.maximum(found, claimed).clamp_min(1e-300), steady
+
+
+def _ways(x: Tensor) -> list[Tensor]:
+    """Directions (B, ...) in which classes lie, towards other images, and some in which nothing does."""
+    draws = torch.Generator().manual_seed(0)
+    others = [x.roll(k, 0) - x for k in (1, 2) if k < len(x)]
+    return [*others, *(torch.randn(x.shape, generator=draws).to(x) for _ in range(2))]
+
+
+def scores_otherwise(target: Target, x: Tensor) -> Tensor:
+    """(B,) whether an image gets other scores where a gradient is asked for than where none is."""
+    return differ(target.predict(x).logits, target.slope(x, lambda logits: logits.sum(1)).logits, 0.02)
 
 
 def gradient_in_train_mode(target: Target, x: Tensor, y: Tensor) -> float:

@@ -13,7 +13,15 @@ from attack_models import CLASSES, blobs, convolutional, equilibrium, slow_equil
 from jiio.attacks import PGD, AbstractAttack, Audit, Margin, Square, Target, ThreatModel, evaluate
 from jiio.attacks.evaluation.evidence import AuditCase, Evidence
 from jiio.attacks.evaluation.gradient_checks import adjoint
-from jiio.attacks.evaluation.probes import asked_again, converged, differ, in_company, in_two_orders, rolled
+from jiio.attacks.evaluation.probes import (
+    asked_again,
+    converged,
+    differ,
+    in_company,
+    in_two_orders,
+    off_the_gradient,
+    rolled,
+)
 from jiio.attacks.evaluation.records import ROBUST, Entry
 from jiio.attacks.target import Prediction
 from trapped_models import HONEST, TRAPPED
@@ -193,3 +201,32 @@ def test_a_model_that_cannot_be_copied_is_not_accused() -> None:
             raise TypeError("there is one of me")
 
     assert not bool(in_two_orders(Target(Single()), X, LINF).any())
+
+
+class Stepped(nn.Module):
+    """A linear map of every second pixel, of which autograd sees all or only some, in steps of ``grid``."""
+
+    def __init__(self, *, seen: bool, grid: float) -> None:
+        super().__init__()
+        self.weight, self.seen, self.grid = (
+            torch.randn(36, CLASSES, generator=torch.Generator().manual_seed(0)),
+            seen,
+            grid,
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x.flatten(1)
+        other = flat.roll(1, 1)
+        right = flat @ self.weight + (other if self.seen else other.detach()) @ self.weight
+        return right if not self.grid else right + ((right / self.grid).round() * self.grid - right).detach()
+
+
+@pytest.mark.parametrize(
+    ("seen", "grid", "off", "told"), [(True, 0.0, False, False), (False, 0.0, True, True), (True, 1.0, True, False)]
+)
+def test_slopes_off_the_gradient(seen: bool, grid: float, off: bool, told: bool) -> None:
+    """A gradient without some of the pixels is off, steadily; coarse scores are off, and not the same at two steps."""
+    target = Target(Stepped(seen=seen, grid=grid))
+    share, steady = off_the_gradient(target, X, Y, replace(LINF, radius=0.06))
+    assert (share.median().item() > 0.25) == off
+    assert ((steady & (share > 0.25)).float().mean().item() > 0.5) == told
