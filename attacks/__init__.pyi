@@ -9,6 +9,10 @@ from .aims import Success as Success
 from .base import AbstractAttack as AbstractAttack
 from .base import AttackResult as AttackResult
 from .binary import BinaryLogits as BinaryLogits
+from .corruptions.board import CorruptionBoard as CorruptionBoard
+from .corruptions.families import corrupt as corrupt
+from .corruptions.measure import evaluate_corruptions as evaluate_corruptions
+from .corruptions.report import CorruptionReport as CorruptionReport
 from .counts import Counts as Counts
 from .evaluation.adversarial import Adversarial as Adversarial
 from .evaluation.certificates import Certificate as Certificate

@@ -16,6 +16,7 @@ from jiio.tasks.frame.outputs import of_checkpoint, of_config
 from jiio.tasks.frame.shipped import shipped
 from jiio.tasks.frame.terminal import say
 
+from .corrupted import corrupted, without_ball
 from .options import AttackOptions, ImageOptions, ModelOptions
 from .written import check_places, forget
 
@@ -36,21 +37,29 @@ def run_attack(values: dict[str, Any], argv: Sequence[str]) -> int:
     """Attack what the command line says."""
     asked = chosen(ModelOptions, values), chosen(ImageOptions, values), chosen(AttackOptions, values)
     options = asked[2]
+    if options.corruptions:
+        kept = () if options.baseline is None else (options.baseline,)
+        return show(corrupted(the_victims(without_ball(asked), kept), asked, argv), options)
     victims = the_victims(asked)
     reports = [attacked(victim, asked, folder, argv) for victim, folder in places(victims, options)]
     found = [report for report in reports if report is not None]
     if len(found) < len(reports):
         return 0
 
-    result = found[0] if len(found) == 1 else compared(found)
-    print(result)
-    for _, path in options.written:
-        result.save(path)
-        say(f"Written: {path}")
+    show(found[0] if len(found) == 1 else compared(found), options)
     if options.folder is not None and options.state is None:
         for _, folder in places(victims, options):
             forget(folder or options.folder)
         forget(options.folder)
+    return 0
+
+
+def show(result: Any, options: AttackOptions) -> int:
+    """Print it, and write it to the files that are asked for."""
+    print(result)
+    for _, path in options.written:
+        result.save(path)
+        say(f"Written: {path}")
     return 0
 
 
@@ -68,10 +77,12 @@ def places(victims: Sequence[Victim], options: AttackOptions) -> list[tuple[Vict
     return [(victim, options.folder / f"model-{i + 1}") for i, victim in enumerate(victims)]
 
 
-def the_victims(asked: Asked) -> list[Victim]:
-    """What is attacked; where nothing may be written is said before anything heavy is loaded."""
+def the_victims(asked: Asked, kept: tuple[Path, ...] = ()) -> list[Victim]:
+    """What is attacked; where nothing may be written is said before anything heavy is loaded. kept: more files that
+    stay what they are.
+    """
     models, images, options = asked
-    files = [models.weights, images.path, Path(models.model) if models.model else None]
+    files = [models.weights, images.path, *kept, Path(models.model) if models.model else None]
     given = tuple(path for path in files if path is not None and path.exists())
     if models.model is not None:
         check_places(options, given)

@@ -133,6 +133,8 @@ class AttackOptions:
         radius: of the ball around an image, such as 0.5 or 8/255 (default: as --norm)
         suite: standard, autoattack (the original one; extra attacks), or deq (default: standard without --attack)
         attack: an attack by name or package.module:Name, and its settings as '{"steps": 50}'; may be repeated
+        corruptions: instead of attacks, the error under common corruptions: all, or names of families such as fog
+        baseline: report of another model under them, written by --json, against which the mCE is counted
         curve: multiples of the radius at which the accuracy is wanted as well
         seed: of everything random
         report: write a page with curves and pictures to this .html file
@@ -151,6 +153,8 @@ class AttackOptions:
     radius: str | None = None
     suite: str | None = None
     attack: tuple[tuple[str, ...], ...] = ()
+    corruptions: tuple[str, ...] = ()
+    baseline: Path | None = None
     curve: tuple[float, ...] = ()
     seed: int = 0
     report: Path | None = None
@@ -174,6 +178,7 @@ class AttackOptions:
         check_seed(self.seed)
         check_threads(self.threads)
         self._check_names()
+        self._check_corruptions()
         if self.part is not None and self.state is None:
             fail("--state", "a folder that all parts share", "none", error=InputError)
 
@@ -186,6 +191,24 @@ class AttackOptions:
                 fail("--attack", "a name and its settings", " ".join(one), remedy, InputError)
             if len(one) == 2:
                 mapping(f"--attack {one[0]}", one[1])
+
+    def _check_corruptions(self) -> None:
+        """What belongs to attacks would change nothing about corruptions."""
+        if not self.corruptions:
+            if self.baseline is not None:
+                fail("--baseline", "--corruptions to count against it", "none", error=InputError)
+            return
+        for name in ("norm", "radius", "suite", "attack", "curve", "save", "state", "shard", "no_audit"):
+            if getattr(self, name):
+                argument = f"--{name.replace('_', '-')}"
+                fail(
+                    argument, "nothing of attacks beside --corruptions", "both", "Run one after the other.", InputError
+                )
+
+    @property
+    def families(self) -> tuple[str, ...] | None:
+        """Of corruptions; None for all."""
+        return None if self.corruptions == ("all",) else self.corruptions
 
     def _check_names(self) -> None:
         """Each kind of file is told by the end of its name, so a slip would write figures into a page."""
