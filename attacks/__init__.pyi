@@ -14,6 +14,12 @@ from .corruptions.families import corrupt as corrupt
 from .corruptions.measure import evaluate_corruptions as evaluate_corruptions
 from .corruptions.report import CorruptionReport as CorruptionReport
 from .counts import Counts as Counts
+from .dense.attack import BalancedPixels as BalancedPixels
+from .dense.attack import PixelAttack as PixelAttack
+from .dense.attack import PixelCrossEntropy as PixelCrossEntropy
+from .dense.evaluate import evaluate_dense as evaluate_dense
+from .dense.report import DenseReport as DenseReport
+from .dense.target import DenseTarget as DenseTarget
 from .evaluation.adversarial import Adversarial as Adversarial
 from .evaluation.certificates import Certificate as Certificate
 from .evaluation.certificates import certify as certify

@@ -161,7 +161,7 @@ class _Trial:
             fail(f"{name}.run", f"candidates of shape {tuple(self.x.shape)}", found, error=CellError)
         found = found.detach().to(self.x)
         self.broken = ~torch.isfinite(found).flatten(1).all(1)
-        self.candidate = _allowed(torch.where(rows(self.broken, self.x), self.x, found), self.x, self.threat)
+        self.candidate = allowed(torch.where(rows(self.broken, self.x), self.x, found), self.x, self.threat)
 
     def result(self, counts: dict[str, int]) -> AttackResult:
         """The better of start and candidate for every sample. counts: calls up to now."""
@@ -186,7 +186,7 @@ class _Trial:
         )
 
 
-def _allowed(found: Tensor, x: Tensor, threat: ThreatModel) -> Tensor:
+def allowed(found: Tensor, x: Tensor, threat: ThreatModel) -> Tensor:
     """``found`` (B, ...) inside ball and box to rounding."""
     found = threat.restored(found, x)
     outside = threat.violation(found, x) > threat.slack(x)

@@ -104,7 +104,7 @@ class Target:
 
     def _with(self, model: nn.Module, settings: dict[str, Any], counts: Counts) -> Target:
         own = {"mean": self.mean, "std": self.std, "train_mode": self.train_mode}
-        other = Target(model, **(own | self.settings | settings))
+        other = type(self)(model, **(own | self.settings | settings))
         other.counts = counts
         return other
 
@@ -165,12 +165,16 @@ class Target:
 
         # The whole of the model is called, as a user calls it.
         with answered(self.model, answer) if self.implicit else contextlib.nullcontext():
-            logits = check_logits(self.model(seen), x)
+            logits = self.scores(self.model(seen), x)
         if not logits.requires_grad:
             logits = logits.clone()  # the next call may be answered in the same memory
         for solution in solutions:
             self.counts.record(solution.evaluations)
         return logits, Reached.of(solutions, x)
+
+    def scores(self, answer: Any, x: Tensor) -> Tensor:
+        """The scores in what the model answered for x; raises where there are none."""
+        return check_logits(answer, x)
 
     @torch.no_grad()
     def predict(self, x: Tensor) -> Prediction:

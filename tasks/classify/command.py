@@ -17,12 +17,14 @@ from jiio.tasks.frame.shipped import shipped
 from jiio.tasks.frame.terminal import say
 
 from .corrupted import corrupted, without_ball
+from .masks import gives_masks, pixels_attacked
 from .options import AttackOptions, ImageOptions, ModelOptions
 from .written import check_places, forget
 
 if TYPE_CHECKING:
     from jiio.attacks import Leaderboard, Report
     from jiio.attacks.evaluation.shards import Shard
+    from jiio.tasks.frame.checkpoint import Checkpoint
 
     from .victim import Asked, Victim
 
@@ -40,6 +42,9 @@ def run_attack(values: dict[str, Any], argv: Sequence[str]) -> int:
     if options.corruptions:
         kept = () if options.baseline is None else (options.baseline,)
         return show(corrupted(the_victims(without_ball(asked), kept), asked, argv), options)
+    if len(asked[0].checkpoint) == 1 and gives_masks(asked[0].checkpoint[0]):
+        ((checkpoint, _),) = opened(asked[0].checkpoint, options, ())
+        return show(pixels_attacked(checkpoint, asked, argv), options)
     victims = the_victims(asked)
     reports = [attacked(victim, asked, folder, argv) for victim, folder in places(victims, options)]
     found = [report for report in reports if report is not None]
@@ -90,18 +95,23 @@ def the_victims(asked: Asked, kept: tuple[Path, ...] = ()) -> list[Victim]:
 
         return [Victim.of_model(asked)]
 
-    # The pictures that a training was made of are known only with its configuration.
-    paths = [shipped("CHECKPOINT", word, "weights", ".safetensors") for word in models.checkpoint]
+    from .victim import Victim, check_alike
+
+    pairs = opened(models.checkpoint, options, given)
+    return check_alike([Victim.of_checkpoint(checkpoint, word, asked) for checkpoint, word in pairs], options)
+
+
+def opened(words: Sequence[str], options: AttackOptions, given: tuple[Path, ...]) -> list[tuple[Checkpoint, str]]:
+    """The checkpoints, each with the word that names it."""
+    paths = [shipped("CHECKPOINT", word, "weights", ".safetensors") for word in words]
     given += tuple(file for path in paths for file in of_checkpoint(path))
     check_places(options, given)
     from jiio.tasks.frame.checkpoint import load
 
-    from .victim import Victim, check_alike
-
+    # The pictures that a training was made of are known only with its configuration.
     checkpoints = [load(path) for path in paths]
     check_places(options, (*given, *(folder for one in checkpoints for folder in of_config(one.config))))
-    pairs = zip(checkpoints, models.checkpoint, strict=True)
-    return check_alike([Victim.of_checkpoint(checkpoint, word, asked) for checkpoint, word in pairs], options)
+    return list(zip(checkpoints, words, strict=True))
 
 
 def announce(victim: Victim, asked: Asked) -> None:

@@ -76,6 +76,12 @@ class AbstractTask(ABC):
         came = f"{checkpoint.path}, of {cls.__name__}, which has no method `trained`"
         fail("CHECKPOINT", "a training whose network can be had without its data", came, error=InputError)
 
+    def masked(self) -> tuple[Tensor, Tensor]:
+        """Of a task whose network gives every pixel a class: its test images (N, C, H, W) in [0, 1], with masks
+        (N, H, W) in which 255 means no class.
+        """
+        raise NotImplementedError
+
     @classmethod
     def restorer(cls, checkpoint: Checkpoint) -> Any:
         """The :class:`jiio.tasks.restore.base.AbstractRestorer` that was trained."""

@@ -177,6 +177,9 @@ class Segment(AbstractTask):
         config = check_instance("checkpoint.config", checkpoint.config, SegmentConfig)
         return checkpoint.network(lambda: config.model.build(config.data)).eval()
 
+    def masked(self) -> tuple[Tensor, Tensor]:
+        return self.data.test.float() / 255.0, self.data.test_masks
+
     @torch.no_grad()
     def predict(self, model: nn.Module, count: int | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Of the first test images: masks (N, H, W), classes (N,), converged (N,), steps (N,)."""

@@ -1,0 +1,1 @@
+"""Dense prediction under attack: a class for every pixel."""
