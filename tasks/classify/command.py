@@ -39,12 +39,12 @@ def run_attack(values: dict[str, Any], argv: Sequence[str]) -> int:
     """Attack what the command line says."""
     asked = chosen(ModelOptions, values), chosen(ImageOptions, values), chosen(AttackOptions, values)
     options = asked[2]
-    if options.corruptions:
-        kept = () if options.baseline is None else (options.baseline,)
-        return show(corrupted(the_victims(without_ball(asked), kept), asked, argv), options)
     if len(asked[0].checkpoint) == 1 and gives_masks(asked[0].checkpoint[0]):
         ((checkpoint, _),) = opened(asked[0].checkpoint, options, ())
         return show(pixels_attacked(checkpoint, asked, argv), options)
+    if options.corruptions:
+        kept = () if options.baseline is None else (options.baseline,)
+        return show(corrupted(the_victims(without_ball(asked), kept), asked, argv), options)
     victims = the_victims(asked)
     reports = [attacked(victim, asked, folder, argv) for victim, folder in places(victims, options)]
     found = [report for report in reports if report is not None]
@@ -87,13 +87,13 @@ def the_victims(asked: Asked, kept: tuple[Path, ...] = ()) -> list[Victim]:
     stay what they are.
     """
     models, images, options = asked
-    files = [models.weights, images.path, *kept, Path(models.model) if models.model else None]
+    files = [images.path, *kept, *(file for own in models.own for file in own.files)]
     given = tuple(path for path in files if path is not None and path.exists())
-    if models.model is not None:
+    if models.model:
         check_places(options, given)
-        from .victim import Victim
+        from .victim import Victim, check_alike
 
-        return [Victim.of_model(asked)]
+        return check_alike([Victim.of_model(own, asked) for own in models.own], options)
 
     from .victim import Victim, check_alike
 

@@ -27,7 +27,7 @@ def without_ball(asked: Asked) -> Asked:
     """
     models, images, options = asked
     check_families(options)
-    if models.model is None:
+    if not models.model:
         return asked
     ball = dataclasses.replace(options, norm="linf", radius="1/255", corruptions=(), baseline=None)
     return models, images, ball

@@ -22,18 +22,18 @@ from jiio.tasks.frame.load import nearest
 from jiio.tasks.frame.paths import PATH, allowed, import_path
 from jiio.tasks.frame.terminal import say
 
-from .options import ModelOptions
+from .options import OwnModel
 from .weights import MOST, fill
 
 WHOLE = "TorchScript, torch.export (.pt2), or what jiio.models.save writes"
 
 
-def given_model(options: ModelOptions) -> nn.Module:
+def given_model(options: OwnModel) -> nn.Module:
     """The model that ``--model`` names, with its weights, in eval mode.
 
     Errors: InputError or ConfigError.
     """
-    word = options.model or ""
+    word = options.word
     if PATH.fullmatch(word):
         model = from_path(word, options.arguments)
         if options.weights is None:

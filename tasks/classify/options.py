@@ -4,17 +4,33 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from jiio.attacks import SUITE_NAMES
 from jiio.attacks.evaluation.shards import Shard
 from jiio.attacks.spelling import spelt
 from jiio.checks import check_choice, check_integer, check_number, fail
 from jiio.tasks.frame.files import InputError
-from jiio.tasks.frame.options import check_seed, check_threads, words
+from jiio.tasks.frame.options import check_seed, check_threads, named, words
 
 from .words import mapping, number, numbers
 
 NORMS = ("linf", "l2", "l1")
+NOTHING = "-"  # in the place of a file or of arguments
+
+
+class OwnModel(NamedTuple):
+    """A model as the command line names it. arguments: of the class or function that makes it. name: in reports."""
+
+    word: str
+    weights: Path | None
+    arguments: dict[str, object]
+    name: str
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """That may be among what it is made of."""
+        return tuple(path for path in (self.weights, Path(self.word)) if path is not None)
 
 
 @dataclass(frozen=True)
@@ -23,18 +39,19 @@ class ModelOptions:
 
     Args:
         checkpoint: checkpoints of classifiers, folders of their trainings, or shipped weights; several are compared
-        model: one of your own, as package.module:Name (a class, a function that makes one, or the model itself), or a
-            file (TorchScript, torch.export, jiio.models.save)
-        model_options: arguments of the class or function, as '{"name": value}'
-        weights: state dict for --model, .safetensors or .pt (read with weights_only)
+        model: of your own, as package.module:Name (a class, a function that makes one, or the model itself), or a file
+            (TorchScript, torch.export, jiio.models.save); several are compared
+        model_options: arguments of the class or function, as '{"name": value}'; of several models one each, - for none
+        weights: state dict for --model, .safetensors or .pt (read with weights_only); of several models one each, -
+            for none
         mean: what the model wants subtracted, one number or one per channel
         std: what it wants divided by, one number or one per channel
     """
 
     checkpoint: tuple[str, ...] = words()
-    model: str | None = None
-    model_options: str | None = None
-    weights: Path | None = None
+    model: tuple[str, ...] = ()
+    model_options: tuple[str, ...] = ()
+    weights: tuple[str, ...] = ()
     mean: tuple[str, ...] = ()
     std: tuple[str, ...] = ()
 
@@ -43,14 +60,28 @@ class ModelOptions:
             came = "both" if self.model else "neither"
             fail("CHECKPOINT", "a checkpoint of a classifier or --model package.module:Name", came, error=InputError)
         for argument, value in (("--model-options", self.model_options), ("--weights", self.weights)):
-            if value is not None and self.model is None:
+            if value and not self.model:
                 fail(argument, "a --model to use it for", "a checkpoint, which has its own", error=InputError)
-        _ = self.arguments, self.moments
+            if value and len(value) != len(self.model):
+                expected = f"one for each --model ({len(self.model)} of them), {NOTHING} for none"
+                fail(argument, expected, f"{len(value)}", error=InputError)
+        _ = self.own, self.moments
 
     @property
-    def arguments(self) -> dict[str, object]:
-        """Of the class or function that makes the model."""
-        return {} if self.model_options is None else mapping("--model-options", self.model_options)
+    def own(self) -> tuple[OwnModel, ...]:
+        """The models of one's own."""
+        nothing = [NOTHING] * len(self.model)
+        given = zip(self.model, self.weights or nothing, self.model_options or nothing, strict=True)
+        found = []
+        for word, weights, arguments in given:
+            file = None if weights == NOTHING else named("--weights", weights)
+            options = {} if arguments == NOTHING else mapping("--model-options", arguments)
+
+            # One class with several weights or arguments is told apart by these.
+            others = " ".join(part for part in (weights, arguments) if part != NOTHING)
+            name = f"{word} {others}".rstrip() if self.model.count(word) > 1 else word
+            found.append(OwnModel(word, file, options, name))
+        return tuple(found)
 
     @property
     def moments(self) -> dict[str, tuple[float, ...]]:

@@ -26,7 +26,7 @@ from jiio.tasks.frame.terminal import say
 from .data import load_labelled
 from .given import given_model
 from .layouts import Pictures, read
-from .options import AttackOptions, ImageOptions, ModelOptions
+from .options import AttackOptions, ImageOptions, ModelOptions, OwnModel
 from .task import Classify, ClassifyConfig
 from .words import mapping
 
@@ -91,18 +91,18 @@ class Victim:
         return cls(name, target, threat, chosen, pictures, told, threads).checked()
 
     @classmethod
-    def of_model(cls, asked: Asked) -> Victim:
+    def of_model(cls, own: OwnModel, asked: Asked) -> Victim:
         """Somebody's own model, on their own images."""
         models, images, options = asked
         if images.data is None:
             remedy = "It is folder:PATH, npz:FILE or torchvision:NAME."
             fail("--data", "the images to attack, as --model brings none", "none", remedy, InputError)
         threat = the_threat(options, images, "none", 0.0)
-        target = on_device(given_model(models), models, options, "cpu")
-        chosen, name = the_attacks(options, target), models.model or ""
+        target = on_device(given_model(own), models, options, "cpu")
+        chosen = the_attacks(options, target)
 
         pictures = read(images)
-        return cls(name, target, threat, chosen, pictures, images.data, options.threads).checked()
+        return cls(own.name, target, threat, chosen, pictures, images.data, options.threads).checked()
 
     def checked(self) -> Victim:
         """The victim, of which one image went through: what does not fit together is said before anything runs."""

@@ -224,6 +224,12 @@ W = f"{M} --weights w.pt --data npz:d.npz {T}"
 BAD: list[tuple[Callable[[], object], str, str]] = [
     (NONE, FIT, "CHECKPOINT: expected a checkpoint of a classifier or --model package.module:Name, got neither"),
     (NONE, f"classify-faces {M} {FIT}", "got both"),
+    (
+        NONE,
+        f"{M} own_models:make --weights a.pt {FIT}",
+        "--weights: expected one for each --model (2 of them), - for none",
+    ),
+    (NONE, f"{M} own_models:make {FIT} --save a.npz", "--save: expected one model"),
     (NONE, f"--model own_models {FIT}", "--model: expected package.module:Name or a file"),
     (NONE, f"--model own_models:Nett {FIT}", "Did you mean 'Net'?"),
     (NONE, f"--model nowhere_at_all:Net {FIT}", "--model: nowhere_at_all:Net cannot be imported"),
@@ -316,6 +322,16 @@ def test_a_mistake_is_one_sentence_before_anything_runs(
     assert len(last) == 1 and sentence in last[0] and "Traceback" not in news and not told
     assert re.match(r"jiio: .+[.?]$", last[0])
     assert sorted(Path().rglob("*")) == before
+
+
+def test_several_models_in_one_table(capsys: pytest.CaptureFixture) -> None:
+    """Each as if alone; one class with two arguments is told apart by them."""
+    line = f"""--model own_models:Net own_models:Net --model-options - '{{"scale": -10.0}}' {FIT}"""
+    assert main(["attack", *shlex.split(line), "--json", "two.json"]) == 0
+    told, found = capsys.readouterr().out, json.loads(Path("two.json").read_text())["models"]
+    assert [one["model"]["name"] for one in found] == ["own_models:Net", 'own_models:Net {"scale": -10.0}']
+    assert found[0]["samples"] == run(f"--model own_models:Net {FIT}")["samples"]
+    assert found[1]["clean"]["share"] == 1 - found[0]["clean"]["share"] and "NOT TO BE" not in told.split("\n\n")[0]
 
 
 # -- torchvision, of which the tests need nothing but the way it is called
