@@ -18,7 +18,6 @@ from torch import Tensor
 from jiio import AbstractProx, Box, Intersection, L1Ball, L2Ball, LinfBall
 from jiio.checks import ArgumentTypeError, check_choice, check_number, fail
 from jiio.nearest import clip, onto
-from jiio.outputs.shares import drawn
 
 from .spelling import spelt
 
@@ -239,11 +238,8 @@ def _steepest(norm: str, g: Tensor, sparsity: float) -> Tensor:
 
 def _filled(x: Tensor, columns: int, generator: torch.Generator, fill: Callable[..., Tensor], *ends: float) -> Tensor:
     """Random numbers (B, columns) for the samples of x, by one of the methods of a tensor that draw in place."""
-
-    def draw(n: int) -> Tensor:
-        return fill(torch.empty(n, columns, dtype=x.dtype, device=generator.device), *ends, generator=generator)
-
-    return drawn(draw, len(x)).to(x.device)
+    made = torch.empty(len(x), columns, dtype=x.dtype, device=generator.device)
+    return fill(made, *ends, generator=generator).to(x.device)
 
 
 def _column(value: float | Tensor, x: Tensor) -> Tensor:
