@@ -105,7 +105,8 @@ def iterate(
         if stop:
             progress.stop()
             break
-        looked = step % tolerance.check_every == 0  # on a GPU every look waits for the device
+        # On a GPU every look waits for the device; at the last point nobody is called converged without one.
+        looked = step % tolerance.check_every == 0 or step == max_steps - 1
         fresh, again = _looked_at_again(operator, progress, v, point) if looked else (v, None)
         if step == max_steps - 1 or (looked and not bool(progress.running.any())):
             break
@@ -130,11 +131,11 @@ def iterate(
 def _looked_at_again(
     operator: EquilibriumMap | JointMap, progress: Progress, v: Tensor, point: Point
 ) -> tuple[Tensor, Tensor | None]:
-    """Who has just converged in units that are no longer right goes on from v (B, D) in new ones: v, and who (B,)."""
+    """Who has just met the tolerance, but on a slope, goes on from v (B, D), mostly in other units: v, and who (B,)."""
     done, progress.unverified = progress.unverified, torch.zeros_like(progress.unverified)
     if not bool(done.any()):
         return v, None
-    fresh, again = operator.renew(v, point, done)
+    fresh, again = operator.renew(v, point, done, progress.allowance(point))
     if not bool(again.any()):
         return v, None
     progress.resume(again, fresh)

@@ -55,6 +55,8 @@ class Metric:
         bend = torch.where(bend > 0, bend, torch.ones_like(bend))
 
         # A step of rate 1 along the gradient is right for the mean curvature: sigma kappa = trace H / k.
+        # Where the state does not move with x at all, there is no such unit, and the solve is a plain one.
+        gain = torch.where(gain > 0, gain, torch.full_like(gain, float("nan")))
         sigma = bend.mean(-1, keepdim=True) / gain.double()
         inverse = axes @ (axes / bend.unsqueeze(-2)).transpose(-1, -2)
         return cls(inverse.to(gain), (sigma.to(gain), gain))

@@ -97,6 +97,10 @@ class Progress:
         self.lost = self._lost(point, merit)
         self.running = self.status == int(Status.RUNNING)
 
+    def allowance(self, point: Point) -> Tensor:
+        """(B,) RMS that the tolerance, or the arithmetic, leaves the state."""
+        return self.tolerance.atol + max(self.tolerance.rtol, self.floor) * point.scale[:, 0]
+
     def stop(self) -> None:
         """End all that still run."""
         self.status = self.status.masked_fill(self.running, int(Status.STOPPED))

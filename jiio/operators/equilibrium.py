@@ -58,7 +58,7 @@ class EquilibriumMap:
         """There is no objective to go uphill on."""
         return following
 
-    def renew(self, v: Tensor, point: Point, done: Tensor) -> tuple[Tensor, Tensor]:
+    def renew(self, v: Tensor, point: Point, done: Tensor, allowed: Tensor) -> tuple[Tensor, Tensor]:
         """The units of an equilibrium are its own."""
         return v, torch.zeros_like(done)
 

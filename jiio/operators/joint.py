@@ -20,6 +20,7 @@ from ..prox import AbstractProx, Identity
 from ..rules import AbstractRule
 from ..solvers.base import Damping, damping_of
 from .base import Point, rms, select
+from .claims import refused
 from .packed import PackedProblem
 from .renewal import renewed, suspicious
 from .scales import Scales, measured
@@ -59,6 +60,7 @@ class JointMap:
         self.factor = torch.ones_like(x[:, :1])
         self.shortened = False  # whether the factor is below 1 for any sample
         self.plain = torch.zeros_like(self.factor, dtype=torch.bool)  # who steps without the metric
+        self.looks = torch.zeros_like(x[:, 0])  # how often a claim was refused and other units were taken
         self.steep = torch.zeros_like(x[:, 0])  # the largest multiplier so far, in its units
 
     # -- the start
@@ -72,8 +74,10 @@ class JointMap:
         if self.metric is not None:
             scaling = self.metric.scaling if scaling is None else scaling
             self.plain = self.plain | self.metric.plain
-            if multiplier is None and not self.differentiable:
-                mu = self.packed.slopes(z, x)[0]  # costs no call, and with mu = 0 a start at x = 0 would look settled
+        measuring = scaling is None and self.rule.curvature is None
+        if multiplier is None and not measuring and not self.differentiable:
+            # Costs no call, and with mu = 0 a start at x = 0 would look settled.
+            mu = self.packed.slopes(z, x)[0].nan_to_num(0.0, 0.0, 0.0)
 
         if scaling is not None:
             self.scales = Scales.given(scaling, x)
@@ -192,10 +196,16 @@ class JointMap:
         uphill = ((following[:, block] - v[:, block]) * down).sum(1) < 0
         return select(uphill, point.image, following)
 
-    def renew(self, v: Tensor, point: Point, done: Tensor) -> tuple[Tensor, Tensor]:
-        """v (B, D) in present units for those of ``done`` (B,) whose units changed on the way, and who they are."""
-        asked = done & suspicious(self, point)
-        return renewed(self, v, point, asked) if bool(asked.any()) else (v, asked)
+    def renew(self, v: Tensor, point: Point, done: Tensor, allowed: Tensor) -> tuple[Tensor, Tensor]:
+        """v (B, D) for those of ``done`` (B,) that have to go on, in other units mostly, and who they are.
+
+        allowed (B,): RMS that the tolerance leaves the state.
+        """
+        again = done & suspicious(self, point)
+        if bool(again.any()):
+            v, again = renewed(self, v, point, again)
+        v, more = refused(self, v, point, done & ~again, allowed)
+        return v, again | more
 
     def slower(self, mask: Tensor) -> None:
         """Quarter the input step of these samples, and let them go without the metric, which may be wrong by now."""

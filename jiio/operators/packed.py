@@ -70,6 +70,14 @@ class PackedProblem:
         self.evaluations.vjp += 1
         return value.detach(), grads[0]
 
+    @torch.no_grad()
+    def ahead(self, z: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """f(z, x) (B, n) and l(z, x) (B,) at packed (z, x), constants; one evaluation of the cell."""
+        ztree, xtree = self.zspec.unpack(z.detach()), self.xspec.unpack(x.detach())
+        image = self.zspec.check(self.problem.cell(ztree, xtree), z, "cell", "z'")
+        self.evaluations.cell += 1
+        return self.zspec.pack(image), self.problem.value(ztree, xtree, self.batch)
+
     def _leaves(self, z: Tensor, x: Tensor) -> tuple[Tree, Tree]:
         """z and x as trees of tensors that a gradient can be taken with respect to."""
         if self.differentiable:

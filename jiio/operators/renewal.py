@@ -1,8 +1,8 @@
 """Looking once more at the units of a joint solve where a sample says that it is done.
 
 The units are measured at the start. Where the curvature of the objective falls on the way down (an exponential of a
-distance, say), or where the cell was saturated at the start, a residual in those units is small long before the bottom.
-The measurement here costs gradients of the objective and no call of the cell.
+distance, say), a residual in those units is small long before the bottom. The measurement here costs gradients of the
+objective and no call of the cell. What else may hide a slope is asked in :mod:`jiio.operators.claims`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ from torch import Tensor
 from ..rules import AbstractRule
 from .base import Point
 from .packed import PackedProblem
-from .scales import Scales, own_curvature, remeasured
+from .scales import Scales, curvature, own_curvature
 
 FALLEN = 1 / 30  # of the multiplier, in its units, against the largest it was: only then it is worth to look
-HIDDEN = 1e-3  # size of the input in its units, over that of the state: below, its residual shows nothing
-OTHER = 10.0  # change of a unit that makes it another one
+OTHER = 10.0  # fall of a curvature that makes it another unit
 
 
 class HasUnits(Protocol):
@@ -38,14 +37,13 @@ def suspicious(operator: HasUnits, point: Point) -> Tensor:
     """(B,) whose units may no longer be right, as far as what was measured anyway can tell."""
     if operator.rule.curvature is not None:
         return torch.zeros_like(point.scale[:, 0], dtype=torch.bool)
-    fallen = point.scale[:, 1] <= FALLEN * operator.steep
-    return fallen | (point.scale[:, 2] <= HIDDEN * point.scale[:, 0])
+    return point.scale[:, 1] <= FALLEN * operator.steep
 
 
 def renewed(operator: HasUnits, v: Tensor, point: Point, asked: Tensor) -> tuple[Tensor, Tensor]:
     """v (B, D) in new units for those of ``asked`` (B,) that need them, and who did (B,); keeps the new units."""
     z, mu, x, memory = operator.parts(v)
-    new, other = _judged(operator, z.detach(), mu.detach(), x.detach(), point)
+    new, other = _judged(operator, z.detach(), x.detach(), point)
     changed = asked & other[:, 0]
     if not bool(changed.any()):
         return v, changed
@@ -57,17 +55,10 @@ def renewed(operator: HasUnits, v: Tensor, point: Point, asked: Tensor) -> tuple
 
 
 @torch.no_grad()
-def _judged(operator: HasUnits, z: Tensor, mu: Tensor, x: Tensor, point: Point) -> tuple[Scales, Tensor]:
-    """The units at packed (z, mu, x), and whether they are others (B, 1)."""
+def _judged(operator: HasUnits, z: Tensor, x: Tensor, point: Point) -> tuple[Scales, Tensor]:
+    """The units at packed (z, x), and where the curvature in z is another one (B, 1)."""
     assert point.gradient is not None
     old = operator.scales
-    found = remeasured(operator.packed, z, mu, x, point.gradient)
-
-    # A curvature that fell, and a gain that rose, hide a residual. A gain that fell is none: at an optimum without a
-    # regulariser nothing is left to measure it by.
-    flatter = found.sigma * OTHER < old.sigma
-    sigma = torch.where(flatter, found.sigma, old.sigma)
+    sigma = curvature(operator.packed, z, x)
     regularised = old.kappa + own_curvature(operator.packed, z, x, point.gradient) / sigma
-    kappa = torch.where(flatter, regularised, old.kappa)
-    wider = found.kappa > OTHER * kappa
-    return Scales(sigma, torch.where(wider, found.kappa, kappa)), flatter | wider
+    return Scales(sigma, regularised), sigma * OTHER < old.sigma

@@ -113,21 +113,18 @@ def measured(problem: PackedProblem, z: Tensor, mu: Tensor, x: Tensor, *, cold: 
 
 
 @torch.no_grad()
-def remeasured(problem: PackedProblem, z: Tensor, mu: Tensor, x: Tensor, gradient: Tensor) -> Scales:
-    """The units at packed (z, mu, x), where the gradient of the Lagrangian in x is known; no call of the cell."""
-    lz, lx = problem.slopes(z, x)
-    gain, size = _norm(gradient - lx), _norm(mu)
-    slope = (gain / size.clamp_min(_tiny(x))).square()
-    return Scales(_curvature(problem, z, x, lz), torch.where(torch.isfinite(slope), slope, torch.zeros_like(slope)))
-
-
-@torch.no_grad()
 def own_curvature(problem: PackedProblem, z: Tensor, x: Tensor, gradient: Tensor) -> Tensor:
     """(B, 1) curvature of l in x itself at packed (z, x), along the gradient (B, k)."""
     length = _norm(gradient)
     size = _norm(x).clamp_min(1e-3)
     lx = problem.slopes(z, x)[1]
     return _own_curvature(problem, z, x, lx, gradient / length.clamp_min(_tiny(x)), length, size)
+
+
+@torch.no_grad()
+def curvature(problem: PackedProblem, z: Tensor, x: Tensor) -> Tensor:
+    """(B, 1) curvature of l in z at packed (z, x), along its gradient."""
+    return _curvature(problem, z, x, problem.slopes(z, x)[0])
 
 
 def _norm(part: Tensor) -> Tensor:

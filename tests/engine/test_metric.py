@@ -228,6 +228,15 @@ def test_without_curvature_the_metric_is_finite() -> None:
     assert there.metric is not None and bool(torch.isfinite(there.metric.inverse).all())
 
 
+def test_a_state_that_does_not_move_with_the_input_is_solved_plainly() -> None:
+    """Dead at the sample of the measurement: S = 0, and no unit follows from it."""
+    problem = jiio.Problem(lambda z, x: torch.relu(x - 1), lambda z, x: (z - 1).square().sum(1) + x.square().sum(1))
+    x, z = torch.full((2, 2), -1.0, dtype=DOUBLE), torch.zeros(2, 2, dtype=DOUBLE)
+    there = jiio.Sensitivity.of(problem, x[:1], z[:1]).linearised(problem, x, z)
+    found = jiio.solve(problem, there.x, there.z, metric=there.metric)
+    assert bool(found.converged.all()) and gap(found.x, torch.zeros_like(x)) < 1e-3
+
+
 def test_layers_that_vmap_cannot_take_give_the_same_curvature() -> None:
     class Square(torch.autograd.Function):
         """Its second derivative is a closed book to vmap."""

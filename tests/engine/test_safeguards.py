@@ -30,11 +30,20 @@ def test_the_residual_is_that_of_a_full_step_also_where_steps_are_short() -> Non
 
 def test_the_curvature_has_a_floor() -> None:
     """A linear objective has none; without a floor the first step would go to infinity."""
-    problem = jiio.Problem(lambda z, x: x, lambda z, x: z.sum(1), jiio.L2Ball(1.0))
+    problem = jiio.Problem(lambda z, x: x, lambda z, x: z.sum(1) + 1e-12 * z.square().sum(1), jiio.L2Ball(1.0))
     zero = torch.zeros(1, 3, dtype=DOUBLE)
     solution = jiio.solve(problem, zero, zero)
-    assert solution.scaling is not None and float(solution.scaling[0]) > 1e-3
+    # A hundredth of |l_z| = sqrt(3) over the length that a state near zero is taken to have, 0.01 an entry.
+    assert solution.scaling is not None and float(solution.scaling[0]) == pytest.approx(1.0, rel=1e-6)
     assert gap(solution.x, torch.full((1, 3), -(3**-0.5), dtype=DOUBLE)) < 1e-4
+
+
+def test_a_regulariser_adds_its_own_curvature() -> None:
+    """kappa = gain^2 + l_xx / sigma, of z = x / 2 and |z|^2 + 3 |x|^2: 1/4 + 6 / 2."""
+    problem = jiio.Problem(lambda z, x: 0.5 * x, lambda z, x: z.square().sum(1) + 3 * x.square().sum(1))
+    ones = torch.ones(1, 3, dtype=DOUBLE)
+    sigma, kappa = jiio.solve(problem, ones, ones).scaling or (ones, ones)
+    assert float(sigma) == pytest.approx(2.0) and float(kappa) == pytest.approx(3.25)
 
 
 @pytest.mark.parametrize("adjoint", [jiio.KKT(), jiio.Implicit(), jiio.Phantom(), jiio.Envelope()], ids=str)

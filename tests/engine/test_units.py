@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
 import jiio
+from jiio.operators import JointMap, Scales
 
 DOUBLE = torch.float64
 Y = torch.tensor([[0.5, -0.4], [0.3, 0.2]], dtype=DOUBLE)
@@ -55,6 +59,99 @@ def test_a_start_in_saturation_under_a_constraint() -> None:
     found = jiio.solve(problem, x0, torch.zeros(4, 6, dtype=DOUBLE), max_steps=1000, on_failure="ignore")
     assert bool(found.converged.any())
     assert float((found.value / best)[found.converged].max()) < 1.01
+
+
+def saturated() -> tuple[Tensor, ...]:
+    """W, U, targets and a start thirty times too large."""
+    draw = torch.Generator().manual_seed(0)
+    shapes = ((6, 6), (3, 6), (8, 6), (8, 3), (8, 3), (8, 3))
+    parts = [torch.randn(*shape, dtype=DOUBLE, generator=draw) for shape in shapes]
+    return 0.6 * torch.linalg.qr(parts[0]).Q, parts[1], 0.5 * parts[2], 30 * parts[5]
+
+
+W, U, TARGET, SATURATED = saturated()
+WEIGHTS = torch.tensor([1.0, *[1e-4] * 5], dtype=DOUBLE)
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        lambda z, x: (3 * (z - TARGET).square().sum(1)).exp() + 0.01 * x.square().sum(1),
+        lambda z, x: (z - TARGET).square() @ WEIGHTS + 1e-6 * x.square().sum(1),
+    ],
+    ids=["exponential", "weak valley"],
+)
+def test_a_start_in_saturation_without_a_constraint(objective: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """Deep in the flat part of tanh: who is called converged there has nothing left to fall to along the gradient."""
+
+    def cell(z: Tensor, x: Tensor) -> Tensor:
+        return torch.tanh(z @ W + x @ U)
+
+    zero = torch.zeros(8, 6, dtype=DOUBLE)
+    found = jiio.solve(jiio.Problem(cell, objective), SATURATED, zero, max_steps=30, on_failure="ignore")
+    leaf = found.x.detach().requires_grad_()
+
+    def value(x: Tensor) -> Tensor:
+        z = zero
+        for _ in range(60):
+            z = cell(z, x)
+        return objective(z, x)
+
+    here = value(leaf)
+    (g,) = torch.autograd.grad(here.sum(), leaf)
+    size, steep = leaf.norm(dim=1, keepdim=True), g.norm(dim=1, keepdim=True)
+    way = size / steep.clamp_min(1e-300)
+    told = found.converged & ((size * steep)[:, 0] > 1e-6 * here.abs())  # else the slope is rounding
+    for share in (1e-3, 1e-2, 0.1, 0.5):
+        fall = here - value(leaf - share * way * g)
+        assert bool((fall <= 0.02 * here.abs())[told].all())
+
+
+def test_a_refused_claim_leaves_the_point_where_it_is() -> None:
+    """New units are another measure of the same place, for those that asked alone."""
+    problem = jiio.Problem(halves, lambda z, x: (z - Y).square().sum(1))
+    operator = JointMap(problem, jiio.GradientStep(), FAR, FAR, 1.0, False)
+    operator.scales = Scales.given((torch.full((2, 1), 1e9), torch.ones(2, 1)), FAR)
+    v = operator.scales.pack(FAR, 2 * (FAR - Y), FAR)
+    point = operator(v)
+    operator.steep = torch.full((2,), 1e3, dtype=DOUBLE)
+    fresh, again = operator.renew(v, point, torch.tensor([True, False]), torch.full((2,), 1e-4, dtype=DOUBLE))
+    assert again.tolist() == [True, False] and float(operator.scales.sigma[1]) == 1e9
+    assert float(operator.scales.sigma[0]) == pytest.approx(2.0)
+    for part, old in zip(operator.parts(fresh)[:3], (FAR, 2 * (FAR - Y), FAR), strict=True):
+        assert float((part - old).abs().max()) < 1e-12
+
+
+@pytest.mark.parametrize("kappa, falls", [(1e8, True), (0.25, False)])
+def test_a_slope_hidden_by_its_units_is_seen(kappa: float, falls: bool) -> None:
+    """In units that are far too large every step is nothing; at the optimum there is nothing to see."""
+    problem = jiio.Problem(halves, lambda z, x: (z - Y).square().sum(1) + x.square().sum(1))
+    best = Y / 2
+    x = best + (0.3 if falls else 0.0)
+    operator = JointMap(problem, jiio.GradientStep(), x, x, 1.0, False)
+    operator.scales = Scales.given((torch.tensor(2.0), torch.tensor(kappa)), x)
+    v = operator.scales.pack(x, 4 * (x - Y), x)
+    point = operator(v)
+    before = operator.evaluations.cell
+    done = torch.ones(2, dtype=torch.bool)
+    _, again = operator.renew(v, point, done, torch.full((2,), 1e-5, dtype=DOUBLE))
+    assert again.tolist() == [falls, falls]
+    assert (operator.evaluations.cell > before) == falls
+    if falls:  # 2 (S^T S + 1) with S = 1, followed by two evaluations: between 2 + 0.5 and 4
+        curvature = operator.scales.sigma * operator.scales.kappa
+        assert bool(((curvature > 2.4) & (curvature < 4.1)).all())
+
+
+def test_a_start_with_given_units_is_not_settled() -> None:
+    """With mu = 0 the gradient in x would be that of the regulariser alone: nothing, at x = 0."""
+    problem = jiio.Problem(halves, lambda z, x: (z - Y).square().sum(1) + x.square().sum(1))
+    zero = torch.zeros(2, 2, dtype=DOUBLE)
+    units = torch.tensor(2.0), torch.tensor(1.0)
+    both: tuple[dict[str, Any], ...] = ({"scaling": units}, {"rule": jiio.GradientStep(curvature=4.0)})
+    for options in both:
+        found = jiio.solve(problem, zero, zero, trace=True, on_failure="ignore", **options)
+        assert found.trace is not None and float(found.trace.residual[0, :, 2].min()) > 1e-2
+        assert float((found.x - Y / 2).abs().max()) < 1e-3
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-25, 1e-12, 1.0, 1e20, 1e36])
