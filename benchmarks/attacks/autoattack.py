@@ -1,7 +1,7 @@
 """The suite ``standard`` beside AutoAttack called by hand: what each leaves of five networks, and at what cost.
 
     JIIO_DATA=DIR python -m benchmarks.attacks.autoattack --cache FOLDER --output autoattack.json
-    # 25 minutes of one core, trainings included; --fast: 1 minute
+    # about half an hour of one core, trainings included; --fast: 1 minute
 
 Two small CNNs, one trained against PGD, a residual network and a dense equilibrium, in Linf and L2, the first test
 images in parts. Of every part both evaluators see the same images as one batch, one right after the other, the first
@@ -140,7 +140,7 @@ def command(argv: Sequence[str] | None = None) -> int:
     made.chosen("--networks", list(NETWORKS), list(NETWORKS), "which")
     made.chosen("--norms", list(THEIRS), list(THEIRS), "norms")
     made.number("--samples", 500, "test images")
-    made.number("--part", 250, "images in one batch")
+    made.number("--part", 125, "images in one batch")
     return main(made, run, argv)
 
 

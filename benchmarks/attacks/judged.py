@@ -98,10 +98,10 @@ class Judged:
 ON_DIGITS, ON_PICTURES = {"linf": 0.1, "l2": 1.5}, {"linf": 2 / 255, "l2": 0.25}
 NETWORKS: dict[str, Judged] = {
     "CNN, MNIST": Judged(MNIST, lambda: convolutional(8, 32), 500, ON_DIGITS),
-    "CNN, CIFAR-10": Judged(CIFAR, lambda: normed(12), 800, ON_PICTURES),
-    "adversarially trained CNN, MNIST": Judged(MNIST, lambda: convolutional(8, 32), 500, {"linf": 0.2, "l2": 2.0}, 0.2),
-    "ResNet, CIFAR-10": Judged(CIFAR, lambda: residual(8), 800, ON_PICTURES),
-    "equilibrium, MNIST": Judged(SMALL, None, 300, {"linf": 0.05, "l2": 0.5}),
+    "CNN, CIFAR-10": Judged(CIFAR, lambda: normed(12), 300, ON_PICTURES),
+    "adversarially trained CNN, MNIST": Judged(MNIST, lambda: convolutional(8, 32), 250, {"linf": 0.2, "l2": 2.0}, 0.2),
+    "ResNet, CIFAR-10": Judged(CIFAR, lambda: residual(8), 300, ON_PICTURES),
+    "equilibrium, MNIST": Judged(SMALL, None, 200, {"linf": 0.05, "l2": 0.5}),
 }
 
 
