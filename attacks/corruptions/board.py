@@ -12,6 +12,7 @@ from jiio.outputs.page import Page
 from jiio.outputs.tables import table
 
 from ..evaluation.page import Row, add_findings
+from ..evaluation.provenance import in_words
 from .families import FAMILIES
 from .report import CorruptionReport
 
@@ -63,14 +64,17 @@ class CorruptionBoard:
     def to_html(self) -> str:
         """A self-contained page: the table, then each model."""
         first = self.reports[0]
-        page = Page(f"{len(self.reports)} models under common corruptions", f"{first.total} pictures, errors.")
+        page = Page(
+            f"{len(self.reports)} models under common corruptions",
+            f"Errors on {first.total} pictures, the smallest first.",
+        )
         page.table(self.rows())
         page.note(" ".join(first.remarks()))
         for report in self.ranked:
             page.heading(report.model["name"])
             add_findings(page, report.findings, report.verdict, good=True)
             page.table(report.rows())
-            page.facts({name: str(value) for name, value in report.provenance.items()})
+            page.facts(in_words(report.provenance))
         return page.render(f"Seed {first.seed}.")
 
     def save(self, path: str | Path) -> None:

@@ -14,6 +14,7 @@ from jiio.outputs.page import Page
 from jiio.outputs.tables import table
 
 from ..evaluation.page import Row, add_findings
+from ..evaluation.provenance import in_words
 from ..evaluation.report import Share
 from .families import FAMILIES, SEVERITIES
 
@@ -189,7 +190,7 @@ class CorruptionReport:
         page.heading("Error by corruption and severity")
         page.table(self.rows())
         page.heading("Where it comes from")
-        page.facts({name: str(value) for name, value in self.provenance.items()})
+        page.facts(in_words(self.provenance))
         return page.render(f"Seed {self.seed}.")
 
     def save(self, path: str | Path) -> None:

@@ -59,7 +59,7 @@ class BalancedPixels(AbstractPixelObjective):
 
 @dataclass(frozen=True)
 class PixelAttack:
-    """climber: PGD or APGD, of which steps, their sizes, momentum and restarts count. objective: what it raises."""
+    """climber: PGD or APGD, of which steps, their sizes, momentum and restarts count. objective: what grows."""
 
     climber: PGD | APGD = field(default_factory=lambda: APGD(steps=50))
     objective: AbstractPixelObjective = field(default_factory=PixelCrossEntropy)

@@ -16,6 +16,7 @@ from jiio.outputs.seeds import generator
 from jiio.outputs.tables import table
 
 from ..evaluation.page import Row, add_findings
+from ..evaluation.provenance import in_words
 
 DRAWS = 1000
 
@@ -139,7 +140,7 @@ class DenseReport:
         add_findings(page, self.findings, self.verdict, good=True)
         page.heading("Attacks")
         page.table(self.rows())
-        page.facts({name: str(value) for name, value in self.provenance.items()})
+        page.facts(in_words(self.provenance))
         return page.render(f"Seed {self.seed}.")
 
     def save(self, path: str | Path) -> None:

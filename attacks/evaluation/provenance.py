@@ -35,6 +35,13 @@ def versions() -> dict[str, str]:
     return {"jiio": jiio.__version__, "torch": torch.__version__, "python": platform.python_version()}
 
 
+def in_words(provenance: Mapping[str, Any]) -> dict[str, str]:
+    """The same, line by line, as people read it."""
+    told = {name: str(value) for name, value in provenance.items() if name != "versions"}
+    software = ", ".join(f"{name} {number}" for name, number in provenance.get("versions", {}).items())
+    return told | ({"software": software} if software else {})
+
+
 @dataclass
 class Digest:
     """A hash of all images and labels in their order, however they were cut into batches."""

@@ -15,6 +15,7 @@ from .adversarial import Adversarial, check_there
 from .drawings import Decline
 from .gallery import Gallery
 from .page import Content, Row, render
+from .provenance import in_words
 
 
 @dataclass(frozen=True)
@@ -168,9 +169,7 @@ class Report:
 
     def facts(self) -> dict[str, str]:
         """The provenance in words, name by name."""
-        told = {name: str(value) for name, value in self.provenance.items() if name != "versions"}
-        software = ", ".join(f"{name} {number}" for name, number in self.provenance.get("versions", {}).items())
-        return told | ({"software": software} if software else {})
+        return in_words(self.provenance)
 
     def _head(self) -> str:
         """Model, threat and the shares, as lines of text."""

@@ -10,10 +10,12 @@ TRAPS, INSIDE, MODES = (f"tests/attacks/test_{name}.py" for name in ("traps", "i
 THREAT, ORACLES, CONTRACT = (f"tests/attacks/test_{name}.py" for name in ("threat", "oracles", "contract"))
 AUDIT, EVALUATE, JOINT = (f"tests/attacks/test_{name}.py" for name in ("audit", "evaluate", "joint"))
 VIEWS, STANDING, SETTLED = (f"tests/attacks/test_{name}.py" for name in ("multiview", "standing", "settled"))
+DENSE, CORRUPTED, ERRORS = (f"tests/attacks/test_{name}.py" for name in ("dense", "corruptions", "corruption_errors"))
 
 GRADIENT, STATES, THREATS = "attacks/methods/gradient.py", "attacks/methods/equilibrium.py", "attacks/threat.py"
 STEPS, CLIMB, AIMS, BATCH = (f"attacks/{name}.py" for name in ("methods/apgd", "climbing", "aims", "evaluation/batch"))
 SOLVE, RUNS, TARGET, WITHIN = "attacks/methods/joint.py", "attacks/runs.py", "attacks/target.py", "attacks/inside.py"
+PIXELS, KINDS = "attacks/dense/attack.py", "attacks/corruptions/kinds.py"
 SEARCH = "attacks/methods/search.py"
 OBJECTIVES, BASE, COUNTS = "attacks/objectives.py", "attacks/base.py", "attacks/counts.py"
 WEAK, SOLVER, SLOPES, MODEL, PROBES = (
@@ -105,6 +107,18 @@ FAULTS = [
     Fault("scores from elsewhere are taken", "attacks/contract.py", "if logits.device != x.device:", "if False:", (f"{TRAPS}::test_what_is_no_classifier_is_refused_before_anything_is_attacked",)),
     Fault("a part of a batch is not asked for before", "attacks/evaluation/evaluate.py", "    check_answers(target, first)\n", "", (f"{TRAPS}::test_what_is_no_classifier_is_refused_before_anything_is_attacked",)),
     Fault("noise is taken for a slope", PROBES, "apart > 3.0 * noise", "apart > -1.0", (f"{CHECKS}::test_slopes_off_the_gradient",)),
+    Fault("scores that do not move are taken for a slope", PROBES, "& (found > 0.5 * claimed)", "", (f"{CHECKS}::test_slopes_off_the_gradient",)),
+    Fault("SegPGD counts all pixels alike", PIXELS, "torch.where(right, 1.0 - share, share)", "torch.where(right, 1.0, 1.0)", (f"{DENSE}::test_losses_by_hand",)),
+    Fault("ignored pixels are attacked", PIXELS, "weight = self.weights(scores.detach().argmax(1) == truth, progress).to(loss) * there", "weight = self.weights(scores.detach().argmax(1) == truth, progress).to(loss)", (f"{DENSE}::test_losses_by_hand",)),
+    Fault("ignored pixels are counted", "attacks/dense/evaluate.py", "told = torch.where(counted(y), label, -1)", "told = label", (f"{DENSE}::test_figures_by_hand",)),
+    Fault("the last attack is the worst", "attacks/dense/evaluate.py", "worse = wrong > most", "worse = wrong > -1", (f"{DENSE}::test_the_worst_image_is_kept",)),
+    Fault("pixels without an equilibrium count", "attacks/dense/evaluate.py", "torch.where(rows(prediction.converged, prediction.label), prediction.label, -1)", "prediction.label", (f"{DENSE}::test_an_equilibrium_and_its_missed_samples",)),
+    Fault("glass swaps nothing", KINDS, "place[row * width + column] = place[", "place[0] = place[", (f"{CORRUPTED}::test_glass_puts_neighbours_in_the_place_of_pixels",)),
+    Fault("fog without its formula", KINDS, "return misty * top / (top + thick)", "return misty", (f"{CORRUPTED}::test_fog_hides_by_the_published_formula",)),
+    Fault("a streak to both sides", "attacks/corruptions/fields.py", "steps = np.arange(2 * math.ceil(radius) + 1)", "steps = np.arange(-math.ceil(radius), math.ceil(radius) + 1)", (f"{CORRUPTED}::test_kernels_and_zoom",)),
+    Fault("severities are counted from none", "attacks/corruptions/families.py", "self.small[severity - 1]", "self.small[severity - 2]", (f"{CORRUPTED}::test_noise_has_the_moments_of_its_levels",)),
+    Fault("draws hang on the batch", "attacks/corruptions/families.py", "family, first + number", "family, number", (f"{CORRUPTED}::test_a_picture_is_corrupted_alike_wherever_it_stands",)),
+    Fault("mCE of the clean error", "attacks/corruptions/report.py", "sum(c) - len(SEVERITIES) * clean for", "sum(c) for", (f"{ERRORS}::test_mean_corruption_error_by_hand",)),
     Fault("one view is all views", "attacks/views.py", "r if i == view else 0.0 for", "r for", (VIEWS,)),
     Fault("an interval with one side", "attacks/statistics.py", "tail = (1.0 - confidence) / 2.0", "tail = 1.0 - confidence", (EVALUATE,)),
 ]  # fmt: skip

@@ -222,7 +222,8 @@ class Stepped(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("seen", "grid", "off", "told"), [(True, 0.0, False, False), (False, 0.0, True, True), (True, 1.0, True, False)]
+    ("seen", "grid", "off", "told"),
+    [(True, 0.0, False, False), (False, 0.0, True, True), (True, 0.06, True, False), (True, 1.0, True, False)],
 )
 def test_slopes_off_the_gradient(seen: bool, grid: float, off: bool, told: bool) -> None:
     """A gradient without some of the pixels is off, steadily; coarse scores are off, and not the same at two steps."""

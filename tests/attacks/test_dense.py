@@ -67,6 +67,14 @@ def test_figures_by_hand() -> None:
     assert float((again == Y)[there].float().mean()) == pytest.approx(found.robust.accuracy)
 
 
+def test_the_worst_image_is_kept() -> None:
+    """Whichever attack found it: one with a step too short to break anything comes last."""
+    idle = PixelAttack(PGD(steps=1, step=1e-6, random_start=False))
+    both, alone = (evaluate_dense(Threshold(), [(X, Y)], "linf", 0.1, a) for a in ([QUICK[0], idle], QUICK[:1]))
+    assert both.robust == alone.robust and both.attacks[1]["accuracy"] == 1.0 > both.robust.accuracy
+    assert torch.equal(both.worst, alone.worst)  # type: ignore[arg-type]
+
+
 def test_losses_by_hand() -> None:
     scores = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     y = torch.randint(3, (2, 4, 5), generator=torch.Generator().manual_seed(2))

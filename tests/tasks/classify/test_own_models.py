@@ -227,7 +227,7 @@ BAD: list[tuple[Callable[[], object], str, str]] = [
     (
         NONE,
         f"{M} own_models:make --weights a.pt {FIT}",
-        "--weights: expected one for each --model (2 of them), - for none",
+        "--weights: expected one for each --model",
     ),
     (NONE, f"{M} own_models:make {FIT} --save a.npz", "--save: expected one model"),
     (NONE, f"--model own_models {FIT}", "--model: expected package.module:Name or a file"),
