@@ -109,23 +109,12 @@ def default_type(kind: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-def save(
-    path: Path,
-    step: int,
-    config: RunConfig,
-    model: nn.Module,
-    optimiser: torch.optim.Optimizer | None = None,
-    *,
-    handed: str | None = None,
-    extra: Mapping[str, Tensor] | None = None,
-) -> Checkpoint:
-    """Write a checkpoint, or the bare weights where there is no optimiser, and return it. extra: other tensors."""
-    done = made(path, step, config, model, optimiser, handed=handed, extra=extra)
-
-    # What stands beside the tensors, as JSON.
-    about = {"step": step, "config": dataclasses.asdict(config), "versions": done.versions}
-    if handed is not None:
-        about["handed"] = handed
+def save(path: Path, *what: Any, **more: Any) -> Checkpoint:
+    """Write what :func:`made` makes of these arguments, and return it."""
+    done = made(path, *what, **more)
+    about = {"step": done.step, "config": dataclasses.asdict(done.config), "versions": done.versions}
+    if done.handed is not None:
+        about["handed"] = done.handed
     sealed.write(path, done.tensors, about)
     return done
 
@@ -140,7 +129,7 @@ def made(
     handed: str | None = None,
     extra: Mapping[str, Tensor] | None = None,
 ) -> Checkpoint:
-    """What :func:`save` writes, not written."""
+    """A checkpoint, or the bare weights where there is no optimiser, not written yet. extra: other tensors."""
     found = {**_state(model, optimiser), **(extra or {})}
     # A copy each: safetensors wants contiguous tensors that share no memory.
     tensors = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in found.items()}

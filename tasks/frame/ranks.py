@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -172,9 +173,11 @@ class Ranks:
         try:
             yield
         except RuntimeError as error:  # what torch.distributed raises is of this kind
+            # Without the file of the library in front, and without its advice behind.
+            told = re.sub(r"\[\S+:\d+\] ", "", reason(error)).partition(". ")[0]
             raise RankError(
                 f"rank {self.index} of {self.count}: another process of this run has ended, or cannot be reached "
-                f"({reason(error)}). What is saved stands; start all of them again to go on."
+                f"({told}). What is saved stands; start all of them again to go on."
             ) from error
 
 
