@@ -7,6 +7,7 @@ CHOICES = {
     "defence": {
         "Clean": ".defences:CleanTraining",
         "JacobianPenalty": ".defences:JacobianPenalty",
+        "RedundancyReduction": ".redundancy:RedundancyReduction",
         **{name: f".adversarial:{name}" for name in ("PGDTraining", "JointTraining", "TRADES")},
         **{name: f".stability:{name}" for name in ("Lyapunov", "LyapunovFeature", "RegulatedDynamics")},
     }
