@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -43,6 +43,18 @@ class Arithmetic:
         if self.low is None:
             return contextlib.nullcontext()
         return torch.autocast(self.device, dtype=self.low, cache_enabled=False)
+
+    def exact(self) -> Arithmetic:
+        """The same device, with the cell in the precision of its weights."""
+        return replace(self, low=None)
+
+    def asked(self, rtol: float, dtype: torch.dtype) -> contextlib.AbstractContextManager[object]:
+        """For what is computed once around a solve: without autocast where that could not meet the tolerance."""
+        return self.full() if self.coarse(rtol, dtype) else contextlib.nullcontext()
+
+    def coarse(self, rtol: float, dtype: torch.dtype) -> bool:
+        """Whether the low precision of the cell cannot meet a relative tolerance."""
+        return self.low is not None and rtol < self.floor(dtype)
 
     def raised(self, tree: Tree) -> Tree:
         """The same tree in single precision, where autocast made its tensors lower; a graph goes on."""

@@ -90,6 +90,12 @@ class GuardedCell(Guarded):
         return out if isinstance(out, Tensor) else conformed(out, z)
 
 
+def refined(*parts: Any) -> None:
+    """Let guarded cells and objectives compute in the precision of their weights from now on, autocast or not."""
+    for part in parts:
+        part.arithmetic = part.arithmetic.exact()
+
+
 def guarded(problem: Problem, arithmetic: Arithmetic) -> Problem:
     """The same problem with its cell and its objective guarded."""
     objective = Guarded("objective", problem.objective, arithmetic)

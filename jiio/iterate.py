@@ -90,18 +90,24 @@ def iterate(
     max_steps: int,
     recorder: Recorder,
     floor: float = 0.0,
+    finer: Callable[[], float] | None = None,
 ) -> Outcome:
     """Run ``solver`` on ``operator`` from ``v`` (B, D) until all samples have ended or ``max_steps`` are spent.
 
-    floor: what the arithmetic leaves of a residual, relative (see :meth:`jiio.arithmetic.Arithmetic.floor`).
+    floor: what the arithmetic leaves of a residual, relative (see :meth:`jiio.arithmetic.Arithmetic.floor`). finer:
+    makes the cell exact and gives the floor of that; called once, where the tolerance asks for more than its low
+    precision can give: first steps are cheap, last ones right.
     """
     progress = Progress.start(v, tolerance, floor)
+    progress.coarse = finer is not None
     state = solver.init(v)
     for step in range(max_steps):
         point = operator(v)
         stop = recorder(step, v, point, progress.running)
         progress.judge(v, point)
         recorder.judged(state, progress.running, stop or step == max_steps - 1)
+        if progress.coarse and finer is not None and progress.exhausted(point):
+            progress.refine(finer())
         if stop:
             progress.stop()
             break

@@ -66,6 +66,7 @@ class Progress:
     lost: Tensor
     stalled: Tensor
     unverified: Tensor  # converged, and its units not looked at since
+    coarse: bool = False  # the cell still computes in a precision that cannot meet the tolerance
 
     @classmethod
     def start(cls, v: Tensor, tolerance: Tolerance, floor: float = 0.0) -> Progress:
@@ -101,6 +102,19 @@ class Progress:
         """(B,) RMS that the tolerance, or the arithmetic, leaves the state."""
         return self.tolerance.atol + max(self.tolerance.rtol, self.floor) * point.scale[:, 0]
 
+    def exhausted(self, point: Point) -> bool:
+        """Whether the low precision of the cell has given half of those that run what it can."""
+        low = point.residual.amax(1) <= self.floor * point.scale.amax(1)
+        done = self.running & (low | (self.since >= STILL))
+        return 2 * int(done.sum()) >= int(self.running.sum())
+
+    def refine(self, floor: float) -> None:
+        """From now on the cell is exact to ``floor``: what was measured before says nothing about what comes."""
+        self.floor, self.coarse = floor, False
+        self.merit = self.merit.masked_fill(self.running, float("inf"))
+        self.lowest = self.lowest.masked_fill(self.running, float("inf"))
+        self.since = self.since.masked_fill(self.running, 0)
+
     def stop(self) -> None:
         """End all that still run."""
         self.status = self.status.masked_fill(self.running, int(Status.STOPPED))
@@ -116,6 +130,8 @@ class Progress:
 
     def _within(self, point: Point, merit: Tensor) -> Tensor:
         """Who meets the tolerance, or, where nothing has become smaller for a while, what the arithmetic allows."""
+        if self.coarse:
+            return torch.zeros_like(self.running)
         within = merit <= 1
         # Of an equilibrium half a spacing of numbers as coarse as these is nothing.
         if point.value is None and self.floor / 4 > max(self.tolerance.rtol, 1e-3):

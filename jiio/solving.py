@@ -19,8 +19,8 @@ from .admission import (
     checked_multiplier,
     starting_state,
 )
-from .arithmetic import ordinary_tensors
-from .calls import GuardedCell, check_transforms, guarded, refuse_tangents
+from .arithmetic import Arithmetic, ordinary_tensors
+from .calls import GuardedCell, check_transforms, guarded, refined, refuse_tangents
 from .checks import (
     ArgumentError,
     check_callable,
@@ -60,6 +60,18 @@ def _packed(operator: JointMap, callback: Callback | None) -> Callable[[int, Ten
         return bool(stop)
 
     return unpacked
+
+
+def _finer(arithmetic: Arithmetic, tolerance: Tolerance, v: Tensor, *parts: object) -> Callable[[], float] | None:
+    """What makes guarded parts exact, and gives the floor of residuals that follows; None where nothing is too low."""
+    if not arithmetic.coarse(tolerance.rtol, v.dtype):
+        return None
+
+    def finer() -> float:
+        refined(*parts)
+        return arithmetic.exact().floor(v.dtype)
+
+    return finer
 
 
 def _recording(taped: bool):
@@ -136,7 +148,9 @@ def solve(
             v = operator.start(z0, multiplier, x0, scaling)
             recorder = Recorder(bool(trace), trace == "points", _packed(operator, callback))
             placed = solver.on(operator.places)
-            outcome = iterate(operator, placed, v, tolerance, max_steps, recorder, arithmetic.floor(v.dtype))
+            finer = _finer(arithmetic, tolerance, v, problem.cell, problem.objective)
+            floor = arithmetic.floor(v.dtype)
+            outcome = iterate(operator, placed, v, tolerance, max_steps, recorder, floor, finer)
             z, mu, x, _ = operator.parts(outcome.v)
             # Dividing by sqrt(kappa) can cost the last bit of feasibility; the prox gives it back.
             x = operator.prox.project(x)
@@ -217,7 +231,8 @@ def _found(cell: GuardedCell, x: Tree, z0: Tree, settings: SolveSettings, trace:
         operator = EquilibriumMap(cell, x if taped else detach(x), z0, solver.damping)
         recorder = Recorder(bool(trace), trace == "points", keeper=adjoint.keeper)
         v, placed = operator.start(z0), solver.on(operator.places)
-        outcome = iterate(operator, placed, v, settings.tolerance, settings.max_steps, recorder, floor)
+        finer = _finer(cell.arithmetic, settings.tolerance, v, cell)
+        outcome = iterate(operator, placed, v, settings.tolerance, settings.max_steps, recorder, floor, finer)
     solution = _plain_solution(operator, x, outcome, recorder)
     if torch.is_grad_enabled():
         solution = adjoint.attach_equilibrium(cell, x, solution)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
 import torch
+
+from pretended import pretending
 
 torch.set_num_threads(1)  # small tensors; and sums do not depend on the machine's number of cores
 
@@ -39,3 +42,15 @@ def data_root() -> Path:
     if not named or not Path(named).is_dir():
         pytest.skip("needs data sets: set JIIO_DATA to their folder")
     return Path(named)
+
+
+@pytest.fixture(params=["pretended", pytest.param("cuda", marks=pytest.mark.cuda)])
+def gpu(request: pytest.FixtureRequest) -> Iterator[torch.device]:
+    """A GPU that is only pretended, and again a real one where there is one: what the double says is held to it."""
+    if request.param == "pretended":
+        with pretending() as device:
+            yield device
+    elif not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    else:
+        yield torch.device("cuda")

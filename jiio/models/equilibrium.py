@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..adjoints import AbstractAdjoint
+from ..arithmetic import Arithmetic
 from ..checks import ArgumentTypeError, check_callable, check_instance, fail
 from ..layout import Tree, leaves
 from ..problem import Problem
@@ -58,6 +59,12 @@ class BoundCell:
             with torch.no_grad():
                 self._masks[key] = self.cell.draw_masks(z, generator)  # type: ignore[operator]
         return self._masks[key]
+
+
+def arithmetic_of(tree: Tree) -> Arithmetic:
+    """What surrounds a call with these tensors; that of the CPU where there are none."""
+    found = (leaf for leaf in leaves(tree) if isinstance(leaf, Tensor))
+    return Arithmetic.around(next(found, torch.empty(0)))
 
 
 def _check_parts(inject: Any, cell: Any, head: Any) -> None:
@@ -159,7 +166,9 @@ class EquilibriumModel(nn.Module):
 
     def forward(self, x: Tree) -> Tensor:
         """The prediction at the equilibrium for x (B, ...)."""
-        return self.head(self.solve(x).z)
+        z = self.solve(x).z
+        with arithmetic_of(z).asked(self.tolerance.rtol, torch.float32):
+            return self.head(z)
 
     def solve(self, x: Tree, **overrides: Any) -> Solution:
         """The equilibrium for x as a :class:`jiio.Solution`; ``z`` carries gradients to the parameters and to x.
@@ -172,7 +181,10 @@ class EquilibriumModel(nn.Module):
         if unknown:
             fail("solve", "the options " + ", ".join(known), ", ".join(unknown), error=ArgumentTypeError)
         settings = self.settings.arguments() | overrides
-        solution = equilibrium(BoundCell(self.cell, self.cell, None), self.inject(x), **settings)
+        around = arithmetic_of(x)
+        with around.asked(getattr(settings["tolerance"], "rtol", 1.0), torch.float32):
+            u = self.inject(around.raised(x))
+        solution = equilibrium(BoundCell(self.cell, self.cell, None), u, **settings)
         return dataclasses.replace(solution, x=x)
 
     def problem(self, objective: PredictionObjective, prox: AbstractProx = Identity()) -> Problem:  # noqa: B008

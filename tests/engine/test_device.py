@@ -11,7 +11,7 @@ from torch import Tensor
 import jiio
 from jiio import diagnostics
 from jiio.draws import normal_like, uniform_like
-from pretended import DeviceError, Generator, Pretended, pretending
+from pretended import Generator, pretending
 
 SIZE, INPUT = 4, 3
 LOOSE = jiio.Tolerance(1e-5, 1e-5)
@@ -51,11 +51,10 @@ SETTINGS: dict[str, tuple[jiio.AbstractProx, dict]] = {
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_a_solve_and_its_gradient_are_those_of_the_cpu(name: str) -> None:
+def test_a_solve_and_its_gradient_are_those_of_the_cpu(name: str, gpu: torch.device) -> None:
     prox, settings = SETTINGS[name]
     x, slope = solved("cpu", prox, **settings)
-    with pretending() as device:
-        there, slope_there = solved(device, prox, **settings)
+    there, slope_there = solved(gpu, prox, **settings)
     assert torch.allclose(x, there, atol=1e-7) and torch.allclose(slope, slope_there, atol=1e-6)
 
 
@@ -77,14 +76,12 @@ DRAWERS = ["spectral_radius", "jacobian_penalty", "adjoint_error", "dependence_o
 
 
 @pytest.mark.parametrize("name", DRAWERS)
-def test_a_generator_of_the_cpu_serves_the_data_of_any_device(name: str) -> None:
-    here = penalties("cpu", torch.Generator().manual_seed(3))[name]()
-    with pretending() as device:
-        there = penalties(device, torch.Generator().manual_seed(3))[name]()
-        on_it = penalties(device, torch.Generator("cuda").manual_seed(3))[name]()
-        assert isinstance(there, Pretended) and isinstance(on_it, Pretended)
-        numbers = there.cpu()
-    assert torch.allclose(torch.as_tensor(here), numbers, atol=1e-8)
+def test_a_generator_of_the_cpu_serves_the_data_of_any_device(name: str, gpu: torch.device) -> None:
+    here = torch.as_tensor(penalties("cpu", torch.Generator().manual_seed(3))[name]())
+    there = penalties(gpu, torch.Generator().manual_seed(3))[name]()
+    on_it = penalties(gpu, torch.Generator("cuda").manual_seed(3))[name]()
+    assert isinstance(there, Tensor) and isinstance(on_it, Tensor) and there.is_cuda and on_it.is_cuda
+    assert torch.allclose(here, there.cpu(), atol=1e-8)
 
 
 # What the four did before there was a rule, and another way to forget it.
@@ -99,47 +96,51 @@ PLANTS: dict[str, Callable[[Tensor, torch.Generator | None], Tensor]] = {
 @pytest.mark.parametrize("plant", PLANTS)
 @pytest.mark.parametrize("name", DRAWERS)
 def test_a_planted_draw_that_works_on_the_cpu_alone_is_found(
-    name: str, plant: str, monkeypatch: pytest.MonkeyPatch
+    name: str, plant: str, monkeypatch: pytest.MonkeyPatch, gpu: torch.device
 ) -> None:
     monkeypatch.setattr(diagnostics, "normal_like", PLANTS[plant])
     assert torch.isfinite(torch.as_tensor(penalties("cpu", torch.Generator().manual_seed(3))[name]())).all()
-    with pretending() as device, pytest.raises(DeviceError):
-        penalties(device, torch.Generator().manual_seed(3))[name]()
+    with pytest.raises(RuntimeError, match="device"):
+        penalties(gpu, torch.Generator().manual_seed(3))[name]()
 
 
-def test_what_the_double_refuses_and_what_it_lets_through() -> None:
-    with pretending() as device:
-        there, here = torch.arange(4.0, device=device), torch.ones(4)
-        refused: list[Callable[[], object]] = [
-            lambda: there + here,
-            lambda: torch.stack([there.sum(), here.sum()]),
-            lambda: here.index_select(0, there.long()),
-            lambda: there.numpy(),
-            lambda: here.add_(there),
-            lambda: torch.randn(2, device=device, generator=torch.Generator()),
-            lambda: torch.randn(2, generator=torch.Generator(device)),
-            lambda: there.uniform_(generator=torch.Generator()),
-        ]
-        for forbidden in refused:
-            with pytest.raises(DeviceError):
-                forbidden()
+def test_what_cuda_refuses_and_what_it_lets_through(gpu: torch.device) -> None:
+    there, here = torch.arange(4.0, device=gpu), torch.ones(4)
+    refused: list[Callable[[], object]] = [
+        lambda: there + here,
+        lambda: torch.stack([there.sum(), here.sum()]),
+        lambda: here.index_select(0, there.long()),
+        lambda: here.add_(there),
+        lambda: torch.randn(2, device=gpu, generator=torch.Generator()),
+        lambda: torch.randn(2, generator=torch.Generator("cuda")),
+        lambda: there.uniform_(generator=torch.Generator()),
+    ]
+    for forbidden in refused:
+        with pytest.raises(RuntimeError, match="device"):
+            forbidden()
+    with pytest.raises((RuntimeError, TypeError), match="device type tensor to numpy"):
+        there.numpy()
 
-        # Numbers of the CPU, copies over devices, and indices of the CPU are allowed on CUDA as well.
-        assert (there + here.sum()).tolist() == [4.0, 5.0, 6.0, 7.0]
-        assert there[torch.tensor([0, 2])].tolist() == [0.0, 2.0] and f"{there.sum():.1f}" == "6.0"
-        assert there.device == device and there.is_cuda and not there.cpu().is_cuda
-        here.copy_(there)
-        assert here.tolist() == [0.0, 1.0, 2.0, 3.0] and type(here) is Tensor
+    # Numbers of the CPU, copies over devices, and indices of the CPU are allowed on CUDA as well.
+    assert (there + here.sum()).tolist() == [4.0, 5.0, 6.0, 7.0]
+    assert there[torch.tensor([0, 2])].tolist() == [0.0, 2.0] and f"{there.sum():.1f}" == "6.0"
+    assert there.device.type == "cuda" and there.is_cuda and not there.cpu().is_cuda
+    here.copy_(there)
+    assert here.tolist() == [0.0, 1.0, 2.0, 3.0] and type(here) is Tensor
+
+
+def test_nothing_is_left_of_the_double() -> None:
+    with pretending():
+        assert torch.Generator is Generator and torch.cuda.is_available()
     assert torch.Generator is not Generator and torch.zeros(1).device.type == "cpu"
 
 
 @pytest.mark.parametrize("draw", [normal_like, uniform_like])
-def test_one_seed_means_the_same_numbers_on_every_device(draw: Callable[..., Tensor]) -> None:
+def test_one_seed_means_the_same_numbers_on_every_device(draw: Callable[..., Tensor], gpu: torch.device) -> None:
     here = draw(torch.zeros(2, 3), torch.Generator().manual_seed(1), (5,))
-    with pretending() as device:
-        there = draw(torch.zeros(2, 3, device=device), torch.Generator().manual_seed(1), (5,))
-        assert there.device == device and here.tolist() == there.tolist()
-        assert draw(torch.zeros(2, device=device), None).device == device
+    there = draw(torch.zeros(2, 3, device=gpu), torch.Generator().manual_seed(1), (5,))
+    assert there.is_cuda and here.tolist() == there.tolist()
+    assert draw(torch.zeros(2, device=gpu), None).is_cuda
 
 
 def test_mps_is_refused_in_a_sentence() -> None:

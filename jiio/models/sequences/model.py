@@ -23,7 +23,7 @@ from ...settings import SolveSettings
 from ...solution import Solution
 from ...solving import equilibrium
 from ..cells.base import AbstractCell
-from ..equilibrium import BoundCell, EquilibriumModel
+from ..equilibrium import BoundCell, EquilibriumModel, arithmetic_of
 from .tokens import Tokens
 from .transformer import TransformerBlock, TransformerCell, TransformerConfig, TransformerInjection
 
@@ -153,7 +153,9 @@ class EquilibriumSequenceModel(AbstractSequenceModel):
 
     def solved(self, x: Tensor, memory: Memory | None = None) -> Read:
         """As :meth:`states`, with the solution that the states come from."""
-        u, bound = self.at(memory).inject(x), BoundCell(self.cell, self.cell, None)
+        around = arithmetic_of(x)
+        with around.asked(self.settings.tolerance.rtol, torch.float32):
+            u, bound = self.at(memory).inject(around.raised(x)), BoundCell(self.cell, self.cell, None)
         solution = equilibrium(bound, u, **self.settings.arguments())
         z: Tensor = solution.z
         return Read(self.last(z), remember(memory, (z,), x, self.config.memory), solution, bound)

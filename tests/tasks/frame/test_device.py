@@ -29,22 +29,30 @@ def recipes(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.mark.parametrize("name", QUICK)
-def test_a_recipe_trains_on_a_gpu(recipes: Any, name: str, tmp_path: Path) -> None:
+def test_a_recipe_trains_on_a_gpu(recipes: Any, name: str, tmp_path: Path, gpu: torch.device) -> None:
     config = recipes.recipe(name, small=True, steps=1, output=str(tmp_path / "run"), device="auto")
-    with pretending() as device:
-        checkpoint = train(config, report=lambda line: None)
-        assert check_device(config.device).type == device.type
+    checkpoint = train(config, report=lambda line: None)
+    assert check_device(config.device).type == gpu.type
     assert checkpoint.step == 1 and all(not t.is_cuda for t in checkpoint.tensors.values())
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    path = tmp_path / "text.txt"
+    path.write_text("the cat sat on the mat and the dog sat on the log\n" * 40, encoding="utf-8")
+    return path
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(all_shipped("configs", ".yaml")))
-def test_every_recipe_trains_and_is_measured_on_a_gpu(recipes: Any, name: str, tmp_path: Path) -> None:
-    config = recipes.recipe(name, small=True, steps=2, output=str(tmp_path / "run"), device="cuda")
-    with pretending():
-        checkpoint = train(config, report=lambda line: None)
-        if config.task not in ("prior", "direct"):
-            assert evaluate(checkpoint)
+def test_every_recipe_trains_and_is_measured_on_a_gpu(
+    recipes: Any, name: str, tmp_path: Path, text: Path, gpu: torch.device
+) -> None:
+    data = {"data": {"family": f"file:{text}", "held_out": 0.1}} if name.startswith("language") else {}
+    config = recipes.recipe(name, small=True, steps=2, output=str(tmp_path / "run"), device="cuda", **data)
+    checkpoint = train(config, report=lambda line: None)
+    if config.task not in ("prior", "direct"):
+        assert evaluate(checkpoint)
 
 
 def test_every_recipe_is_small_somewhere(recipes: Any) -> None:
