@@ -106,7 +106,7 @@ def iterate(
         stop = recorder(step, v, point, progress.running)
         progress.judge(v, point)
         recorder.judged(state, progress.running, stop or step == max_steps - 1)
-        if progress.coarse and finer is not None and progress.exhausted(point):
+        if progress.coarse and finer is not None and step % tolerance.check_every == 0 and progress.exhausted(point):
             progress.refine(finer())
         if stop:
             progress.stop()

@@ -105,7 +105,7 @@ class Progress:
     def exhausted(self, point: Point) -> bool:
         """Whether the low precision of the cell has given half of those that run what it can."""
         low = point.residual.amax(1) <= self.floor * point.scale.amax(1)
-        done = self.running & (low | (self.since >= STILL))
+        done = self.running & (low | (merit_of(point, self.tolerance) <= 1) | (self.since >= STILL))
         return 2 * int(done.sum()) >= int(self.running.sum())
 
     def refine(self, floor: float) -> None:
