@@ -8,6 +8,7 @@ from torch import Tensor
 
 import jiio
 from helpers import gap
+from jiio.operators import JointMap, Scales
 
 DOUBLE = torch.float64
 EYE = torch.eye(3, dtype=DOUBLE)
@@ -15,8 +16,6 @@ EYE = torch.eye(3, dtype=DOUBLE)
 
 def test_the_residual_is_that_of_a_full_step_also_where_steps_are_short() -> None:
     """A step shortened to nothing moves nothing; the residual must not follow it."""
-    from jiio.operators import JointMap, Scales
-
     problem = jiio.Problem(lambda z, x: x, lambda z, x: (z - 1).square().sum(1))
     zero = torch.zeros(2, 3, dtype=DOUBLE)
     operator = JointMap(problem, jiio.GradientStep(0.5), zero, zero, 1.0, False)
@@ -26,6 +25,29 @@ def test_the_residual_is_that_of_a_full_step_also_where_steps_are_short() -> Non
     for _ in range(30):
         operator.slower(torch.tensor([True, False]))
     assert gap(operator(v).residual, full) < 1e-12 and float(full[0, 2]) > 0.1
+
+
+def test_the_residual_of_the_input_is_in_units_of_the_state() -> None:
+    """x moves by q / (sigma kappa); times sqrt(kappa) it is what the state would move by."""
+    problem = jiio.Problem(lambda z, x: x, lambda z, x: z.square().sum(1) + 3 * x.sum(1))
+    zero = torch.zeros(1, 4, dtype=DOUBLE)
+    operator = JointMap(problem, jiio.GradientStep(0.5), zero, zero, 1.0, False)
+    operator.scales = Scales.given((torch.tensor(2.0), torch.tensor(16.0)), zero)
+    point = operator(operator.scales.pack(zero, zero, zero))
+    assert gap(point.residual, torch.tensor([[0.0, 0.0, 3 / (2 * 16) * 4]])) < 1e-12
+
+
+def test_a_mixed_point_is_feasible_again_and_goes_downhill() -> None:
+    """Acceleration knows neither the ball nor where down is."""
+    problem = jiio.Problem(lambda z, x: x, lambda z, x: (z - 3).square().sum(1), jiio.L2Ball(1.0))
+    zero = torch.zeros(2, 4, dtype=DOUBLE)
+    operator = JointMap(problem, jiio.GradientStep(0.5), zero, zero, 1.0, False)
+    v = operator.scales.pack(zero, -6 + zero, zero)
+    point = operator(v)
+    mixed = operator.scales.pack(zero, zero, torch.tensor([[5.0], [-0.1]], dtype=DOUBLE) + zero)
+    assert gap(operator.parts(operator.project(mixed))[2][0], torch.full((4,), 0.5)) < 1e-12
+    taken = operator.descend(v, mixed, point)
+    assert gap(taken[0], mixed[0]) == 0 and gap(taken[1], point.image[1]) == 0
 
 
 def test_the_curvature_has_a_floor() -> None:

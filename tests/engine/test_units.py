@@ -38,10 +38,12 @@ def test_each_sample_is_looked_at_for_itself() -> None:
     assert float((alone.x - both.x[:1]).abs().max()) < 1e-12
 
 
-def test_where_there_are_no_steps_left_nothing_is_called_converged() -> None:
+@pytest.mark.parametrize("every", [1, 1000])
+def test_where_there_are_no_steps_left_nothing_is_called_converged(every: int) -> None:
     problem = jiio.Problem(halves, lambda z, x: (6.0 * (z - Y).square().sum(1)).exp())
-    for steps in range(2, 30):
-        solution = jiio.solve(problem, FAR, FAR, max_steps=steps, on_failure="ignore")
+    for steps in range(2, 30, 3):
+        tolerance = jiio.Tolerance(check_every=every)
+        solution = jiio.solve(problem, FAR, FAR, max_steps=steps, tolerance=tolerance, on_failure="ignore")
         done = solution.converged
         assert float((solution.x - Y)[done].abs().sum()) < 1e-2
 
@@ -127,19 +129,32 @@ def test_a_slope_hidden_by_its_units_is_seen(kappa: float, falls: bool) -> None:
     """In units that are far too large every step is nothing; at the optimum there is nothing to see."""
     problem = jiio.Problem(halves, lambda z, x: (z - Y).square().sum(1) + x.square().sum(1))
     best = Y / 2
-    x = best + (0.3 if falls else 0.0)
+    x = best + (0.1 if falls else 0.0)
     operator = JointMap(problem, jiio.GradientStep(), x, x, 1.0, False)
     operator.scales = Scales.given((torch.tensor(2.0), torch.tensor(kappa)), x)
     v = operator.scales.pack(x, 4 * (x - Y), x)
     point = operator(v)
     before = operator.evaluations.cell
-    done = torch.ones(2, dtype=torch.bool)
-    _, again = operator.renew(v, point, done, torch.full((2,), 1e-5, dtype=DOUBLE))
-    assert again.tolist() == [falls, falls]
+    done, allowed = torch.tensor([True, False]), torch.full((2,), 1e-5, dtype=DOUBLE)
+    _, again = operator.renew(v, point, done, allowed)
+    assert again.tolist() == [falls, False] and float(operator.scales.kappa[1]) == kappa
     assert (operator.evaluations.cell > before) == falls
-    if falls:  # 2 (S^T S + 1) with S = 1, followed by two evaluations: between 2 + 0.5 and 4
-        curvature = operator.scales.sigma * operator.scales.kappa
-        assert bool(((curvature > 2.4) & (curvature < 4.1)).all())
+    if falls:  # 2 S^2 + 2 with S = 1, and 2 (1 - 0.5)^2 more, as the state has gone half of its way
+        assert float(operator.scales.sigma[0] * operator.scales.kappa[0]) == pytest.approx(4.5)
+
+
+def test_after_some_refusals_the_units_stay_and_the_claim_is_refused_all_the_same() -> None:
+    problem = jiio.Problem(halves, lambda z, x: (z - Y).square().sum(1))
+    x = Y + 0.3
+    operator = JointMap(problem, jiio.GradientStep(), x, x, 1.0, False)
+    operator.scales = Scales.given((torch.tensor(2.0), torch.tensor(1e8)), x)
+    operator.looks = torch.tensor([7.0, 8.0], dtype=DOUBLE)
+    v = operator.scales.pack(x, 4 * (x - Y), x)
+    allowed = torch.full((2,), 1e-5, dtype=DOUBLE)
+    fresh, again = operator.renew(v, operator(v), torch.ones(2, dtype=torch.bool), allowed)
+    assert again.tolist() == [True, True] and operator.looks.tolist() == [8, 8]
+    assert float(operator.scales.kappa[0]) < 10 and float(operator.scales.kappa[1]) == 1e8
+    assert float((operator.parts(fresh)[2] - x).abs().max()) < 1e-12
 
 
 def test_a_start_with_given_units_is_not_settled() -> None:
