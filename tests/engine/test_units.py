@@ -139,8 +139,8 @@ def test_a_slope_hidden_by_its_units_is_seen(kappa: float, falls: bool) -> None:
     _, again = operator.renew(v, point, done, allowed)
     assert again.tolist() == [falls, False] and float(operator.scales.kappa[1]) == kappa
     assert (operator.evaluations.cell > before) == falls
-    if falls:  # 2 S^2 + 2 with S = 1, and 2 (1 - 0.5)^2 more, as the state has gone half of its way
-        assert float(operator.scales.sigma[0] * operator.scales.kappa[0]) == pytest.approx(4.5)
+    if falls:  # 2 s^2 + 2, the state having gone s = 1/2 of the way that it will go
+        assert float(operator.scales.sigma[0] * operator.scales.kappa[0]) == pytest.approx(2.5)
 
 
 def test_after_some_refusals_the_units_stay_and_the_claim_is_refused_all_the_same() -> None:
