@@ -14,6 +14,7 @@ from torch.nn.utils import parametrizations, parametrize
 import jiio
 from helpers import gap
 from jiio import CellError
+from jiio.holding import held_fixed
 
 DOUBLE = torch.float64
 W = 0.5 * torch.linalg.qr(torch.randn(6, 6, dtype=DOUBLE, generator=torch.Generator().manual_seed(0))).Q
@@ -84,6 +85,21 @@ CELLS: list[Callable[[Any, Any], Any]] = [
 def test_a_cell_that_works_in_place_is_refused(cell: Any, solver: jiio.AbstractSolver, grad: bool) -> None:
     with torch.set_grad_enabled(grad), pytest.raises(CellError, match="in place"):
         jiio.equilibrium(cell, X.clone(), Z.clone(), solver=solver, on_failure="ignore")
+
+
+@pytest.mark.parametrize("first", [1, 2, 5])
+def test_work_in_place_that_begins_late_is_noticed(first: int) -> None:
+    """After the first calls the counters of torch alone tell, which cost nothing."""
+    calls = [0]
+
+    def cell(z: Tensor, x: Tensor) -> Tensor:
+        calls[0] += 1
+        new = torch.tanh(z @ W + U + x)
+        return z.copy_(new) if calls[0] >= first else new
+
+    with torch.no_grad(), pytest.raises(CellError, match="in place"):
+        jiio.equilibrium(cell, X.clone(), Z.clone(), on_failure="ignore")
+    assert calls[0] == first
 
 
 @pytest.mark.parametrize("cell", [*CELLS, forgets_what_autograd_needs], ids=lambda c: c.__name__)
@@ -161,6 +177,15 @@ class Weighted(nn.Module):
             torch.set_grad_enabled(False)
             raise ZeroDivisionError
         return torch.tanh(0.3 * self.linear(z) + U + x)
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_the_mode_of_gradients_is_that_of_the_caller(grad: bool) -> None:
+    """Also where no context of the engine's own stands around the call."""
+    with torch.set_grad_enabled(grad):
+        with held_fixed(good):
+            torch.set_grad_enabled(not grad)
+        assert torch.is_grad_enabled() == grad
 
 
 @pytest.mark.parametrize("joint", [False, True])
