@@ -19,6 +19,7 @@ from jiio.tasks.frame.pixels import Span, upright, used_span
 from jiio.tasks.frame.scans import CAMERA_TAG, Scan, is_tiff, read_scan, which_page
 
 from .formats import KINDS, formats, refuse_unknown
+from .jpeg import Rounding
 from .notes import Image, Notes, dots, kept_exif, read_notes, tiff_notes
 
 if TYPE_CHECKING:
@@ -48,8 +49,8 @@ class Picture:
     colour. alpha: (H, W) uint8 or uint16, or None. bits: of a stored number. tripled: the file has colours, but all
     are greys, so C is 1; they are written as colours again. format: Pillow's word for the kind of file. exif: without
     orientation and thumbnail. icc: the colour profile. dpi: pixels per inch. notes: what else stands in the file.
-    span: which stored numbers are black and white; None for all that unsigned numbers of so many bits can be. steps:
-    of a JPEG file, the 64 numbers to whose multiples the frequencies of its luma were rounded, row by row.
+    span: which stored numbers are black and white; None for all that unsigned numbers of so many bits can be. rounding:
+    what a JPEG file has lost.
     """
 
     path: Path
@@ -63,7 +64,7 @@ class Picture:
     dpi: tuple[float, float] | None = None
     notes: Notes = field(default_factory=Notes)
     span: Span | None = None
-    steps: tuple[int, ...] | None = None
+    rounding: Rounding | None = None
 
     @property
     def kind(self) -> str:
@@ -99,20 +100,15 @@ def decoded(argument: str, path: Path, min_side: int) -> Picture:
         raw = decode(argument, path, image)
         exif, turn = kept_exif(image)
         notes, icc, kind = read_notes(image), image.info.get("icc_profile"), str(image.format)
-        dpi, steps = dots(image.info.get("dpi"), turn), luma_steps(image)
+        dpi, rounding = dots(image.info.get("dpi"), turn), Rounding.of(image)
 
     # What is restored, and beside it what is only passed on.
+    rounding = None if rounding is None else rounding.turned(turn, raw.shape[:2])
     raw = upright(raw, turn)
     alpha = np.ascontiguousarray(raw[:, :, -1]) if raw.shape[2] in (2, 4) else None
     pixels, span, tripled = planes(argument, path, raw[:, :, : 3 if raw.shape[2] >= 3 else 1])
     kind = "JPEG" if kind == "MPO" else kind
-    return Picture(path, pixels, alpha, 8 * raw.itemsize, tripled, kind, exif, icc or None, dpi, notes, span, steps)
-
-
-def luma_steps(image: Image) -> tuple[int, ...] | None:
-    """Of a JPEG file; None of any other."""
-    steps = tuple(getattr(image, "quantization", {}).get(0, ()))
-    return steps if image.format in ("JPEG", "MPO") and len(steps) == 64 and min(steps) > 0 else None
+    return Picture(path, pixels, alpha, 8 * raw.itemsize, tripled, kind, exif, icc or None, dpi, notes, span, rounding)
 
 
 def scanned(argument: str, path: Path, scan: Scan, min_side: int) -> Picture:

@@ -17,7 +17,7 @@ from jiio.checks import check_integer, check_number, fail
 from jiio.outputs.shares import drawn
 
 from .forward import AbstractMap
-from .least import explained
+from .least import explained, nearest
 
 
 def check_images(argument: str, x: Tensor, *, size: tuple[int, int] | None = None) -> Tensor:
@@ -50,6 +50,18 @@ class LinearMap(AbstractMap):
         with torch.no_grad():
             return explained(self, y)
 
+    @torch.no_grad()
+    def nearest(self, x: Tensor, y: Tensor, step: Tensor) -> Tensor:
+        """The images u (B, C, H, W) of the least 1/2 |u - x|^2 + step/2 |A u - y|^2. step: (B, 1, 1, 1) or ()."""
+        d = self.diagonal
+        if d is None:
+            return nearest(self, x, y, step, about=lambda rest: self.about(rest, step))
+        return (x + step * self.A_adjoint(y)) / (1.0 + step * d.to(x).square())
+
+    def about(self, x: Tensor, step: Tensor) -> Tensor:
+        """Roughly (I + step A* A)^-1 x, for the search of :meth:`nearest`."""
+        return x
+
     def norm_bound(self, image: Tensor, *, rounds: int = 30) -> float:
         """The largest singular value of the map on images of this one's shape, or a little more.
 
@@ -72,6 +84,10 @@ class LinearMap(AbstractMap):
         """
         words = f"{type(self).__name__}, in which every value depends on the whole image"
         fail("operator", "a map that acts locally", words, "Restore the picture as a whole, without tiles.")
+
+    def seen(self, top: int, left: int, height: int, width: int) -> tuple[int, int, int, int]:
+        """The window of the measured image that :meth:`window` of the same four numbers measures."""
+        return top, left, height, width
 
     def window_of(self, y: Tensor, top: int, left: int, height: int, width: int) -> Tensor:
         """The part of the measurement y that belongs to :meth:`window` of the same four numbers."""

@@ -144,6 +144,12 @@ class Convolution(LinearMap):
         factor = factor.conj() if adjoint else factor
         return torch.fft.irfft2(torch.fft.rfft2(x, s=grid) * factor, s=grid)[..., :height, :width]
 
+    def about(self, x: Tensor, step: Tensor) -> Tensor:
+        """As if the border were the opposite side, and a reduction kept what it folds back to itself."""
+        power = torch.fft.rfft2(self.kernel.to(x), s=x.shape[2:]).abs().square()
+        power = power / (self.rows.stride * self.columns.stride)
+        return torch.fft.irfft2(torch.fft.rfft2(x) / (1.0 + step * power), s=x.shape[2:])
+
     def start(self, y: Tensor) -> Tensor:
         """The measurement itself, enlarged by bicubic interpolation where it is coarser than the image.
 
@@ -176,8 +182,12 @@ class Convolution(LinearMap):
     def window_of(self, y: Tensor, top: int, left: int, height: int, width: int) -> Tensor:
         check_images("y", y, size=self.measured)
         check_window(top, left, height, width, size=self.size)
-        rows, columns = slice(*self.rows.kept(top, height)), slice(*self.columns.kept(left, width))
-        return y[..., rows, columns]
+        first, start, rows, columns = self.seen(top, left, height, width)
+        return y[..., first : first + rows, start : start + columns]
+
+    def seen(self, top: int, left: int, height: int, width: int) -> tuple[int, int, int, int]:
+        (first, last), (start, end) = self.rows.kept(top, height), self.columns.kept(left, width)
+        return first, start, last - first, end - start
 
 
 def blur(kernel: Tensor, size: tuple[int, int], *, boundary: str = "circular", sigma: float = 0.0) -> Convolution:

@@ -24,6 +24,7 @@ class AbstractMap(ABC):
     """
 
     sigma: float
+    error: float | None = None  # of a pixel of the picture that was decoded from the measurement, where it was
 
     @abstractmethod
     def A(self, x: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ from .forward import AbstractMap, WithNoise
 from .least import gauss_newton
 from .noise import AbstractNoise, Gaussian, as_noise
 from .probing import adjoint_gap, as_diagonal, as_filter, bend, check_steady, filtered
+from .several import chained, composed
 
 LINEAR = 1e-3  # how far from linear rounding may make a map
 
@@ -101,6 +102,11 @@ class Circulant(LinearMap):
     def A_adjoint(self, y: Tensor) -> Tensor:
         return filtered(y, self.spectrum.to(y.device).conj())
 
+    @torch.no_grad()
+    def nearest(self, x: Tensor, y: Tensor, step: Tensor) -> Tensor:
+        power = self.spectrum.to(y.device).abs().square()
+        return filtered(x + step * self.A_adjoint(y), 1.0 / (1.0 + step.double() * power))
+
     def norm_bound(self, image: Tensor, *, rounds: int = 0) -> float:
         return float(self.spectrum.abs().max())
 
@@ -164,7 +170,7 @@ def as_map(
 
     Args:
         physics: a function of images (B, C, H, W); an object with ``A`` and perhaps ``A_adjoint``, such as a physics of
-            deepinv; or a map of jiio.
+            deepinv; a map of jiio; or a list of these, in the order in which they happened to the image.
         y: a measurement, batch first; complex values and stacks of tensors are packed by :func:`packed`.
         sigma: standard deviation of Gaussian noise, of the batch or (B,) of every sample.
         noise: instead of ``sigma``, any noise that :func:`jiio.tasks.maps.noise.as_noise` knows (default: what
@@ -183,6 +189,8 @@ def as_map(
     v = packed(y)
     if not len(v):
         fail("y", "a batch with a measurement in it", v)
+    if isinstance(physics, (list, tuple)):
+        physics = sequence(physics)
     ours = isinstance(physics, AbstractMap)
     stated = noise if noise is not None else sigma
     if stated is None:
@@ -195,6 +203,13 @@ def as_map(
     with torch.no_grad():
         operator = physics if trusted else recognised(physics, y, shape, tolerance)
     return with_noise(operator, found, v)
+
+
+def sequence(maps: Any) -> Any:
+    """Maps that happened one after the other, as one map, or as one function where some are not ours."""
+    whole = chained(maps)
+    ours = all(isinstance(m, LinearMap) and type(m).__module__.startswith("jiio.tasks.maps.") for m in maps)
+    return composed(*maps) if ours else whole
 
 
 def adopted(drawn: Any, images: Tensor, *, noise: Any = None) -> AbstractMap:

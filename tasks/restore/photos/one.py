@@ -27,6 +27,8 @@ from ..stabilise import Stabiliser
 from ..tiles import TILE, Tile, TiledRestoration, Window, grid, restore_tiled
 from .damage import AbstractDamage, AbstractHoles, Blurred, Masked, Noise
 from .doubts import SMALLEST, doubt_the_level, doubt_the_map, unchanged
+from .rounded import Rounded
+from .several import Several
 from .thin import QUIET, fill_thin
 
 LEVELS = 255.0  # sigma is told to people in 8-bit grey levels, as in the literature
@@ -60,10 +62,10 @@ class Job:
             remedy = "Choose weights for grey pictures."
             fail("--weights", "weights that fit the picture", f"a colour prior for {picture.path}", remedy, InputError)
 
-        y = damage.measurement(picture)  # (1, C, h, w)
+        y, seen = damage.measurement(picture), torch.from_numpy(picture.pixels)[None]  # (1, C, h, w)
         told = sigma
         try:
-            level = noise_level(y, visible(picture, damage), steps=picture.steps)
+            level = noise_level(seen, visible(picture, damage), steps=steps_of(picture))
         except JiioError as error:
             if told is None:
                 words = f"--sigma: the noise in {picture.path} cannot be estimated; {error}"
@@ -73,7 +75,8 @@ class Job:
         found = rounding if level is None else max(level.sigma, rounding)
         believed = found if told is None else told
 
-        y = y.transpose(0, 1) if channels < len(picture.pixels) else y
+        mixed = isinstance(damage, Rounded) or (isinstance(damage, Several) and isinstance(damage.then, Rounded))
+        y = y.transpose(0, 1) if channels < len(picture.pixels) and not mixed else y
         return cls(picture, damage, y, damage.operator(picture, believed), believed, told is None, level)
 
     @property
@@ -94,6 +97,11 @@ class Job:
         """(1, C, H, W) as the picture shows it, from the batch that a restorer gives."""
         image = self.damage.finish(self.picture, self.operator.keep(self.y, restored))
         return image if image.shape[0] == 1 else image.transpose(0, 1)
+
+
+def steps_of(picture: Picture) -> tuple[int, ...] | None:
+    """Of the luma of a JPEG file."""
+    return None if picture.rounding is None else picture.rounding.luma
 
 
 def visible(picture: Picture, damage: AbstractDamage) -> Tensor | None:
@@ -127,8 +135,9 @@ class Restored:
     @property
     def unchanged(self) -> bool:
         """Whether hardly anything was done."""
-        same = self.tiled.image.shape == self.job.y.shape and not isinstance(self.job.damage, AbstractHoles)
-        return same and unchanged(self.job.y, self.tiled.image)
+        if isinstance(self.job.damage, AbstractHoles) or self.job.damage.factor > 1:
+            return False
+        return unchanged(torch.from_numpy(self.job.picture.pixels)[None], self.job.image(self.tiled.image))
 
     @property
     def noise_words(self) -> str:
@@ -153,6 +162,7 @@ class Restored:
         parts = (
             f"{width} x {height}, {self.picture.kind}{less}",
             self.stretch.words,
+            *((self.job.damage.told(self.job.picture),) if isinstance(self.job.damage, Rounded) else ()),
             self.noise_words,
             f"{self.seconds:.1f} s",
             f"{self.tiled.evaluations} evaluations, {self.tiled.vjps} VJPs",
@@ -194,7 +204,7 @@ def restore_photo(
     plain = stretch.apply(picture)
     stable = stabiliser(plain) if noise == "poisson" else None
     if stable is not None:
-        plain = dataclasses.replace(plain, pixels=stable.forth(plain.pixels), steps=None)
+        plain = dataclasses.replace(plain, pixels=stable.forth(plain.pixels), rounding=None)
     job = Job.of(plain, damage, sigma, restorer.channels)
     tile = max(tile, 2 * damage.overlap)  # or a window would be all margin
     options = {"tile": tile, "overlap": damage.overlap, "device": device, "progress": progress}
@@ -225,7 +235,11 @@ def stabiliser(picture: Picture) -> Stabiliser:
 def without_thin_holes(job: Job) -> Job:
     """The job with scratches continued from their neighbours, as long as these are not noisy."""
     known = job.damage.known(job.picture)
-    if known is None or max(job.sigma, 0.0 if job.level is None else job.level.sigma) > QUIET:
+    if (
+        not isinstance(job.damage, AbstractHoles)
+        or known is None
+        or max(job.sigma, 0.0 if job.level is None else job.level.sigma) > QUIET
+    ):
         return job
     keep = known[0, 0].numpy() > 0
     pixels, now = fill_thin(job.picture.pixels, keep)
@@ -247,7 +261,7 @@ def as_it_is(job: Job) -> TiledRestoration:
 def doubts_of(job: Job, tiled: TiledRestoration) -> tuple[str, ...]:
     """Reasons to doubt that the damage and the level that were named are right."""
     found = []
-    if isinstance(job.damage, Blurred):
+    if isinstance(job.damage, Blurred):  # beside holes or JPEG, neighbours share errors in any case
         found.append(doubt_the_map(job.operator, tiled.image, job.y, job.sigma, job.damage.words))
     if not job.estimated and job.level is not None and job.y[0, 0].numel() >= SMALLEST:
         found.append(doubt_the_level(job.sigma, job.level.sigma))
@@ -257,7 +271,7 @@ def doubts_of(job: Job, tiled: TiledRestoration) -> tuple[str, ...]:
 def check_holes(job: Job, tile: int) -> None:
     """Every window has a known pixel; the middle of a hole larger than a window would be invented from nothing."""
     known = job.damage.known(job.picture)
-    if known is None:
+    if known is None or not isinstance(job.damage, AbstractHoles):
         return
     for row, column in grid(known.shape[2], known.shape[3], tile, job.damage.overlap):
         window = Window(row.start, column.start, row.length, column.length)

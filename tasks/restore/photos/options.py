@@ -30,6 +30,7 @@ class RestoreOptions:
         missing: pixels of this colour are missing: '#ff00ff', or a grey level from 0 to 255
         blur: gaussian:WIDTH, motion:LENGTH,ANGLE (pixels, degrees), or a picture of the kernel
         upscale: enlarge by 2, 3 or 4
+        jpeg: auto, off, or the quality of a JPEG file that the picture was (default: as a JPEG file itself says)
         restorer: image-space (default) or direct (faster, for noise alone)
         weights: shipped weights, a checkpoint or the folder of a training, instead of --restorer
         symmetries: average over 1, 2, 4 or 8 turns and mirror images: better and slower
@@ -52,6 +53,7 @@ class RestoreOptions:
     missing: str | None = None
     blur: str | None = None
     upscale: int | None = None
+    jpeg: str | None = None
     restorer: str | None = None
     weights: str | None = None
     symmetries: int = 1

@@ -21,6 +21,8 @@ from ..tiles import TILE, check_tile
 from .damage import AbstractDamage, Coarse, Masked, Noise, Scratched, parse_blur, parse_colour
 from .one import LEVELS, Restored, restore_photo
 from .options import FAMILIES, RestoreOptions
+from .rounded import by_the_file, parse_jpeg
+from .several import together
 
 UPSCALES = (2, 3, 4)
 
@@ -32,8 +34,8 @@ class WeightsError(InputError):
 @dataclass(frozen=True)
 class Request:
     """How to restore. sigma: on the image range [0, 1], None to estimate it. settings: of the solve. symmetries: that
-    the result is averaged over. span: the stored numbers that are black and white. noise: white or
-    poisson."""
+    the result is averaged over. files_speak: whether a JPEG file is taken for what it is. span: the stored numbers that
+    are black and white. noise: white or poisson."""
 
     damage: AbstractDamage
     sigma: float | None
@@ -43,6 +45,7 @@ class Request:
     device: torch.device
     settings: dict[str, Any]
     symmetries: int = 1
+    files_speak: bool = False
     span: tuple[float, float] | None = None
     noise: str = "white"
     loaded: dict[str, AbstractRestorer] = field(default_factory=dict)
@@ -53,7 +56,7 @@ class Request:
         sigma = None if options.sigma is None else options.sigma / LEVELS
         damage = read_damage(options)
         if sigma == 0.0 and isinstance(damage, Noise):
-            remedy = "Say what else is wrong with the picture, by --mask, --missing, --blur or --upscale."
+            remedy = "Say what else is wrong with the picture, by --mask, --missing, --blur, --upscale or --jpeg."
             fail("--sigma", "noise, where nothing else is to be mended", "0", remedy, InputError)
         family = FAMILIES[options.restorer or "image-space"]
         if family == "direct" and not isinstance(damage, Noise):
@@ -68,9 +71,9 @@ class Request:
         tile = check_tile("--tile", TILE if options.tile is None else options.tile)
         device = check_device(options.device)
         symmetries = check_symmetries("--symmetries", options.symmetries)
-        return cls(
-            damage, sigma, options.weights, family, tile, device, settings, symmetries, options.span, options.noise
-        )
+        speak = options.jpeg is None and options.noise == "white" and family != "direct"
+        how = (options.weights, family, tile, device, settings, symmetries, speak, options.span, options.noise)
+        return cls(damage, sigma, *how)
 
     def name(self, picture: Picture) -> str:
         """Of the weights."""
@@ -87,10 +90,16 @@ class Request:
             self.loaded[name] = restorer if self.symmetries == 1 else SymmetricRestorer(restorer, self.symmetries)
         return self.loaded[name]
 
+    def damage_of(self, picture: Picture) -> AbstractDamage:
+        """As named; where nothing was, what the file itself says."""
+        if self.files_speak and isinstance(self.damage, Noise):
+            return by_the_file(picture) or self.damage
+        return self.damage
+
     def restore(self, picture: Picture, progress: Callable[..., object] | None = None) -> Restored:
         """Restore one picture."""
         options = {
-            "damage": self.damage,
+            "damage": self.damage_of(picture),
             "sigma": self.sigma,
             "span": self.span,
             "noise": self.noise,
@@ -112,25 +121,18 @@ class Request:
 
 
 def read_damage(options: RestoreOptions) -> AbstractDamage:
-    """At most one kind of damage besides noise."""
-    readers: dict[str, Callable[[Any], AbstractDamage]] = {
+    """What happened to the pictures besides noise."""
+    readers: dict[str, Callable[[Any], AbstractDamage | None]] = {
         "mask": Masked.read,
         "missing": parse_colour,
         "blur": parse_blur,
         "upscale": coarse,
         "find_scratches": lambda _: Scratched(),
+        "jpeg": parse_jpeg,
     }
-    named = [name for name in readers if getattr(options, name) is not None]
-    if len(named) > 1:
-        came = " and ".join(f"--{name.replace('_', '-')}" for name in named)
-        fail(
-            "damage",
-            "one of --mask, --missing, --find-scratches, --blur and --upscale",
-            came,
-            "Mend one in each run.",
-            InputError,
-        )
-    return readers[named[0]](getattr(options, named[0])) if named else Noise()
+    named = {name: value for name in readers if (value := getattr(options, name)) is not None}
+    found = {f"--{name.replace('_', '-')}": readers[name](value) for name, value in named.items()}
+    return together({name: damage for name, damage in found.items() if damage is not None}) or Noise()
 
 
 def coarse(factor: int) -> Coarse:

@@ -1,0 +1,114 @@
+"""JPEG artefacts, and several damages at once: what the options mean together, what is believed, what is refused."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage.data import camera
+
+from jiio.tasks.cli import main
+from jiio.tasks.images.pictures import Picture, read_picture
+from jiio.tasks.maps.several import Composed
+from jiio.tasks.restore import load as loading
+from jiio.tasks.restore.load import load_restorer
+from jiio.tasks.restore.photos.damage import Coarse, Masked, parse_blur
+from jiio.tasks.restore.photos.one import restore_photo
+from jiio.tasks.restore.photos.rounded import Rounded, by_the_file, parse_jpeg
+from jiio.tasks.restore.photos.several import Several
+from restore_cases import grey, toy
+from toy_restorer import SmoothRestorer
+
+CLEAN = camera()[96:192, 176:272]
+
+
+@pytest.fixture
+def here(monkeypatch, tmp_path):
+    monkeypatch.setattr(loading, "load_restorer", toy)
+    monkeypatch.chdir(tmp_path)
+
+
+def jpeg(name: str, clean: np.ndarray, quality: int, **how) -> None:
+    Image.fromarray(clean).save(name, "JPEG", quality=quality, **how)
+
+
+def psnr(pixels: np.ndarray) -> float:
+    return float(-10 * np.log10(np.square(pixels.clip(0, 1) - CLEAN / 255).mean()))
+
+
+@pytest.mark.parametrize("quality", (20, 50))
+def test_a_jpeg_file_is_taken_for_what_it_is_and_comes_nearer_to_the_truth(here, capsys, monkeypatch, quality):
+    monkeypatch.setattr(loading, "load_restorer", load_restorer)
+    jpeg("a.jpg", CLEAN, quality)
+    assert main(["restore", "a.jpg", "--output", "b.png"]) == 0
+    assert f"JPEG of quality {quality} (as in the file)" in capsys.readouterr().out
+    before, after = (psnr(read_picture("x", Path(name)).pixels[0]) for name in ("a.jpg", "b.png"))
+    assert after > before + 0.3
+
+
+def test_what_is_believed_of_a_former_jpeg(here, capsys):
+    jpeg("a.jpg", camera()[:256, :256], 40)
+    Image.open("a.jpg").save("a.png")
+    for words, told in ((["auto"], "quality 40 (estimated)"), (["30"], "quality 30 (given)")):
+        assert main(["restore", "a.png", "--overwrite", "--jpeg", *words]) == 0
+        assert told in capsys.readouterr().out
+    grey("clean.png", camera()[:256, :256])
+    assert main(["restore", "clean.png", "--jpeg", "auto"]) == 2
+    assert "shows no blocks" in capsys.readouterr().err
+    assert main(["restore", "a.jpg", "--jpeg", "off"]) == 0 and "JPEG" not in capsys.readouterr().out
+
+
+def test_a_fine_jpeg_counts_as_it_is():
+    found = {}
+    for quality in (60, 96):
+        buffer = io.BytesIO()
+        Image.fromarray(CLEAN).save(buffer, "JPEG", quality=quality)
+        Path("x")
+        from jiio.tasks.images.jpeg import Rounding
+
+        with Image.open(buffer) as image:
+            found[quality] = by_the_file(Picture(Path("x"), CLEAN[None] / 255, rounding=Rounding.of(image)))
+    assert isinstance(found[60], Rounded) and found[96] is None
+    assert parse_jpeg("off") is None and parse_jpeg("7") == Rounded(7)
+
+
+def test_colours_and_the_grey_restorer_of_a_colour_file(here, capsys):
+    colour = np.stack([CLEAN, CLEAN // 2, 255 - CLEAN], 2)
+    jpeg("a.jpg", colour, 30)
+    assert main(["restore", "a.jpg", "--output", "b.png"]) == 0
+    assert np.asarray(Image.open("b.png")).shape == colour.shape
+
+
+@pytest.mark.parametrize("first", (parse_blur("motion:5,30"), Coarse(2)))
+@pytest.mark.parametrize("then", ("holes", "jpeg"))
+def test_two_damages_at_once_explain_the_picture(first, then):
+    """The restored scene, measured again, is the picture where it was measured."""
+    keep = np.random.default_rng(0).random((96, 96)) > 0.2
+    damage = Several(first, Masked(Path("m.png"), keep) if then == "holes" else Rounded(60))
+    picture = Picture(Path("a.png"), (CLEAN[None] / 255).astype(np.float32))
+    done = restore_photo(picture, SmoothRestorer(1, weight=0.01), damage=damage, sigma=0.01, tile=128)
+    assert isinstance(done.job.operator, Composed) and first.words in damage.words
+    assert done.picture.pixels.shape[1:] == (96 * first.factor, 96 * first.factor)
+    again = done.job.operator.A(done.tiled.image) - done.job.y
+    assert float(again.abs().mean()) < 0.03
+    assert not done.unchanged
+
+
+@pytest.mark.parametrize(
+    "words",
+    (
+        ["--blur", "gaussian:1", "--upscale", "2"],
+        ["--jpeg", "40", "--missing", "0"],
+        ["--jpeg", "0"],
+        ["--jpeg", "good"],
+        ["--restorer", "direct", "--jpeg", "40"],
+    ),
+)
+def test_what_cannot_be_is_one_sentence(here, capsys, words):
+    grey("a.png", CLEAN)
+    assert main(["restore", "a.png", *words]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "Traceback" not in said
