@@ -16,6 +16,7 @@ from jiio.tasks.images.pictures import Picture
 
 from .. import load
 from ..base import AbstractRestorer
+from ..imagespace import FAST
 from ..symmetries import SymmetricRestorer, check_symmetries
 from ..tiles import TILE, check_tile
 from .damage import AbstractDamage, Coarse, Masked, Noise, Scratched, parse_blur, parse_colour
@@ -68,6 +69,7 @@ class Request:
 
         # What only the machine and the restorers can tell.
         settings = {} if options.max_steps is None else {"max_steps": options.max_steps}
+        settings |= {"tolerance": FAST} if options.fast else {}
         tile = check_tile("--tile", TILE if options.tile is None else options.tile)
         device = check_device(options.device)
         symmetries = check_symmetries("--symmetries", options.symmetries)

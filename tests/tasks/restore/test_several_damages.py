@@ -11,12 +11,15 @@ from PIL import Image
 from skimage.data import camera
 
 from jiio.tasks.cli import main
+from jiio.tasks.images.jpeg import Rounding
 from jiio.tasks.images.pictures import Picture, read_picture
 from jiio.tasks.maps.several import Composed
 from jiio.tasks.restore import load as loading
 from jiio.tasks.restore.load import load_restorer
 from jiio.tasks.restore.photos.damage import Coarse, Masked, parse_blur
 from jiio.tasks.restore.photos.one import restore_photo
+from jiio.tasks.restore.photos.options import RestoreOptions
+from jiio.tasks.restore.photos.request import Request
 from jiio.tasks.restore.photos.rounded import Rounded, by_the_file, parse_jpeg
 from jiio.tasks.restore.photos.several import Several
 from restore_cases import grey, toy
@@ -66,9 +69,6 @@ def test_a_fine_jpeg_counts_as_it_is():
     for quality in (60, 96):
         buffer = io.BytesIO()
         Image.fromarray(CLEAN).save(buffer, "JPEG", quality=quality)
-        Path("x")
-        from jiio.tasks.images.jpeg import Rounding
-
         with Image.open(buffer) as image:
             found[quality] = by_the_file(Picture(Path("x"), CLEAN[None] / 255, rounding=Rounding.of(image)))
     assert isinstance(found[60], Rounded) and found[96] is None
@@ -95,6 +95,16 @@ def test_two_damages_at_once_explain_the_picture(first, then):
     again = done.job.operator.A(done.tiled.image) - done.job.y
     assert float(again.abs().mean()) < 0.03
     assert not done.unchanged
+
+
+def test_fast_takes_fewer_evaluations(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    grey("a.png", CLEAN[:48, :48])
+    calls = []
+    for fast in (False, True):
+        request = Request.of(RestoreOptions(("a.png",), blur="gaussian:1", fast=fast))
+        calls.append(request.restore(read_picture("x", Path("a.png"))).tiled.evaluations)
+    assert calls[1] < calls[0]
 
 
 @pytest.mark.parametrize(
