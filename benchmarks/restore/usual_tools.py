@@ -30,7 +30,7 @@ def denoised(pixels: np.ndarray) -> dict[str, np.ndarray]:
     """Non-local means, wavelets, BM3D."""
     from skimage.restoration import denoise_nl_means, denoise_wavelet, estimate_sigma
 
-    sigma = float(estimate_sigma(pixels, channel_axis=0, average_sigmas=True))
+    sigma = float(np.mean(estimate_sigma(pixels, channel_axis=0)))
     how = {"channel_axis": 0, "sigma": sigma}
     found = {"NLM": denoise_nl_means(pixels, h=0.8 * sigma, patch_size=5, patch_distance=6, fast_mode=True, **how)}
     found["wavelets"] = denoise_wavelet(pixels, convert2ycbcr=len(pixels) == 3, rescale_sigma=True, channel_axis=0)
@@ -59,7 +59,7 @@ def deblurred(pixels: np.ndarray, kernel: np.ndarray) -> dict[str, np.ndarray]:
     """Wiener at two balances, and Richardson-Lucy at two numbers of rounds."""
     from skimage.restoration import richardson_lucy, wiener
 
-    found = {f"Wiener {b:g}": np.stack([wiener(plane, kernel, b) for plane in pixels]) for b in (0.01, 0.1)}
+    found = {f"Wiener {b:g}": np.stack([np.asarray(wiener(plane, kernel, b)) for plane in pixels]) for b in (0.01, 0.1)}
     return found | {
         f"Richardson-Lucy {n}": np.stack([richardson_lucy(plane, kernel, n) for plane in pixels]) for n in (10, 30)
     }

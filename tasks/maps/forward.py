@@ -24,7 +24,7 @@ class AbstractMap(ABC):
     """
 
     sigma: float
-    error: float | None = None  # of a pixel of the picture that was decoded from the measurement, where it was
+    level: float | None = None  # of noise, at which a prior serves best, for maps that know it
 
     @abstractmethod
     def A(self, x: Tensor) -> Tensor:

@@ -94,7 +94,7 @@ class Jpeg(LinearMap):
         rows, columns: the pixels in blocks.
         coarse: by how much chroma is coarser along rows and columns, 1 or 2.
         sigma: the least of the errors.
-        error: of a pixel of the decoded picture, root mean square, where it is known.
+        level: of noise, at which a prior serves best, where it is known.
     """
 
     errors: Tensor
@@ -102,11 +102,11 @@ class Jpeg(LinearMap):
     columns: Along
     coarse: tuple[int, int] = (1, 1)
     sigma: float = 0.0
-    error: float | None = None
+    level: float | None = None
 
     @classmethod
     def of(
-        cls, errors: Tensor, size: tuple[int, int], coarse: tuple[int, int] = (1, 1), *, error: float | None = None
+        cls, errors: Tensor, size: tuple[int, int], coarse: tuple[int, int] = (1, 1), *, level: float | None = None
     ) -> Jpeg:
         """For whole images of this size."""
         if not isinstance(errors, Tensor) or errors.ndim != 3 or errors.shape[1:] != (SIDE, SIDE):
@@ -117,7 +117,7 @@ class Jpeg(LinearMap):
             fail("coarse", "1 or 2 along rows and columns", coarse)
         coarse = coarse if len(errors) == 3 else (1, 1)
         rows, columns = (Along.of(n, SIDE * step) for n, step in zip(size, coarse, strict=True))
-        return cls(errors, rows, columns, coarse, check_number("errors", float(errors.min()), 0.0), error)
+        return cls(errors, rows, columns, coarse, check_number("errors", float(errors.min()), 0.0), level)
 
     @property
     def size(self) -> tuple[int, int]:

@@ -65,9 +65,7 @@ class Strength:
 # pixels ask for a prior at lower noise, because their neighbours are exact.
 USUAL = Strength()
 HOLES = Strength(levels=(0.1, 0.05, 0.025, 0.015))
-# What was decoded is off by a known error: the prior is asked at so many times of it, and at no more than it was
-# trained on.
-DECODED, MOST, LEAST, LIGHT = (2.0,), 0.22, 0.002, 0.5
+MOST, LEAST, LIGHT = 0.22, 0.002, 0.5  # for maps that know their level: it at most, the noise at least, the weight
 
 
 class ImageRestorer(AbstractRestorer):
@@ -93,10 +91,6 @@ class ImageRestorer(AbstractRestorer):
         weight = strength.weight * (sigma / level) ** 2
         return prior.problem(fidelity, level=level, weight=weight, prox=operator.domain)
 
-    def whole(self, y: Tensor, operator: AbstractMap, **how: Any) -> tuple[jiio.Problem, dict[str, Any]]:
-        """:meth:`problem`, and the settings to solve it by."""
-        return self.problem(y, operator, **how), {}
-
     def split(
         self, y: Tensor, operator: LinearMap, *, level: float, strength: Strength, norm: float
     ) -> tuple[jiio.Problem, dict[str, Any]]:
@@ -118,14 +112,18 @@ class ImageRestorer(AbstractRestorer):
         strength = self.strength or usual(operator)
         options = {"tolerance": TOLERANCE, "on_failure": "ignore", "adjoint": jiio.Detached()}
         options |= {"solver": jiio.Anderson(memory=5), "max_steps": 100 if operator.quadratic else 150}
-        split = self.split if isinstance(operator, LinearMap) and "metric" not in settings else self.whole
+        splits = "metric" not in settings
 
         # A solve at one level leaves the start of the next: image, state and multiplier.
         x, z, mu = operator.start(y), None, None
         norm = operator.norm_bound(x) or 1.0
         cell = vjp = 0
         for level in strength.levels:
-            problem, more = split(y, operator, level=level, strength=strength, norm=norm)
+            how = {"level": level, "strength": strength, "norm": norm}
+            if splits and isinstance(operator, LinearMap):
+                problem, more = self.split(y, operator, **how)
+            else:
+                problem, more = self.problem(y, operator, **how), {}
             solution = jiio.solve(problem, x, z, multiplier=mu, **(options | more | settings))
             x, z, mu = solution.x, solution.z, solution.multiplier
             cell, vjp = cell + solution.evaluations.cell, vjp + solution.evaluations.vjp
@@ -159,10 +157,8 @@ def one_factor(operator: AbstractMap) -> float | None:
 
 def usual(operator: AbstractMap) -> Strength:
     """What was tuned for the kind of map."""
-    if operator.error is not None:
-        return Strength(
-            levels=tuple(min(factor * operator.error, MOST) for factor in DECODED), weight=LIGHT, sigma=LEAST
-        )
+    if operator.level is not None:
+        return Strength(levels=(min(operator.level, MOST),), weight=LIGHT, sigma=LEAST)
     return HOLES if has_holes(operator) else USUAL
 
 

@@ -20,6 +20,7 @@ from jiio.tasks.maps.jpeg import Jpeg
 GREY = 255.0
 TO_COLOUR = (1.0, 1.086, 0.825)  # variance of a colour, on average, for that of luma and of either chroma
 BULK = 0.15  # of that variance: blocks differ, and most are smoother than the few that speak for the distribution
+COARSE = 2.0  # errors of blocks hang together, and look like so many times as much noise (three pictures of Train400)
 NOTHING = 1e-4  # share of frequencies, below which a count says no more
 ON_STEPS = 0.75  # how well the frequencies of a former JPEG file keep to its steps; 1 is exactly
 FINEST = 90  # quality above which the steps are too small to be told from none
@@ -32,8 +33,8 @@ def jpeg_map(picture: Tensor, rounding: Rounding, sigma: float) -> Jpeg:
     steps = steps_of(rounding, picture.shape[1]) / GREY
     noise = sigma * torch.tensor([1.0, 0.63 / 2, 0.63 / 2][: len(steps)], dtype=torch.float64)[:, None, None]
     errors = (steps.square() / 12 + noise.square()).sqrt()
-    error = math.sqrt(lost(bare, picture, steps) ** 2 + sigma**2)
-    return dataclasses.replace(bare, errors=errors, sigma=float(errors.min()), error=error)
+    level = math.sqrt((COARSE * lost(bare, picture, steps)) ** 2 + sigma**2)
+    return dataclasses.replace(bare, errors=errors, sigma=float(errors.min()), level=level)
 
 
 def plain_map(picture: Tensor, rounding: Rounding) -> Jpeg:

@@ -55,6 +55,13 @@ class Turned(LinearMap):
     def sigma(self) -> float:  # type: ignore[override]
         return self.operator.sigma
 
+    @property
+    def level(self) -> float | None:  # type: ignore[override]
+        return self.operator.level
+
+    def nearest(self, x: Tensor, y: Tensor, step: Tensor) -> Tensor:
+        return turn(self.operator.nearest(turn_back(x, self.which), y, step), self.which)
+
     def A(self, x: Tensor) -> Tensor:
         return self.operator.A(turn_back(x, self.which))
 

@@ -45,8 +45,8 @@ class AbstractDamage(ABC):
         """(1, 1, H, W), 1 where a pixel of the picture was measured; None where all were."""
         return None
 
-    def measurement(self, picture: Picture) -> Tensor:
-        """(1, C, h, w), sharing the picture's memory where nothing is missing."""
+    def measurement(self, picture: Picture, sigma: float = 0.0) -> Tensor:
+        """(1, C, h, w), sharing the picture's memory where nothing is missing. sigma: as in :meth:`operator`."""
         return torch.from_numpy(picture.pixels)[None]
 
     @abstractmethod
@@ -78,7 +78,7 @@ class AbstractHoles(AbstractDamage):
     def known(self, picture: Picture) -> Tensor:
         return torch.from_numpy(self.mask(picture))[None, None].float()
 
-    def measurement(self, picture: Picture) -> Tensor:
+    def measurement(self, picture: Picture, sigma: float = 0.0) -> Tensor:
         return torch.from_numpy(picture.pixels * self.mask(picture))[None]
 
     def operator(self, picture: Picture, sigma: float) -> Inpaint:

@@ -62,7 +62,7 @@ class Job:
             remedy = "Choose weights for grey pictures."
             fail("--weights", "weights that fit the picture", f"a colour prior for {picture.path}", remedy, InputError)
 
-        y, seen = damage.measurement(picture), torch.from_numpy(picture.pixels)[None]  # (1, C, h, w)
+        seen = torch.from_numpy(picture.pixels)[None]  # (1, C, h, w)
         told = sigma
         try:
             level = noise_level(seen, visible(picture, damage), steps=steps_of(picture))
@@ -75,6 +75,7 @@ class Job:
         found = rounding if level is None else max(level.sigma, rounding)
         believed = found if told is None else told
 
+        y = damage.measurement(picture, believed)
         mixed = isinstance(damage, Rounded) or (isinstance(damage, Several) and isinstance(damage.then, Rounded))
         y = y.transpose(0, 1) if channels < len(picture.pixels) and not mixed else y
         return cls(picture, damage, y, damage.operator(picture, believed), believed, told is None, level)

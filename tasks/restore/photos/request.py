@@ -16,7 +16,7 @@ from jiio.tasks.images.pictures import Picture
 
 from .. import load
 from ..base import AbstractRestorer
-from ..imagespace import FAST
+from ..imagespace import FAST, DirectRestorer
 from ..symmetries import SymmetricRestorer, check_symmetries
 from ..tiles import TILE, check_tile
 from .damage import AbstractDamage, Coarse, Masked, Noise, Scratched, parse_blur, parse_colour
@@ -94,9 +94,11 @@ class Request:
 
     def damage_of(self, picture: Picture) -> AbstractDamage:
         """As named; where nothing was, what the file itself says."""
-        if self.files_speak and isinstance(self.damage, Noise):
-            return by_the_file(picture) or self.damage
-        return self.damage
+        if not self.files_speak or not isinstance(self.damage, Noise):
+            return self.damage
+        restorer = self.restorer(picture)
+        inside = restorer.restorer if isinstance(restorer, SymmetricRestorer) else restorer
+        return self.damage if isinstance(inside, DirectRestorer) else by_the_file(picture) or self.damage
 
     def restore(self, picture: Picture, progress: Callable[..., object] | None = None) -> Restored:
         """Restore one picture."""

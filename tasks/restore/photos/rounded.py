@@ -40,8 +40,8 @@ class Rounded(AbstractDamage):
         assert found is not None  # by check
         return found
 
-    def measurement(self, picture: Picture) -> Tensor:
-        return self.operator(picture, 0.0).decoded(torch.from_numpy(picture.pixels)[None])
+    def measurement(self, picture: Picture, sigma: float = 0.0) -> Tensor:
+        return self.operator(picture, sigma).decoded(torch.from_numpy(picture.pixels)[None])
 
     def operator(self, picture: Picture, sigma: float) -> Jpeg:
         return jpeg_map(torch.from_numpy(picture.pixels)[None], self.rounding(picture), sigma)

@@ -44,8 +44,8 @@ class Several(AbstractDamage):
     def known(self, picture: Picture) -> Tensor | None:
         return self.then.known(picture)
 
-    def measurement(self, picture: Picture) -> Tensor:
-        return self.then.measurement(picture)
+    def measurement(self, picture: Picture, sigma: float = 0.0) -> Tensor:
+        return self.then.measurement(picture, sigma)
 
     def operator(self, picture: Picture, sigma: float) -> LinearMap:
         then = self.then.operator(picture, sigma)

@@ -14,7 +14,7 @@ from torch import Tensor
 import jiio
 from jiio.tasks.images.jpeg import Rounding
 from jiio.tasks.maps.jpeg import Jpeg
-from jiio.tasks.restore.rounded import former_quality, jpeg_map, left_of_rounding, plain_map, steps_of
+from jiio.tasks.restore.rounded import COARSE, former_quality, jpeg_map, left_of_rounding, plain_map, steps_of
 
 SHAPES = ((1, (1, 1)), (3, (1, 1)), (3, (2, 2)), (3, (1, 2)))
 WINDOWS = ((8, 16, 40, 56), (24, 40, 51, 51), (3, 5, 40, 33))
@@ -102,7 +102,7 @@ def test_the_error_that_is_read_off_is_near_the_true_one(quality):
     clean = camera()[64:256, 96:288]
     picture, rounding = through_jpeg(clean, quality)
     true = float((picture - torch.from_numpy(clean / np.float32(255))).square().mean().sqrt())
-    assert 0.6 < (jpeg_map(picture, rounding, 0.0).error or 0.0) / true < 1.7
+    assert 0.6 < (jpeg_map(picture, rounding, 0.0).level or 0.0) / COARSE / true < 1.7
 
 
 def test_a_former_jpeg_is_recognised_and_a_clean_picture_is_not():

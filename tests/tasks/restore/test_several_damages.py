@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from skimage.data import camera
 
@@ -16,12 +17,13 @@ from jiio.tasks.images.pictures import Picture, read_picture
 from jiio.tasks.maps.several import Composed
 from jiio.tasks.restore import load as loading
 from jiio.tasks.restore.load import load_restorer
-from jiio.tasks.restore.photos.damage import Coarse, Masked, parse_blur
-from jiio.tasks.restore.photos.one import restore_photo
+from jiio.tasks.restore.photos.damage import Coarse, Masked, Noise, parse_blur
+from jiio.tasks.restore.photos.one import Job, restore_photo
 from jiio.tasks.restore.photos.options import RestoreOptions
 from jiio.tasks.restore.photos.request import Request
 from jiio.tasks.restore.photos.rounded import Rounded, by_the_file, parse_jpeg
 from jiio.tasks.restore.photos.several import Several
+from jiio.tasks.restore.symmetries import turn, turn_back, turned
 from restore_cases import grey, toy
 from toy_restorer import SmoothRestorer
 
@@ -50,6 +52,19 @@ def test_a_jpeg_file_is_taken_for_what_it_is_and_comes_nearer_to_the_truth(here,
     assert f"JPEG of quality {quality} (as in the file)" in capsys.readouterr().out
     before, after = (psnr(read_picture("x", Path(name)).pixels[0]) for name in ("a.jpg", "b.png"))
     assert after > before + 0.3
+
+
+def test_noise_before_jpeg_is_explained_in_the_same_units():
+    """Frequencies and map in units of the same errors: the decoded picture is explained to the last bit."""
+    noise = np.random.default_rng(0).normal(0, 12, (*CLEAN.shape, 3))
+    buffer = io.BytesIO()
+    Image.fromarray((CLEAN[:, :, None] + noise).clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=50)
+    with Image.open(buffer) as image:
+        rounding = Rounding.of(image)
+        picture = Picture(Path("a.jpg"), (np.asarray(image) / np.float32(255)).transpose(2, 0, 1), rounding=rounding)
+    job = Job.of(picture, Rounded(), 12 / 255, 3)
+    left = job.operator.A(torch.from_numpy(picture.pixels)[None]) - job.y
+    assert float(left.square().mean().sqrt()) < 0.3 * job.operator.sigma
 
 
 def test_what_is_believed_of_a_former_jpeg(here, capsys):
@@ -95,6 +110,23 @@ def test_two_damages_at_once_explain_the_picture(first, then):
     again = done.job.operator.A(done.tiled.image) - done.job.y
     assert float(again.abs().mean()) < 0.03
     assert not done.unchanged
+
+
+def test_a_restorer_of_noise_alone_takes_a_jpeg_file_as_it_is(tmp_path):
+    jpeg(str(tmp_path / "a.jpg"), CLEAN, 30)
+    picture = read_picture("x", tmp_path / "a.jpg")
+    for weights, symmetries, kind in (("direct-grey", 1, Noise), ("direct-grey", 2, Noise), ("prior-grey", 2, Rounded)):
+        request = Request.of(RestoreOptions(("a.jpg",), weights=weights, symmetries=symmetries))
+        assert isinstance(request.damage_of(picture), kind)
+
+
+def test_symmetries_do_not_change_what_is_known_of_a_jpeg_file(tmp_path):
+    picture = Picture(Path("a.png"), (CLEAN[None, :32, :48] / 255).astype(np.float32))
+    operator, y = Rounded(30).operator(picture, 0.0), Rounded(30).measurement(picture)
+    _, turned_map = turned(y, operator, 3)
+    assert turned_map.level == operator.level
+    x, step = torch.rand(1, 1, 48, 32), torch.tensor(2.0)
+    assert torch.allclose(turned_map.nearest(x, y, step), turn(operator.nearest(turn_back(x, 3), y, step), 3))
 
 
 def test_fast_takes_fewer_evaluations(monkeypatch, tmp_path):
