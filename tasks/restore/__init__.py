@@ -16,5 +16,4 @@ COMMANDS = {
         ".compare.command:declare_compare",
         ".compare.command:run_compare",
     ),
-    "demo": ("show the whole idea on small pictures", ".demo.command:declare_demo", ".demo.command:run_demo"),
 }

@@ -22,6 +22,7 @@ ROOMS = [
     ("jiio.tasks.maps",),
     ("jiio.tasks.solving",),
     tuple(f"jiio.tasks.{name}" for name in ("restore", "classify", "generate", "meta", "language", "segment")),
+    ("jiio.tasks.demo",),
     ("jiio.tasks.commands",),
     ("jiio.tasks",),
     ("jiio.tasks.cli",),

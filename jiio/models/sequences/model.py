@@ -216,6 +216,9 @@ def sparse_masks(
 
     An entry is kept with probability 1 - sparsity and scaled by its inverse square root, so that the size of a sum of
     independent terms stays.
+
+    Returns: for each of ``layers`` layers, the name of a matrix of ``cell`` -> its mask, of the shape of the matrix,
+    drawn on the CPU by ``generator``.
     """
     check_integer("layers", layers, 1)
     check_number("sparsity", sparsity, 0.0, 0.99)

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 import toy
 from jiio.tasks.cli import main
 from jiio.tasks.frame.checkpoint import load
-from jiio.tasks.restore.demo.options import MARK
+from jiio.tasks.demo.options import MARK
 from jiio.tasks.restore.latent import RestoreConfig
 
 ROOT = Path(__file__).parents[3]
@@ -348,8 +348,8 @@ def test_ctrl_c_before_anything_runs(capsys, monkeypatch):
 def test_demo_passes_its_arguments_on(capsys, monkeypatch):
     seen = {}
     stand_in = types.SimpleNamespace(run=lambda **arguments: seen.update(arguments))
-    monkeypatch.setitem(sys.modules, "jiio.tasks.restore.demo.demo", stand_in)
-    monkeypatch.setattr(importlib.import_module("jiio.tasks.restore.demo"), "demo", stand_in, raising=False)
+    monkeypatch.setitem(sys.modules, "jiio.tasks.demo.demo", stand_in)
+    monkeypatch.setattr(importlib.import_module("jiio.tasks.demo"), "demo", stand_in, raising=False)
     assert main(["demo", "--fast", "--output", "pictures", "--seed", "4"]) == 0
     assert seen == {"fast": True, "output": Path("pictures"), "seed": 4}
 
@@ -365,8 +365,8 @@ def test_figures_are_replaced_where_it_is_asked_for(capsys):
 def test_a_demo_replaces_a_demo_and_nothing_else(capsys, monkeypatch):
     made: list[Path] = []
     stand_in = types.SimpleNamespace(run=lambda **arguments: made.append(arguments["output"]))
-    monkeypatch.setitem(sys.modules, "jiio.tasks.restore.demo.demo", stand_in)
-    monkeypatch.setattr(importlib.import_module("jiio.tasks.restore.demo"), "demo", stand_in, raising=False)
+    monkeypatch.setitem(sys.modules, "jiio.tasks.demo.demo", stand_in)
+    monkeypatch.setattr(importlib.import_module("jiio.tasks.demo"), "demo", stand_in, raising=False)
     write("site/figures.json", "{}")
     assert main(["demo", "--fast", "--output", "site"]) == 2
     assert main(["demo", "--fast", "--output", "site", "--overwrite"]) == 0

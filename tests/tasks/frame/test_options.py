@@ -20,7 +20,7 @@ from jiio.tasks.frame.options import MOST_SEED, check_seed, check_threads, chose
 from jiio.tasks.generate.fit.options import FitOptions
 from jiio.tasks.language.commands import PromptOptions, WriteOptions
 from jiio.tasks.restore.compare.command import CompareOptions
-from jiio.tasks.restore.demo.options import DemoOptions
+from jiio.tasks.demo.options import DemoOptions
 from jiio.tasks.restore.photos.options import RestoreOptions
 
 RECORDS = (

@@ -7,7 +7,10 @@ from pathlib import Path
 
 from jiio.tasks.frame.options import check_seed
 
-FILES = ("joint.gif", "restored.png", "convergence.png", "figures.json", "index.html")
+FILES = (
+    *("photo.webp", "photo.png", "attack.gif", "attack.png", "joint.gif", "restored.png", "convergence.png"),
+    *("strip.png", "figures.json", "index.html"),
+)
 MARK = "<!-- This page was written by jiio demo, which may replace it and the files beside it. -->"
 
 

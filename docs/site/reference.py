@@ -1,0 +1,134 @@
+"""The pages of the reference: every public name of the four packages, in groups, read from the code."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+BLOCK = re.compile(r"^```python run\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# The groups of attacks, by where a name lives; those of jiio and jiio.models are the headings of docs/api.md.
+ATTACKS = {
+    "Attacks": ("base", "methods."),
+    "Objectives": ("objectives",),
+    "Evaluation": ("evaluation.", "suites", "statistics"),
+    "Threats, models and views": ("",),
+}
+LEADS = {
+    "jiio": "The engine. Nothing but PyTorch is needed, and nothing is loaded before it is used.",
+    "jiio.models": "Equilibrium networks, energies of images, transformers, and models with a certificate.",
+    "jiio.attacks": "Adversarial evaluation of classifiers, equilibrium networks above all.",
+    "jiio.tasks": "Recipes, data and trained restorers from Python.",
+}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Names of one package that stand on a page."""
+
+    package: str
+    title: str
+    names: tuple[str, ...]
+
+    @property
+    def file(self) -> str:
+        """The name of the page, without a suffix."""
+        words = re.sub(r"\W+", "-", self.title.lower()).strip("-")
+        return f"{self.package.replace('.', '-')}-{words}"
+
+
+def groups() -> list[Group]:
+    """Every public name of the four packages, each once in its package."""
+    found = [group for package in ("jiio", "jiio.models") for group in from_page(package)]
+    found += from_homes()
+    found.append(Group("jiio.tasks", "Tasks", tuple(sorted(public("jiio.tasks")))))
+    for package in LEADS:
+        here = [name for group in found if group.package == package for name in group.names]
+        if sorted(here) != sorted(public(package)):
+            raise ValueError(f"the reference of {package} differs from its public names: {set(here) ^ public(package)}")
+    return found
+
+
+def public(package: str) -> set[str]:
+    """The public names of a package; sub-packages, which have pages of their own, left out."""
+    module = importlib.import_module(package)
+    return {name for name in module.__all__ if not inspect.ismodule(getattr(module, name))}
+
+
+def from_page(package: str) -> list[Group]:
+    """The groups of a package as docs/api.md has them."""
+    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    section = text.split(f"\n## {package}\n")[1].split("\n## ")[0]
+    parts = re.split(r"^### (.+)$", section, flags=re.MULTILINE)[1:]
+    names = {
+        title: re.findall(r"^- `(\w+)", body, re.MULTILINE) for title, body in zip(parts[::2], parts[1::2], strict=True)
+    }
+    wanted = public(package)
+    return [
+        Group(package, title, kept) for title, all_ in names.items() if (kept := tuple(n for n in all_ if n in wanted))
+    ]
+
+
+def from_homes() -> list[Group]:
+    """The groups of jiio.attacks."""
+    module = importlib.import_module("jiio.attacks")
+    left = sorted(public("jiio.attacks"))
+    found = []
+    for title, starts in ATTACKS.items():
+        names = tuple(name for name in left if module._HOME.get(name, "").startswith(starts))
+        left = [name for name in left if name not in names]
+        found.append(Group("jiio.attacks", title, names))
+    return found
+
+
+def write(folder: Path) -> list[str]:
+    """Write the pages into a folder; the names of those that others link to, one for each package."""
+    folder.mkdir()
+    shown = examples()
+    every = groups()
+    for group in every:
+        body = [group.title, "=" * len(group.title), "", f"Of ``{group.package}``.", ""]
+        body += [line for name in group.names for line in entry(group.package, name, shown)]
+        (folder / f"{group.file}.rst").write_text("\n".join(body) + "\n", encoding="utf-8")
+
+    for package, lead in LEADS.items():
+        files = [group.file for group in every if group.package == package]
+        lines = [package, "=" * len(package), "", lead, "", ".. toctree::", "   :maxdepth: 2", ""]
+        (folder / f"{package}.rst").write_text("\n".join([*lines, *(f"   {f}" for f in files), ""]), encoding="utf-8")
+    return list(LEADS)
+
+
+def entry(package: str, name: str, shown: dict[str, list[str]]) -> list[str]:
+    """The directive for a name, and where it is seen at work."""
+    thing = getattr(importlib.import_module(package), name)
+    kind = "autoclass" if inspect.isclass(thing) else "autofunction" if callable(thing) else "autodata"
+    options = {
+        "autoclass": ["   :members:", "   :show-inheritance:"],
+        "autodata": ["   :no-value:"],
+        "autofunction": [],
+    }[kind]
+    if package == "jiio" and name == "EquilibriumModel":  # the same object stands in jiio.models
+        options = ["   :no-index:", *options]
+    places = shown.get(name, [])
+    seen = ["Seen at work in " + ", ".join(f":doc:`/{place}`" for place in places) + ".", ""] if places else []
+    return [name, "-" * len(name), "", f".. {kind}:: {package}.{name}", *options, "", *seen]
+
+
+def examples() -> dict[str, list[str]]:
+    """Name -> the pages whose blocks that run use it."""
+    found: dict[str, list[str]] = {}
+    for page in sorted((ROOT / "docs").glob("*.md")):
+        code = "\n".join(BLOCK.findall(page.read_text(encoding="utf-8")))
+        for name in set(re.findall(r"\b[A-Za-z_]\w+\b", code)):
+            found.setdefault(name, []).append(page.stem)
+    return found
+
+
+def documentation(thing: Any) -> str:
+    """The docstring that somebody wrote: not what a dataclass makes up, and not that of a base."""
+    text = inspect.cleandoc(vars(thing).get("__doc__") or "") if inspect.isclass(thing) else inspect.getdoc(thing) or ""
+    return "" if inspect.isclass(thing) and text.startswith(f"{thing.__name__}(") else text

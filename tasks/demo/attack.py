@@ -1,0 +1,145 @@
+"""A classifier attacked: the perturbation of the joint solve as it grows, beside that of PGD at equal cost.
+
+Both climb the cross-entropy in the same ball from the same untouched pictures. PGD solves the network and its adjoint
+for every step, from the last state on; its length of a step is the best of a grid, chosen after the fact. What is shown
+at a point is what a fresh solve says of it, which nobody is charged for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import jiio
+from jiio import attacks
+from jiio.tasks.classify.data import load_labelled
+from jiio.tasks.classify.task import Classify, ClassifyConfig
+from jiio.tasks.frame import checkpoint, drawings
+from jiio.tasks.frame.shipped import shipped
+from jiio.tasks.solving.nested import nested
+
+RADIUS = 1.0  # L2
+STEPS = 50  # of the joint solve
+OUTER = 12  # of PGD
+RATES = (0.1, 0.25, 0.5, 1.0)  # lengths of its step, in radii
+SHOWN = 6
+STRONGER = 3.0  # how much stronger than it is a perturbation is shown
+BUDGETS = (0, 8, 12, 16, 20, 26, 32, 40, 50, 64, 80, 100)  # evaluations + VJPs of a batch
+JOINT, PGD = "joint (jiio)", "PGD"
+COLOURS = {JOINT: "#0b6e99", PGD: "#c2571a"}
+
+
+@dataclass(frozen=True, eq=False)
+class Way:
+    """Points x (B, 1, H, W) of an attack after so many calls, and the margins (B,) there; above 0 is misclassified."""
+
+    calls: list[int]
+    points: list[Tensor]
+    margins: list[Tensor]
+
+    def at(self, calls: int) -> int | None:
+        """The last point that was reached for so many calls; None before the first."""
+        paid = [k for k, spent in enumerate(self.calls) if spent <= calls]
+        return paid[-1] if paid else None
+
+    def broken(self, calls: int) -> int:
+        """How many pictures are misclassified for so many calls."""
+        k = self.at(calls)
+        return 0 if k is None else int((self.margins[k] > 0).sum())
+
+    def first(self, count: float) -> int | None:
+        """The calls after which at least so many stay misclassified."""
+        counts = [int((margin > 0).sum()) for margin in self.margins]
+        stays = [calls for k, calls in enumerate(self.calls) if min(counts[k:]) >= count]
+        return stays[0] if stays else None
+
+
+class Attack:
+    """The shipped classifier, those of its test pictures that it gets right, and both ways from there."""
+
+    def __init__(self) -> None:
+        weights = checkpoint.load(shipped("weights", "classify-faces", "weights", ".safetensors"))
+        assert isinstance(weights.config, ClassifyConfig)
+        data, self.model = load_labelled(weights.config.data), Classify.trained(weights)
+        with torch.no_grad():
+            right = self.model(data.test).argmax(1) == data.test_labels
+        self.images, self.labels = data.test[right], data.test_labels[right]
+
+        # One problem for both: a large cross-entropy inside ball and bounds.
+        ball = attacks.ThreatModel("l2", RADIUS).prox(self.images)
+        self.problem = attacks.Target(self.model).problem(self._objective, ball)
+        self.ways = {JOINT: self.joint(), PGD: self.pgd()}
+        ends = self.ways[JOINT].margins[-1]
+        self.shown = ends.argsort(descending=True)[:SHOWN]  # the pictures that move furthest
+
+    def _objective(self, scores: Tensor) -> Tensor:
+        return -F.cross_entropy(scores, self.labels, reduction="none")
+
+    def joint(self) -> Way:
+        """Every iterate of one joint solve on its defaults; two evaluations and two VJPs measured its scale."""
+        options = {"adjoint": jiio.Detached(), "on_failure": "ignore", "trace": "points"}
+        done = jiio.solve(self.problem, self.images, max_steps=STEPS, **options)
+        assert done.trace is not None
+        calls = [4 + 2 * k for k in range(len(done.trace.x))]
+        return self.judged(calls, done.trace.x)
+
+    def pgd(self) -> Way:
+        """The nested loop at its best rate: the fewest calls to what the best rate breaks in the end."""
+        ways = []
+        for rate in RATES:
+            rule = jiio.NormalizedStep(rate * RADIUS)
+            run = nested(self.problem, self.images, rule=rule, outer_steps=OUTER, tolerance=jiio.Tolerance(1e-5, 1e-3))
+            ways.append(self.judged([v.calls for v in run.visits], [v.x for v in run.visits]))
+        most = max(int((way.margins[-1] > 0).sum()) for way in ways)
+        return min(ways, key=lambda way: way.first(most) or float("inf"))
+
+    @torch.no_grad()
+    def judged(self, calls: list[int], points: list[Tensor]) -> Way:
+        """The margins of points by fresh solves."""
+        return Way(calls, points, [attacks.margin(self.model(x), self.labels) for x in points])
+
+    def rows(self) -> list[dict[str, str | float]]:
+        """A line for each: what it broke for so many calls, and what it paid for as many as both break."""
+        least = min(int((way.margins[-1] > 0).sum()) for way in self.ways.values())
+        table: list[dict[str, str | float]] = []
+        for name, way in self.ways.items():
+            row: dict[str, str | float] = {"attack": name}
+            row |= {f"broken by {calls} calls": float(way.broken(calls)) for calls in (16, 32, 64, 100)}
+            row[f"calls until {least} of {len(self.images)}"] = float(way.first(least) or "nan")
+            table.append(row)
+        return table
+
+    def plot(self) -> bytes:
+        """Margins and broken pictures against what was paid."""
+        margins, counts = [], []
+        for name, way in self.ways.items():
+            settings = {"colour": COLOURS[name], "dashed": name != JOINT}
+            calls = [spent for spent in range(BUDGETS[-1] + 1) if way.at(spent) is not None]
+            median = [float(way.margins[way.at(c) or 0].median()) for c in calls]  # a staircase: nothing comes between
+            margins.append(drawings.Curve(name, calls, median, **settings))
+            counts.append(drawings.Curve(name, calls, [float(way.broken(c)) for c in calls], **settings))
+        panels = [
+            ("median margin of the wrong class", "score", margins),
+            (f"pictures of {len(self.images)} misclassified", "pictures", counts),
+        ]
+        return drawings.plot(panels, "evaluations + VJPs", log=False)
+
+    def sheet(self, name: str, calls: int) -> Tensor:
+        """(S, 1, 2 H, W): pictures after so many calls, and below each what was added."""
+        way = self.ways[name]
+        k = way.at(calls)
+        x = self.images if k is None else way.points[k]
+        change = 0.5 + STRONGER * (x - self.images)
+        return torch.cat([x, change.clamp(0, 1)], 2)[self.shown]
+
+    def gif(self) -> bytes:
+        """For every budget the pictures of both, what was added to them, and how many are broken."""
+        frames, captions = [], []
+        for calls in BUDGETS:
+            frames.append(torch.cat([self.sheet(JOINT, calls), self.sheet(PGD, calls)], 2))
+            broken = ", ".join(f"{name} {way.broken(calls)}" for name, way in self.ways.items())
+            captions.append(f"{calls:3d} calls; of {len(self.images)} broken: {broken}")
+        return drawings.moving(frames, captions, scale=4, milliseconds=500)

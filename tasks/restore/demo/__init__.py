@@ -1,1 +1,0 @@
-"""``jiio demo``: the whole idea on small pictures."""
