@@ -20,8 +20,8 @@ from safetensors.torch import save_file
 
 import toy
 from jiio.tasks.cli import main
-from jiio.tasks.frame.checkpoint import load
 from jiio.tasks.demo.options import MARK
+from jiio.tasks.frame.checkpoint import load
 from jiio.tasks.restore.latent import RestoreConfig
 
 ROOT = Path(__file__).parents[3]

@@ -16,11 +16,11 @@ from jiio.tasks.classify.options import AttackOptions, ImageOptions, ModelOption
 from jiio.tasks.cli import as_mapping
 from jiio.tasks.commands.evaluate import EvaluateOptions
 from jiio.tasks.commands.train import TrainOptions
+from jiio.tasks.demo.options import DemoOptions
 from jiio.tasks.frame.options import MOST_SEED, check_seed, check_threads, chosen, declare, explained, keys_of, left
 from jiio.tasks.generate.fit.options import FitOptions
 from jiio.tasks.language.commands import PromptOptions, WriteOptions
 from jiio.tasks.restore.compare.command import CompareOptions
-from jiio.tasks.demo.options import DemoOptions
 from jiio.tasks.restore.photos.options import RestoreOptions
 
 RECORDS = (
