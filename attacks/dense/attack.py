@@ -13,7 +13,8 @@ from torch import Tensor
 from jiio.checks import check_instance, fail
 
 from ..base import allowed
-from ..methods.gradient import APGD, PGD
+from ..methods.apgd import APGD
+from ..methods.gradient import PGD
 from ..objectives import CrossEntropy, unusable
 from ..runs import Best
 from ..target import Slope

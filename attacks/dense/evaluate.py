@@ -17,7 +17,8 @@ from ..base import rows
 from ..evaluation.asked import check_answers, opened, pairs, place, the_threat
 from ..evaluation.evidence import Finding
 from ..evaluation.provenance import Digest, check_about, now, versions
-from ..methods.gradient import APGD, PGD
+from ..methods.apgd import APGD
+from ..methods.gradient import PGD
 from ..modes import ordinary, outside_inference
 from ..target import Prediction
 from ..threat import ThreatModel

@@ -138,7 +138,8 @@ def against_torchdeq(tolerance: float, setting: Setting) -> Row:
     theirs = get_deq(f_solver="anderson", b_solver="anderson", **limits)
 
     def finish(z: Any) -> None:
-        torch.autograd.grad(sum(leaf.square().mean() for leaf in leaves(z)), weights, allow_unused=True)
+        loss = torch.stack([leaf.square().mean() for leaf in leaves(z)]).sum()
+        torch.autograd.grad(loss, weights, allow_unused=True)
 
     def ours() -> None:
         close = jiio.Tolerance(0.0, tolerance)

@@ -66,11 +66,12 @@ def read_baseline(options: AttackOptions) -> CorruptionReport:
 def measured(victim: Victim, asked: Asked, baseline: CorruptionReport | None, argv: Sequence[str]) -> CorruptionReport:
     """The report on one model, with a line of news for every batch."""
     from jiio import attacks
+    from jiio.attacks.corruptions.families import FAMILIES
     from jiio.tasks.frame.machine import cpu_threads
 
     _, images, options = asked
     count = len(victim.pictures.images)
-    say(f"{victim.name}: {len(options.families or attacks.corruptions.families.FAMILIES)} families, {count} images.")
+    say(f"{victim.name}: {len(options.families or FAMILIES)} families, {count} images.")
     if images.samples > count:
         say(f"There are only {count} test images.")
     with cpu_threads(victim.threads):

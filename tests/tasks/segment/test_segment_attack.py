@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -50,7 +51,7 @@ def test_the_command_gives_the_figures_of_python(checkpoint: Path, capsys: pytes
     assert "mean IoU" in capsys.readouterr().out and "under attack</title>" in Path("a.html").read_text()
 
     read = load(checkpoint)
-    x, masks = Segment(read.config).masked()
+    x, masks = Segment(cast(SegmentConfig, read.config)).masked()
     target = DenseTarget(Segment.trained(read))
     wanted = evaluate_dense(target, [(x[:2], masks[:2])], "linf", 2 / 255)
     assert found["robust"]["accuracy"] == wanted.robust.accuracy and found["clean"]["iou"] == wanted.clean.iou
