@@ -31,7 +31,9 @@ def gradients(task: AbstractTask, each: int, step: int = 3) -> tuple[float, dict
     return loss, found | dict(model.named_buffers()), figures
 
 
-@pytest.mark.parametrize("name", sorted(RECIPES))
+# In single precision; an adaptation of `meta` may end a step sooner or later by a rounding error, so that the double
+# precision of test_ranks_long.py has to tell.
+@pytest.mark.parametrize("name", sorted(RECIPES.keys() - {"meta"}))
 def test_the_parts_of_a_recipe_add_up(name: str, tmp_path) -> None:
     keys = read_yaml("config", write_recipe(name, tmp_path, 10))
     task = build_task(build(config_class(keys), keys))

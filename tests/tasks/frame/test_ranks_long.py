@@ -30,7 +30,8 @@ def alone(tmp_path_factory) -> Path:
 
 def train_all(folder: Path, count: int, *more: str) -> None:
     """Every recipe by so many processes."""
-    files = [write_recipe(name, folder, STEPS).name for name in RECIPES]
+    # Of the steps of `meta` each makes rounding errors larger by far: a few show whether the parts add up.
+    files = [write_recipe(name, folder, 5 if name == "meta" else STEPS).name for name in RECIPES]
     commands = [["train", file, "--output", file.removesuffix(".yaml"), *more] for file in files]
     with begin(count, chained(commands), folder, IN_DOUBLE="1") as started:
         assert started.finish(1500) == [0] * count, said(folder)
