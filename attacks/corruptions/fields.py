@@ -42,6 +42,7 @@ def streak(radius: float, sigma: float, angle: float) -> Array:
     kernel = np.zeros((2 * reach + 1, 2 * reach + 1))
     down, right = (reach + steps * turn(math.radians(angle)) for turn in (math.sin, math.cos))
 
+    # Each point gives to the pixels above and below, left and right of it.
     for drop in (0, 1):
         for shift in (0, 1):
             row, column = np.floor(down).astype(int) + drop, np.floor(right).astype(int) + shift

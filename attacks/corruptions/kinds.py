@@ -99,7 +99,8 @@ def frost(x: Array, levels: Levels, draw: Draw, grain: float) -> Array:
 def fog(x: Array, levels: Levels, draw: Draw, grain: float) -> Array:
     thick, decay = levels
     top = float(x.max())
-    misty = x + thick * plasma(x.shape[1], x.shape[2], decay, draw)
+    height, width = x.shape[1:]
+    misty = x + thick * plasma(height, width, decay, draw)
     return misty * top / (top + thick)
 
 

@@ -56,6 +56,7 @@ def evaluate_corruptions(
     if baseline is not None:
         check_instance("baseline", baseline, CorruptionReport).check_serves(chosen, seed)
 
+    # What the first batch shows to be wrong is said before anything is corrupted.
     first, whole = opened(pairs(batches, place(target)))
     target.check(*first)
     check_answers(target, first)
@@ -68,6 +69,7 @@ def evaluate_corruptions(
                 progress(tally.so_far())
         findings = _findings(target, first, (black, white))
 
+    # The counts are kept, and every figure follows from them.
     found = CorruptionReport(
         model={"name": words.get("model", type(target.model).__name__)},
         seed=seed,

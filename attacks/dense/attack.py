@@ -84,6 +84,7 @@ class PixelAttack:
         if self.climber.adjoint is not None:
             target = target.variant(adjoint=self.climber.adjoint)  # type: ignore[assignment]
 
+        # Restarts see every image again: more of its pixels may fall.
         for number in range(self.climber.restarts):
             drawn = self.climber.random_start or number > 0
             start = threat.random_start(x, generator) if drawn else x

@@ -64,6 +64,7 @@ def evaluate_dense(
     chosen, words = _check_attacks(attacks), check_about(about or {})
     check_integer("seed", seed, 0)
 
+    # What the first batch shows to be wrong is said before anything is attacked.
     first, whole = opened(pairs(batches, place(target)))
     target.check(*first, ball)
     check_answers(target, first)
@@ -106,6 +107,7 @@ class _Books:
 
     def take(self, x: Tensor, y: Tensor) -> None:
         """Attack one more batch."""
+        # One calm model for everything that is compared.
         with self.target.held():
             untouched = self.target.predict(x)
             classes = untouched.logits.shape[1]
@@ -153,6 +155,7 @@ class _Books:
     def report(self, words: dict[str, str], findings: list[Finding]) -> DenseReport:
         """What all batches together say."""
         name = words.get("model", type(self.target.model).__name__)
+        # Beside the worst of all, what each attack leaves by itself.
         lines = []
         for number, attack in enumerate(self.attacks):
             left = PixelShares.of(torch.cat(self.alone[number]))

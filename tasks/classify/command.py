@@ -39,6 +39,8 @@ def run_attack(values: dict[str, Any], argv: Sequence[str]) -> int:
     """Attack what the command line says."""
     asked = chosen(ModelOptions, values), chosen(ImageOptions, values), chosen(AttackOptions, values)
     options = asked[2]
+
+    # What is measured hangs on what the network answers, and then on what is asked.
     if len(asked[0].checkpoint) == 1 and gives_masks(asked[0].checkpoint[0]):
         ((checkpoint, _),) = opened(asked[0].checkpoint, options, ())
         return show(pixels_attacked(checkpoint, asked, argv), options)

@@ -74,6 +74,8 @@ def measured(victim: Victim, asked: Asked, baseline: CorruptionReport | None, ar
     say(f"{victim.name}: {len(options.families or FAMILIES)} families, {count} images.")
     if images.samples > count:
         say(f"There are only {count} test images.")
+
+    # The units of the pictures are those of the model; corruptions are defined between black and white.
     with cpu_threads(victim.threads):
         return attacks.evaluate_corruptions(
             victim.target,

@@ -65,6 +65,7 @@ def pixels_attacked(checkpoint: Checkpoint, asked: Asked, argv: Sequence[str]) -
     x, masks = x[: images.limit], masks[: images.limit]
     model = task_of(checkpoint).trained(checkpoint).to(device).eval()
 
+    # In the precision of the network, whose masks stay whole numbers.
     batches = zip(x.to(next(model.parameters()).dtype).split(images.batch), masks.split(images.batch), strict=True)
     assert options.norm is not None and options.reach is not None
     threat = attacks.ThreatModel(options.norm, options.reach)
