@@ -39,7 +39,7 @@ class Pretended(Tensor):
     """A tensor of the pretended device; ``inner`` holds its numbers, on the CPU."""
 
     inner: Tensor
-    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+    __torch_function__ = torch._C._disabled_torch_function_impl  # pyright: ignore[reportAssignmentType]
 
     @staticmethod
     def __new__(cls, inner: Tensor) -> Pretended:
@@ -49,7 +49,7 @@ class Pretended(Tensor):
             strides=inner.stride(),
             storage_offset=inner.storage_offset(),
             dtype=inner.dtype,
-            device=BACKEND,  # type: ignore[arg-type]
+            device=torch.device(BACKEND),
         )
         made.inner = inner
         return made

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils import _pytree
 
 import jiio
 from benchmarks.engine.overhead import NEVER, Case, attack, fit, size
@@ -17,17 +18,22 @@ from benchmarks.gpu.stages import GOOD, Setting, Work
 from benchmarks.tables import Row
 from jiio.holding import held_fixed
 from jiio.layout import leaves, map_tree
-from jiio.models import DenseConfig
+from jiio.models import DenseConfig, MultiscaleConfig
 
+SMALL = MultiscaleConfig(
+    channels=(4, 4), expansion=1, groups=2, fusion_groups=2, head_channels=(2, 2), final_channels=4
+)
 BATCHES = {"dense": 256, "tiny": 64, "cifar-tiny": 128, "cifar-large": 128}
 
 
 def case(name: str, setting: Setting) -> Case:
-    """One problem on the device; a small batch with --fast."""
+    """One problem on the device; of another size, for a rehearsal, with --fast."""
     draws = torch.Generator().manual_seed(0)
     batch = 4 if setting.fast else BATCHES[name]
     if name == "dense":
         made = fit(name, DenseConfig(32 if setting.fast else 512), (1, 24, 24), batch, draws)
+    elif setting.fast:
+        made = attack(name, SMALL, (1, 12, 12), batch, draws)
     else:
         made = attack(name, name, (3, 32, 32) if name.startswith("cifar") else (1, 28, 28), batch, draws)
     return moved(made, setting.device)
@@ -69,9 +75,7 @@ def bare_step(case: Case) -> Callable[[], list[Tensor]]:
 
 
 def captured(step: Callable[[], list[Tensor]], device: torch.device) -> Callable[[], object]:
-    """The step as one launch on CUDA; elsewhere the step itself."""
-    if device.type != "cuda":
-        return step
+    """The step as one launch, on CUDA."""
     side = torch.cuda.Stream(device)
     side.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(side):
@@ -90,16 +94,18 @@ def steps(name: str, setting: Setting) -> Row:
     with held_fixed(at.problem.cell):
         step = bare_step(at)
         eager = setting.timed(step, few)
-        graph = setting.timed(captured(step, setting.device), few)
+        graph = None if setting.device.type != "cuda" else setting.timed(captured(step, setting.device), few)
 
     def solve(count: int) -> Callable[[], object]:
         how: dict = {"tolerance": NEVER, "adjoint": jiio.Detached(), "on_failure": "ignore"}
         return partial(jiio.solve, at.problem, at.x0, max_steps=count, **how)
 
     short, long = (10, 14) if setting.fast else (20, 60)
-    joint = (setting.timed(solve(long), 3) - setting.timed(solve(short), 3)) / (long - short)
-    row = {"f + VJP ms": eager, "as a graph ms": graph, "joint step ms": joint, "joint / eager": joint / eager}
-    return row | {"joint / graph": joint / graph, "size of v": size(at)}
+    turns = 1 if setting.fast else 3
+    spent = [setting.timed(solve(count), turns, warm=turns - 1) for count in (long, short)]
+    joint = (spent[0] - spent[1]) / (long - short)
+    row = {"f + VJP ms": eager, "joint step ms": joint, "joint / eager": joint / eager, "size of v": size(at)}
+    return row if graph is None else row | {"as a graph ms": graph, "joint / graph": joint / graph}
 
 
 def default_tolerance(name: str, setting: Setting) -> Row:
@@ -134,20 +140,24 @@ def against_torchdeq(tolerance: float, setting: Setting) -> Row:
     weights = [p.requires_grad_() for p in at.problem.cell.module.parameters()]  # type: ignore[attr-defined]
     cell, x = at.problem.cell, at.x0
     z0 = map_tree(torch.zeros_like, cell.initial_state(x))  # type: ignore[attr-defined]
+    tree = _pytree.tree_structure(z0)
     limits = {"f_max_iter": 100, "b_max_iter": 100, "f_tol": tolerance, "b_tol": tolerance}
     theirs = get_deq(f_solver="anderson", b_solver="anderson", **limits)
 
     def finish(z: Any) -> None:
-        loss = torch.stack([leaf.square().mean() for leaf in leaves(z)]).sum()
-        torch.autograd.grad(loss, weights, allow_unused=True)
+        total = torch.stack([leaf.square().mean() for leaf in leaves(z)]).sum()
+        torch.autograd.grad(total, weights, allow_unused=True)
 
     def ours() -> None:
         close = jiio.Tolerance(0.0, tolerance)
         adjoint = jiio.Implicit(tolerance=close)
         finish(jiio.equilibrium(cell, x, z0, tolerance=close, adjoint=adjoint, on_failure="ignore").z)
 
+    def flat(*z: Tensor) -> tuple[Tensor, ...]:
+        return tuple(leaves(cell(_pytree.tree_unflatten(list(z), tree), x)))
+
     def published() -> None:
-        found, _ = theirs(lambda *z: tuple(leaves(cell(z, x))) if len(z) > 1 else cell(z[0], x), leaves(z0))
+        found, _ = theirs(flat, leaves(z0))
         finish(found[-1])
 
     mine, other = setting.timed(ours, few), setting.timed(published, few)

@@ -30,9 +30,9 @@ class Setting:
             return time.perf_counter()
         return time.process_time()
 
-    def timed(self, work: Callable[[], object], repeats: int) -> float:
-        """Median milliseconds of one call, after two that do not count."""
-        for _ in range(2):
+    def timed(self, work: Callable[[], object], repeats: int, warm: int = 2) -> float:
+        """Median milliseconds of one call, after some that do not count."""
+        for _ in range(warm):
             work()
         spent = []
         for _ in range(repeats):
