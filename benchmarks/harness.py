@@ -30,7 +30,8 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, doc: str | None, file: str, *, seeds: int, fast: Row | None = None) -> None:
-        self.module = ".".join(Path(file).resolve().relative_to(ROOT).with_suffix("").parts)
+        parts = Path(file).resolve().relative_to(ROOT).with_suffix("").parts
+        self.module = ".".join(part for part in parts if not part.startswith("__"))  # a package is run by its name
         raw = argparse.RawDescriptionHelpFormatter
         super().__init__(f"python -m {self.module}", description=doc, formatter_class=raw, allow_abbrev=False)
         self.fast = fast or {}

@@ -88,7 +88,7 @@ def test_help_says_the_command_and_the_minutes(path: Path, capsys: pytest.Captur
     script = module(path)
     with pytest.raises(SystemExit) as end:
         script.command(["--help"])
-    told, name = capsys.readouterr().out, script.__name__
+    told, name = capsys.readouterr().out, script.__name__.removesuffix(".__main__")
     head = told.partition("options:")[0]
     assert end.value.code == 0 and f"usage: python -m {name} " in head
     assert head.count(f"python -m {name}") > 1 and "minute" in head
