@@ -23,7 +23,7 @@ def test_it_has_two_commands_that_begin_with_an_environment() -> None:
 
 
 def test_beside_every_picture_stands_the_command_that_made_it() -> None:
-    pictures = re.findall(r"^!\[[^\]]+\]\(([^)]+)\)\n\n<sub>.*`(.+)`.*</sub>$", TEXT, re.MULTILINE)
+    pictures = re.findall(r"^!\[[^\]]+\]\(([^)]+)\)\n\n<sub>[^`\n]*`([^`]+)`.*</sub>$", TEXT, re.MULTILINE)
     assert [path for path, _ in pictures] == re.findall(r"!\[[^\]]*\]\(([^)]+)\)", TEXT)
     assert pictures and all((ROOT / path).exists() for path, _ in pictures)
     assert all(command.startswith(("jiio ", "python ")) for _, command in pictures)
