@@ -5,8 +5,8 @@
 Digits of 14 x 14 pixels and a classifier, a dense cell or (``--cells``) a multiscale one, without a Jacobian penalty.
 Per seed it is trained by every adjoint for as many steps from the same weights. Figures: at the weights of the exact
 training cosine and length of the loss's gradient over those of a tightly solved one, and products with the Jacobian;
-then test accuracy after the training, products a step, and seconds of the processor over those of the exact training.
-The baselines that cost as little are Jacobian-free (0 products) and a Neumann sum (5).
+then test accuracy after the training, and seconds of the processor over those of the exact training. The baselines that
+cost as little are Jacobian-free (0 products) and a Neumann sum (5).
 """
 
 from __future__ import annotations

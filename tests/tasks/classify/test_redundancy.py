@@ -105,6 +105,8 @@ def test_without_labels_it_teaches_views_to_agree() -> None:
     task, term = Classify(config()), RedundancyReduction(weight=1.0, noise=0.2)
     torch.manual_seed(0)
     model = task.model()
+    agreeing = RedundancyReduction(weight=1.0, off=0.0, noise=0.3).term(task.batch(model, 0), None)
+    assert float(agreeing.detach()) > 1e-2  # the two views are not one and the same
     weights = [p for name, p in model.named_parameters() if not name.startswith("head")]
     optimiser, losses = torch.optim.Adam(weights, 0.01), []
     for _ in range(20):
