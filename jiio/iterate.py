@@ -17,7 +17,7 @@ from .operators import EquilibriumMap, JointMap, Point, select
 from .progress import Progress, merit_of
 from .solution import Status, Tolerance
 from .solvers.base import AbstractSolver
-from .solvers.keeper import Keeper
+from .solvers.keeper import SecantKeeper
 
 
 @dataclass
@@ -55,7 +55,7 @@ class Recorder:
         residuals: bool,
         points: bool,
         watch: Callable[[int, Tensor, Point], bool] | None = None,
-        keeper: Keeper | None = None,
+        keeper: SecantKeeper | None = None,
     ) -> None:
         self.keep, self.keep_points, self.watch, self.keeper = residuals, points, watch, keeper
         self.residuals: list[Tensor] = []  # T x (B, K)

@@ -15,7 +15,7 @@ from ..layout import Tree, map_tree, rows
 from ..problem import Cell, Problem
 from ..solution import Solution, Status
 from ..solvers import AbstractSolver
-from ..solvers.keeper import Keeper
+from ..solvers.keeper import SecantKeeper
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class AbstractAdjoint(ABC):
     """Takes a finished solve and attaches gradients to some of its fields."""
 
     taped = False  # the solve itself is recorded by autograd
-    keeper: ClassVar[Keeper | None] = None  # of what the solver learns, where that is wanted
+    keeper: ClassVar[SecantKeeper | None] = None  # of what the solver learns, where that is wanted
 
     def of(self, solver: AbstractSolver) -> AbstractAdjoint:
         """The adjoint of one plain solve by ``solver``; itself, unless it has to see that solve."""

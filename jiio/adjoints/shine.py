@@ -27,7 +27,7 @@ from ..solution import Solution
 from ..solvers import AbstractSolver
 from ..solvers.base import damping_of
 from ..solvers.inverse import Inverse
-from ..solvers.keeper import Keeper
+from ..solvers.keeper import SecantKeeper
 from .implicit import AbstractTransposed
 
 LONGEST = 1e3  # residuals that a refining step may be long, as in Broyden's method
@@ -55,7 +55,7 @@ class SHINE(AbstractTransposed):
         if type(solver).inverse is AbstractSolver.inverse:
             solver.inverse(None)
         shared = copy.copy(self)
-        object.__setattr__(shared, "keeper", Keeper(solver, damping_of(solver.damping, "z")))
+        object.__setattr__(shared, "keeper", SecantKeeper(solver, damping_of(solver.damping, "z")))
         return shared
 
     def attach(self, problem: Problem, solution: Solution) -> Solution:

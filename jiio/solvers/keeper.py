@@ -11,7 +11,7 @@ from .base import AbstractSolver
 from .inverse import Inverse
 
 
-class Keeper:
+class SecantKeeper:
     """The estimate of every sample as it stood when that sample ended.
 
     A sample that has ended stays in the batch and stands still, and a solver's memory would fill up with its standing

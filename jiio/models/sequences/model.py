@@ -58,7 +58,7 @@ def remember(memory: Memory | None, states: tuple[Tensor, ...], embedding: Tenso
     return memory.extended(tuple(s.detach() for s in states), embedding.detach(), length)
 
 
-class Sizes(Protocol):
+class _Sizes(Protocol):
     """What the configuration of a sequence model has in any case; see :class:`jiio.models.TransformerConfig`."""
 
     @property
@@ -76,7 +76,7 @@ class Sizes(Protocol):
 class AbstractSequenceModel(nn.Module, ABC):
     """A model over a vocabulary: ``tokens`` embeds and predicts, :meth:`states` lies between, ``last`` ends it."""
 
-    def __init__(self, config: Sizes, last: nn.Module) -> None:
+    def __init__(self, config: _Sizes, last: nn.Module) -> None:
         super().__init__()
         self.config = config
         self.tokens = Tokens(config.vocabulary, config.width, cutoffs=config.cutoffs, divisor=config.divisor)
