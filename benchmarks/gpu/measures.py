@@ -100,6 +100,7 @@ def steps(name: str, setting: Setting) -> Row:
         how: dict = {"tolerance": NEVER, "adjoint": jiio.Detached(), "on_failure": "ignore"}
         return partial(jiio.solve, at.problem, at.x0, max_steps=count, **how)
 
+    # Two lengths, whose difference leaves out what a solve costs before and after its steps.
     short, long = (10, 14) if setting.fast else (20, 60)
     turns = 1 if setting.fast else 3
     spent = [setting.timed(solve(count), turns, warm=turns - 1) for count in (long, short)]
@@ -136,11 +137,15 @@ def against_torchdeq(tolerance: float, setting: Setting) -> Row:
         from torchdeq import get_deq  # pyright: ignore[reportMissingImports]
     except ImportError:
         return {"verdict": "torchdeq is not installed"}
+
+    # One network for both, with gradients for its weights alone.
     at, few = case("tiny" if setting.fast else "cifar-large", setting), 2 if setting.fast else 5
     weights = [p.requires_grad_() for p in at.problem.cell.module.parameters()]  # type: ignore[attr-defined]
     cell, x = at.problem.cell, at.x0
     z0 = map_tree(torch.zeros_like, cell.initial_state(x))  # type: ignore[attr-defined]
     tree = _pytree.tree_structure(z0)
+
+    # As many steps of the same solver both ways as ours may take.
     limits = {"f_max_iter": 100, "b_max_iter": 100, "f_tol": tolerance, "b_tol": tolerance}
     theirs = get_deq(f_solver="anderson", b_solver="anderson", **limits)
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from jiio.checks import check_choice, check_integer, check_number, fail
+from jiio.draws import normal_like
 from jiio.layout import Tree, leaves
 from jiio.tasks.images.batches import augment
 from jiio.tasks.images.config import DataConfig
@@ -84,7 +85,7 @@ class RedundancyReduction(AbstractDefence):
     def view(self, x: Tensor, source: torch.Generator) -> Tensor:
         """One augmentation of images (B, C, H, W)."""
         moved = augment(x.cpu(), DataConfig(shift=self.shift), generator=source)
-        noisy = moved + self.noise * torch.randn(moved.shape, generator=source)
+        noisy = moved + self.noise * normal_like(moved, source)
         return noisy.clamp(0.0, 1.0).to(x)
 
     def term(self, batch: Batch, answers: Answers) -> Tensor:

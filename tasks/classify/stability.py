@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import jiio
 from jiio.checks import check_instance, check_integer, check_number, fail
+from jiio.draws import normal_like
 from jiio.layout import Spec, detach
 from jiio.models import (
     ClassifierHead,
@@ -20,7 +21,6 @@ from jiio.models import (
     lyapunov_model,
     orthogonal_head,
 )
-from jiio.outputs.shares import drawn
 from jiio.tasks.frame.config import whole
 
 from .defences import AbstractDefence, Answers, Batch
@@ -75,8 +75,7 @@ class Lyapunov(AbstractDefence):
     def _away(self, packed: Tensor, source: torch.Generator) -> Tensor:
         """Packed states (B, D) with noise on them, in units of each one's root mean square."""
         size = packed.square().mean(1, keepdim=True).sqrt()
-        noise = drawn(lambda n: torch.randn(n, packed.shape[1], generator=source), len(packed))
-        return packed + self.noise * size * noise.to(packed)
+        return packed + self.noise * size * normal_like(packed, source)
 
 
 @dataclass(frozen=True)

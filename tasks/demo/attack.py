@@ -33,7 +33,7 @@ COLOURS = {JOINT: "#0b6e99", PGD: "#c2571a"}
 
 
 @dataclass(frozen=True, eq=False)
-class Way:
+class Attempt:
     """Points x (B, 1, H, W) of an attack after so many calls, and the margins (B,) there; above 0 is misclassified."""
 
     calls: list[int]
@@ -78,7 +78,7 @@ class Attack:
     def _objective(self, scores: Tensor) -> Tensor:
         return -F.cross_entropy(scores, self.labels, reduction="none")
 
-    def joint(self) -> Way:
+    def joint(self) -> Attempt:
         """Every iterate of one joint solve on its defaults; two evaluations and two VJPs measured its scale."""
         options = {"adjoint": jiio.Detached(), "on_failure": "ignore", "trace": "points"}
         done = jiio.solve(self.problem, self.images, max_steps=STEPS, **options)
@@ -86,7 +86,7 @@ class Attack:
         calls = [4 + 2 * k for k in range(len(done.trace.x))]
         return self.judged(calls, done.trace.x)
 
-    def pgd(self) -> Way:
+    def pgd(self) -> Attempt:
         """The nested loop at its best rate: the fewest calls to what the best rate breaks in the end."""
         ways = []
         for rate in RATES:
@@ -97,9 +97,9 @@ class Attack:
         return min(ways, key=lambda way: way.first(most) or float("inf"))
 
     @torch.no_grad()
-    def judged(self, calls: list[int], points: list[Tensor]) -> Way:
+    def judged(self, calls: list[int], points: list[Tensor]) -> Attempt:
         """The margins of points by fresh solves."""
-        return Way(calls, points, [attacks.margin(self.model(x), self.labels) for x in points])
+        return Attempt(calls, points, [attacks.margin(self.model(x), self.labels) for x in points])
 
     def rows(self) -> list[dict[str, str | float]]:
         """A line for each: what it broke for so many calls, and what it paid for as many as both break."""

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from jiio.draws import normal_like
 from jiio.outputs.seeds import generator
 from jiio.tasks.frame import drawings
 from jiio.tasks.images.metrics import psnr
@@ -76,7 +77,7 @@ class Photo:
     def __init__(self, seed: int, size: int = SIZE, steps: int = STEPS) -> None:
         self.clean, damage = photograph(size), Damage(known(size))
         exact = damage(self.clean)
-        noise = torch.randn(exact.shape, generator=generator(seed, "demo photo"))
+        noise = normal_like(exact, generator(seed, "demo photo"))
         self.measured = exact + SIGMA * damage.mask * noise
         self.way: list[Tensor] = []
 

@@ -33,7 +33,6 @@ EXCUSED = {
     "tasks/restore/tiles.py": "tiles are put together on the CPU: a picture may be larger than a GPU",
     "tasks/generate/fit/picture.py": "tiles are put together on the CPU",
     "tasks/commands/doctor.py": "looks at the CPU",
-    "tasks/frame/keeper.py": "numbers of a checkpoint",
     "tasks/solving/ledger.py": "books of calls, kept on the CPU so that no step waits for a GPU",
     "jiio/models/": "parameters and buffers, which move with their module",
     "attacks/methods/search.py": "sizes of squares; the whole of them is moved when it is put together",
@@ -51,6 +50,12 @@ EXCUSED = {
     "tasks/solving/learning.py": "orders and choices among records on the CPU",
     "tasks/solving/starts.py": "one number, which takes part anywhere",
     "attacks/statistics.py": "counts, on the CPU",
+    "attacks/dense/report.py": "counts, on the CPU",
+    "tasks/classify/masks.py": "mean and deviation, which the target moves",
+    "tasks/frame/parts.py": "figures, which are numbers",
+    "tasks/frame/ranks.py": "exit codes, which are numbers",
+    "tasks/frame/record.py": "numbers of a checkpoint",
+    "tasks/restore/rounded.py": "how a file rounds, read on the CPU",
 }
 
 

@@ -32,7 +32,8 @@ ROOMS = [
 # A module of jiio itself may import from the lines above its own.
 ORDER = [
     ("checks",),
-    ("outputs", "draws"),
+    ("outputs",),
+    ("draws",),
     ("holding", "archive"),
     ("layout",),
     ("arithmetic",),
