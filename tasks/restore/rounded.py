@@ -20,7 +20,7 @@ from jiio.tasks.maps.jpeg import Jpeg
 GREY = 255.0
 TO_COLOUR = (1.0, 1.086, 0.825)  # variance of a colour, on average, for that of luma and of either chroma
 BULK = 0.15  # of that variance: blocks differ, and most are smoother than the few that speak for the distribution
-COARSE = 2.0  # errors of blocks hang together, and look like so many times as much noise (three pictures of Train400)
+COARSE = 2.0  # errors of blocks hang together, and look like more noise: trials on one crop of Train400, not a fit
 NOTHING = 1e-4  # share of frequencies, below which a count says no more
 ON_STEPS = 0.75  # how well the frequencies of a former JPEG file keep to its steps; 1 is exactly
 FINEST = 90  # quality above which the steps are too small to be told from none
