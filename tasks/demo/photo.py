@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from jiio.draws import normal_like
 from jiio.outputs.seeds import generator
 from jiio.tasks.frame import drawings
 from jiio.tasks.images.metrics import psnr
+from jiio.tasks.maps.base import Inpaint, LinearMap
+from jiio.tasks.maps.convolution import blur
 from jiio.tasks.maps.kernels import gaussian_kernel
+from jiio.tasks.maps.several import composed
 from jiio.tasks.restore.public import Restorer
 
 SIZE = 512  # pixels, the whole height of scikit-image's photograph of an astronaut
 WIDTH = 1.2  # of the blur, pixels
 SIGMA = 0.03  # of the noise, about 8 of 255 grey levels
-STEPS = 14  # of each of the two solves
-EVERY = 2  # steps between two frames
+STEPS = 8  # of each of the two solves
+EVERY = 1  # steps between two frames
 # Scratches from (x, y) to (x, y) and a hole around (x, y), in shares of the picture.
 SCRATCHES = (
     ((0.05, 0.0), (0.42, 0.62)),
@@ -53,37 +53,27 @@ def known(size: int) -> Tensor:
     return torch.from_numpy(np.array(canvas) > 0)[None, None].float()
 
 
-@dataclass(frozen=True, eq=False)
-class Damage:
-    """Blur, then missing pixels; a function of images (B, C, H, W), and that is all that a restorer asks for."""
-
-    mask: Tensor  # (1, 1, H, W)
-    kernel: Tensor = field(default_factory=lambda: gaussian_kernel(WIDTH))
-
-    def __call__(self, image: Tensor) -> Tensor:
-        channels, reach = image.shape[1], self.kernel.shape[-1] // 2
-        kernel = self.kernel.to(image)[None, None].expand(channels, 1, -1, -1)
-        blurred = F.conv2d(F.pad(image, (reach,) * 4, mode="reflect"), kernel, groups=channels)
-        return self.mask.to(image) * blurred
+def damage(size: int) -> LinearMap:
+    """Blur, then missing pixels, with noise on what is left: the map of images (1, 3, size, size)."""
+    blurred = blur(gaussian_kernel(WIDTH), (size, size), boundary="symmetric")
+    return composed(blurred, Inpaint(known(size), SIGMA))
 
 
 class Photo:
     """The photograph, what was measured of it, and one restoration with the images on the way.
 
-    clean, measured, restored: (1, 3, H, W). way: images (1, 3, H, W) after every second step. calls: evaluations and
+    clean, measured, restored: (1, 3, H, W). way: images (1, 3, H, W) after every step. calls: evaluations and
     VJPs.
     """
 
     def __init__(self, seed: int, size: int = SIZE, steps: int = STEPS) -> None:
-        self.clean, damage = photograph(size), Damage(known(size))
-        exact = damage(self.clean)
-        noise = normal_like(exact, generator(seed, "demo photo"))
-        self.measured = exact + SIGMA * damage.mask * noise
+        self.clean, physics = photograph(size), damage(size)
+        self.measured = physics.measure(self.clean, generator(seed, "demo photo"))
         self.way: list[Tensor] = []
 
-        done = Restorer.load("prior-colour")(
-            self.measured, damage, sigma=SIGMA, max_steps=steps, callback=self._keep, on_failure="ignore"
-        )
+        # Few steps, as they are shown one by one: the solve is near its end by then, and not there.
+        how: dict[str, Any] = {"max_steps": steps, "callback": self._keep, "on_failure": "ignore"}
+        done = Restorer.load("prior-colour")(self.measured, physics, **how)
         self.restored, self.calls = done.image, (done.evaluations, done.vjps)
 
     def _keep(self, step: int, z: Any, x: Tensor, value: Tensor) -> None:

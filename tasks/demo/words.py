@@ -14,7 +14,7 @@ PHOTO = (
     "512 x 512 pixels of an astronaut (scikit-image), blurred, with scratches, a hole and noise on them. One prior, "
     "trained on noise alone, restores all of it: the energy is read off an equilibrium network, and image, state and "
     "multiplier are one solve. {measured, dB:.1f} dB become {restored, dB:.1f} dB in {evaluations} evaluations and "
-    "{VJPs} VJPs. Every second step is shown."
+    "{VJPs} VJPs. Every step is shown."
 )
 COMPARE = "Before and after: move the line."
 ATTACK = (

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from jiio.checks import fail
@@ -30,6 +31,9 @@ class Composed(LinearMap):
 
     def A_adjoint(self, y: Tensor) -> Tensor:
         return self.first.A_adjoint(self.then.A_adjoint(y))
+
+    def measure(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        return self.then.measure(self.first.A(x), generator)
 
     @property
     def diagonal(self) -> Tensor | None:

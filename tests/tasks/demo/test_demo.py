@@ -9,14 +9,14 @@ import torch
 from PIL import Image
 
 from jiio.tasks.demo import words
-from jiio.tasks.demo.attack import Way
-from jiio.tasks.demo.photo import Damage, Photo, known, photograph, still
+from jiio.tasks.demo.attack import Attempt
+from jiio.tasks.demo.photo import Photo, damage, known, photograph, still
 
 
-def way() -> Way:
+def way() -> Attempt:
     """Three pictures; broken: 0, 2, 1, 3 after 4, 6, 8 and 10 calls."""
     margins = [[-1.0, -1.0, -1.0], [1.0, 1.0, -1.0], [1.0, -1.0, -1.0], [1.0, 1.0, 1.0]]
-    return Way([4, 6, 8, 10], [torch.zeros(3, 1, 2, 2)] * 4, [torch.tensor(row) for row in margins])
+    return Attempt([4, 6, 8, 10], [torch.zeros(3, 1, 2, 2)] * 4, [torch.tensor(row) for row in margins])
 
 
 @pytest.mark.parametrize(("calls", "broken"), [(0, 0), (4, 0), (6, 2), (7, 2), (8, 1), (99, 3)])
@@ -32,22 +32,23 @@ def test_what_is_paid_until_so_many_stay_broken(count: int, calls: int | None) -
 
 def test_the_damage_is_a_linear_map_that_loses_pixels() -> None:
     mask = known(64)
-    damage = Damage(mask)
+    physics = damage(64)
     x, y = torch.rand(2, 3, 64, 64), torch.rand(2, 3, 64, 64)
-    assert torch.allclose(damage(x - 2 * y), damage(x) - 2 * damage(y), atol=1e-6)
-    assert bool((damage(x) * (1 - mask) == 0).all()) and 0.02 < float(1 - mask.mean()) < 0.2
+    assert torch.allclose(physics.A(x - 2 * y), physics.A(x) - 2 * physics.A(y), atol=1e-6)
+    measured = physics.measure(x, torch.Generator().manual_seed(0))
+    assert bool((measured * (1 - mask) == 0).all()) and 0.02 < float(1 - mask.mean()) < 0.2
     flat = torch.ones(1, 3, 64, 64)
-    assert torch.allclose(damage(flat), mask.expand(1, 3, -1, -1), atol=1e-6)  # a blur keeps what is constant
+    assert torch.allclose(physics.A(flat), mask.expand(1, 3, -1, -1), atol=1e-6)  # a blur keeps what is constant
 
 
-def test_a_small_photograph_is_restored_and_every_second_step_is_shown() -> None:
+def test_a_small_photograph_is_restored_and_every_step_is_shown() -> None:
     photo = Photo(0, size=48, steps=4)
     row = photo.row
     assert torch.equal(photo.clean, photograph(48)) and photo.restored.shape == photo.clean.shape
     assert row["restored, dB"] > row["measured, dB"] + 3
-    assert len(photo.way) == 4  # two solves of four steps
+    assert len(photo.way) == 8  # two solves of four steps
     with Image.open(io.BytesIO(photo.moving())) as moving, Image.open(io.BytesIO(still(photo.restored))) as end:
-        assert 3 <= moving.n_frames <= 6 and moving.size == end.size == (48, 48)  # type: ignore[attr-defined]
+        assert 5 <= moving.n_frames <= 10 and moving.size == end.size == (48, 48)  # type: ignore[attr-defined]
 
     text = words.PHOTO.format(**row)
     assert f"{row['restored, dB']:.1f} dB" in text and "{" not in text + words.FACES.format(how="by hand")

@@ -96,3 +96,10 @@ def test_a_list_of_maps_is_a_map_in_python():
     for bad in ([], [first, 3]):
         with pytest.raises(jiio.ArgumentError, match="physics"):
             as_map(bad, y)
+
+
+def test_what_is_missing_carries_no_noise() -> None:
+    operator = blurred_with_holes()
+    y = operator.measure(torch.rand(1, 1, *SIZE), torch.Generator().manual_seed(0))
+    holes = mask(*y.shape[2:]).mask == 0
+    assert bool((y[holes.expand_as(y)] == 0).all()) and float(y.abs().sum()) > 0
