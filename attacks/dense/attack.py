@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +12,7 @@ from torch import Tensor
 from jiio.checks import check_instance, fail
 
 from ..base import allowed
+from ..climbing import W
 from ..methods.apgd import APGD
 from ..methods.gradient import PGD
 from ..objectives import CrossEntropy, unusable
@@ -88,24 +88,24 @@ class PixelAttack:
         for number in range(self.climber.restarts):
             drawn = self.climber.random_start or number > 0
             start = threat.random_start(x, generator) if drawn else x
-            ascent = PixelAscent(target, self.objective, y, self.climber.steps)
-            found = self.climber.climb(ascent, start, x, nobody, threat)  # type: ignore[arg-type]
-            best.offer(found, ascent.look(found), nobody)
+            ascent = PixelAscent(target, self.objective, y, self.climber.steps, Best.empty(x))
+            found = self.climber.climb(ascent, start, x, threat)  # type: ignore[arg-type]
+            best.offer(found, ascent.scores(found), nobody)
         return allowed(best.x, x, threat)
 
 
 @dataclass
 class PixelAscent:
     """The objective of one run, in the words in which climbs ask: two scores per image stand for its pixels, whose
-    margin is the share of the pixels that are wrong, less one, so that only an image without a right pixel is done.
+    margin is the share of the pixels that are wrong, less one. Nobody leaves: more pixels of every image may fall.
     """
 
     target: DenseTarget
     objective: AbstractPixelObjective
     y: Tensor
     steps: int
+    best: Best
     asked: int = 0
-    state: Any = None
 
     def slope(self, point: Tensor) -> Slope:
         """Objective, gradient and stand-in scores at ``point``."""
@@ -113,10 +113,22 @@ class PixelAscent:
         found = self.target.slope(point, lambda scores: self.objective(scores, self.y, progress))
         return found._replace(logits=standing_in(found.logits, self.y))
 
+    def keep(self, way: W) -> W:
+        """Enter the points of this way, which goes on as it is."""
+        self._enter(way.point, way.slope.logits)
+        return way
+
+    def look(self, point: Tensor) -> None:
+        """Enter points without asking for a gradient."""
+        self._enter(point, self.scores(point))
+
     @torch.no_grad()
-    def look(self, point: Tensor) -> Tensor:
+    def scores(self, point: Tensor) -> Tensor:
         """The stand-in scores alone."""
         return standing_in(self.target.forward(point)[0], self.y)
+
+    def _enter(self, point: Tensor, logits: Tensor) -> None:
+        self.best.offer(point, logits, torch.zeros(len(point), dtype=torch.int64, device=point.device))
 
 
 def wrong_pixels(scores: Tensor, y: Tensor) -> Tensor:

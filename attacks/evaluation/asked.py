@@ -61,11 +61,13 @@ def asked(target: Target, threat: ThreatModel, attacks: Suite, first: Pair) -> A
     called = attacks if isinstance(attacks, str) else ", ".join(one.name for one in ordered)
 
     if named:
+        check_answers(target, first)
         kept, lost = fitted(ordered, target, threat, classes(target, first))
         without = f" without {', '.join(lost)}, which knows no {threat.norm}" if lost else ""
         return Asked(threat, check_attacks(kept), f"{called}{without}")
     for one in ordered:
         one.fits(target, first[0], threat)
+    check_answers(target, first)
     return Asked(threat, ordered, called)
 
 

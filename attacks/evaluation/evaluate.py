@@ -16,7 +16,7 @@ from jiio.outputs.digest import fingerprint
 from ..modes import ordinary, outside_inference
 from ..target import Target
 from ..threat import ThreatModel
-from .asked import Suite, asked, check_answers, opened, pairs, place, the_threat
+from .asked import Suite, asked, opened, pairs, place, the_threat
 from .batch import attacked
 from .evidence import Audit, AuditCase, Evidence
 from .figures import Books, report
@@ -84,7 +84,6 @@ def evaluate(
     # What the first batch shows to be wrong is said before anything is attacked.
     first, whole = opened(pairs(batches, place(target)))
     target.check(*first, against)
-    check_answers(target, first)
     what = asked(target, against, chosen, first)
     terms = Terms(target, against, what.attacks, factors, draws.initial_seed())
 

@@ -259,7 +259,8 @@ def test_given_scales_change_no_gradient() -> None:
     weight = CASES["tanh"].W.clone().requires_grad_()
     found = []
     for scaling in (None, (torch.tensor(3.0), torch.tensor(0.7))):
-        solution = CASES["tanh"].with_(W=weight).solve(scaling=scaling, tolerance=CLOSE, adjoint=jiio.KKT(1e-10, 1000))
+        how = {"tolerance": jiio.Tolerance(1e-10, 1e-10), "adjoint": jiio.KKT(1e-10, 1000)}
+        solution = CASES["tanh"].with_(W=weight).solve(scaling=scaling, **how)
         found.append(torch.autograd.grad(solution.z.square().sum() + solution.x.sum(), weight)[0])
     assert gap(found[0], found[1]) < 1e-6 and float(found[0].abs().max()) > 1e-3
 
