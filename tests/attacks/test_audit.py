@@ -94,6 +94,7 @@ class Turning(nn.Module):
         return torch.zeros_like(u)
 
 
+@pytest.mark.slow
 def test_a_gradient_that_depends_on_the_adjoint() -> None:
     torch.manual_seed(0)
     parts = equilibrium().inject, Turning(), nn.Linear(16, CLASSES)

@@ -47,6 +47,7 @@ def test_every_attack_finds_what_it_finds_on_the_cpu(name: str, gpu: torch.devic
     assert torch.allclose(here.x, there.x.cpu(), atol=1e-4) and torch.equal(here.success, there.success.cpu())
 
 
+@pytest.mark.slow
 def test_an_evaluation_takes_the_batches_of_a_loader_to_the_model(gpu: torch.device) -> None:
     x, y = images()
     suite, audit = [attacks.PGD(steps=FEW)], attacks.Audit(samples=2, steps=2, queries=2)

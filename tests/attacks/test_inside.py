@@ -141,6 +141,7 @@ class Mean(nn.Module):
         return scores.view(self.views, len(x), -1).mean(0)
 
 
+@pytest.mark.slow
 def test_ensembles_settle_when_all_members_do() -> None:
     good = Target(Mean(equilibrium(), copy.deepcopy(equilibrium())))
     both = good.predict(X)

@@ -92,12 +92,14 @@ def test_views_are_fused_into_one_equilibrium(fusion: str) -> None:
     assert bool((moved <= inject.lipschitz * draw.norm(dim=1) * (1 + 1e-12)).all())
 
 
+@pytest.mark.slow
 def test_more_views_know_more() -> None:
     x, y = views(200, seed=8)
     alone = [accuracy(m, p, y) for m, p in zip(singles(), x.split(SIZES, dim=1), strict=True)]
     assert accuracy(fused(), x, y) > max(alone)
 
 
+@pytest.mark.slow
 def test_both_attacks_lower_the_accuracy_and_the_end_to_end_one_more() -> None:
     x, y = views(60, seed=9)
     model, threat = fused(), MultiViewThreat("l2", 1.3, WIDE, sizes=SIZES)

@@ -111,6 +111,7 @@ def test_the_middle_of_a_picture_as_a_whole():
     assert "The way there" in page and "jiio fit a.png" in page
 
 
+@pytest.mark.slow
 def test_a_picture_unlike_the_training_images_scores_higher():
     photo()
     noise = np.random.default_rng(0).integers(0, 256, (21, 30), np.uint8)

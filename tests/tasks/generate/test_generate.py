@@ -79,6 +79,7 @@ def test_the_envelope_gradient_of_a_joint_fit_is_exact():
     gradient_check(model, lambda: how.infer(model, y).loss.sum(), 1e-6)
 
 
+@pytest.mark.slow
 def test_nested_adam_trains_on_the_same_loss_and_gradient():
     model, y = small(), images()
     joint = JointInference(**TIGHT, max_steps=500).infer(model, y)

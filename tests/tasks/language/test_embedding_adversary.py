@@ -284,6 +284,7 @@ def test_the_weights_learn_on_the_perturbed_embeddings(text: Path, tmp_path: Pat
         assert relative(float((slope * direction).sum()), numeric) < 1e-5, name
 
 
+@pytest.mark.slow
 def test_a_training_defends(text: Path, tmp_path: Path) -> None:
     """After the same few steps the perturbed text is less of a surprise than to a model that never met any."""
     judge = PGDAdversary(0.3, 4)

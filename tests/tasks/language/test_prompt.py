@@ -91,6 +91,7 @@ def test_restarts_do_not_touch_each_other() -> None:
             torch.testing.assert_close(alone.x[0], together.x[i], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_adam_arrives_at_the_same_objective() -> None:
     task, solution = solved(made(), VOCABULARY.encode("abcab"))
     assert bool(solution.converged.all())

@@ -166,6 +166,7 @@ def test_the_meta_gradient_equals_finite_differences_and_a_dense_route(shots):
     assert float((gradient - dense).norm() / dense.norm()) < 1e-7
 
 
+@pytest.mark.slow
 def test_nested_adaptation_has_the_same_gradient_and_first_order_has_not():
     outer = Outer(learner(), tasks_of(1), JointAdaptation(**TIGHT))
     exact = outer.gradient()
