@@ -88,7 +88,7 @@ def evaluate(
     terms = Terms(target, against, what.attacks, factors, draws.initial_seed())
 
     with outside_inference(), saved(None if state_path is None else Path(state_path), terms.plain(), part) as kept:
-        going = _Evaluation(terms, kept, audit, Gallery(pictures), part, words | {"suite": what.called})
+        going = _Evaluation(terms, kept, audit, Gallery(pictures), part, {"suite": what.called} | words)
         for x, y in whole:
             going.take(x, y)
             if progress is not None and going.news:

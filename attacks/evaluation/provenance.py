@@ -15,7 +15,7 @@ from torch import Tensor
 import jiio
 from jiio.checks import ArgumentTypeError, fail
 
-KEYS = ("model", "data", "command")  # what only the caller can know
+KEYS = ("model", "data", "suite", "command")  # what only the caller can know; a suite has its own name otherwise
 
 
 def now() -> str:

@@ -170,7 +170,8 @@ def judged(victim: Victim, asked: Asked, folder: Path | None, argv: Sequence[str
 
     _, images, options = asked
     begin, draws = time.perf_counter(), torch.Generator().manual_seed(options.seed)
-    about = {"model": victim.name, "data": victim.data, "command": shlex.join(["jiio", *argv])}
+    about = {"model": victim.name, "data": victim.data, "suite": victim.attacks.told}
+    about["command"] = shlex.join(["jiio", *argv])
     with cpu_threads(victim.threads):
         return attacks.evaluate(
             victim.target,
