@@ -97,7 +97,11 @@ def solve(
 ) -> Solution:
     """Minimise the objective over the input while the equilibrium is being solved (JIIO, Gurumurthy et al. 2021).
 
-    x0: tree of tensors (B, ...), the start. z0: the state to start from; may be left out where the cell has
+    problem: cell, objective and constraint. x0: tree of tensors (B, ...), the start. solver: accelerates the iteration.
+    rule: how one step moves x. adjoint: what makes the answer differentiable (Envelope: exact where the outer loss is
+    the objective, KKT: for any). tolerance: per sample, in units of the state. on_failure: warn, raise or ignore.
+
+    z0: the state to start from; may be left out where the cell has
     ``initial_state(x)``. multiplier: a warm start for mu, a tree like z0. scaling: the curvature of the objective in
     z and the squared gain in x, each () or (B, 1), as ``Solution.scaling`` has them; where left out, or NaN for some
     samples, two steps measure them. Give those of an earlier solve to one that begins near an answer: there J_x^T mu
