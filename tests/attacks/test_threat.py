@@ -166,6 +166,14 @@ EXPECTED = {
 }
 
 
+def test_no_step_of_l1_is_spent_on_a_pixel_that_the_box_holds() -> None:
+    """The largest slopes point out of the box; the step goes to the largest of the others."""
+    point = torch.tensor([[1.0, 0.0, 0.5, 1.0]])
+    gradient = torch.tensor([[9.0, -8.0, 1.0, -2.0]])
+    found = ThreatModel("l1", 1.0).steepest(gradient, point, sparsity=0.25)
+    assert torch.equal(found, torch.tensor([[0.0, 0.0, 0.0, -1.0]]))
+
+
 @pytest.mark.parametrize("objective", EXPECTED, ids=lambda o: type(o).__name__)
 def test_objectives_have_their_published_values(objective) -> None:
     found = objective(SCORES, LABELS, TARGETS if objective.targeted else None)
