@@ -10,6 +10,7 @@ from torch import Tensor, nn
 import jiio
 from helpers import gap
 from jiio import ArgumentError, Status
+from jiio.explicit import History
 
 DOUBLE = torch.float64
 DRAW = torch.Generator().manual_seed(0)
@@ -68,6 +69,16 @@ def test_a_sample_alone_is_what_it_is_in_company() -> None:
     whole = jiio.solve(jiio.Problem.explicit(smooth, misfit), X, tolerance=TIGHT)
     one = jiio.solve(jiio.Problem.explicit(smooth, misfit), X[:1], tolerance=TIGHT)
     assert int(one.steps[0]) == int(whole.steps[0]) and gap(one.x, whole.x[:1]) < 1e-12
+
+
+def test_a_history_is_forgotten_for_one_sample_alone() -> None:
+    steps, changes, curvature = X[:2], 2 * X[:2], torch.ones(2, 1, dtype=DOUBLE)
+    history = History(steps)
+    history.add(steps, changes, torch.tensor([True, True]))
+    known = history.applied(changes, curvature)
+    assert gap(known, steps) < 1e-12  # the secant equation: the inverse Hessian takes a change back to its step
+    history.forget(torch.tensor([True, False]))
+    assert gap(history.applied(changes, curvature), torch.stack([changes[0], known[1]])) < 1e-12
 
 
 def test_calls_are_counted_and_kinks_have_a_word() -> None:
