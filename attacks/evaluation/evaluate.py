@@ -63,7 +63,7 @@ def evaluate(
     are kept; the same call again goes on where it stopped, to the same report. curve: multiples of the radius at which
     the robust accuracy is wanted as well, in ascending order of cost: a sample that is broken at one radius counts as
     broken at every larger one. audit: None leaves the checks out. pictures: how many examples the report keeps.
-    progress: called with one line per batch. about: the caller's words for "model", "data" and "command" in the report.
+    progress: called with one line per batch. about: the caller's words for "model", "data", "suite" and "command".
     shard: (index, count), of ``count`` processes with the same ``state_path`` the one that does the batches with this
     rest; it reports on these alone, and the same call without it on all.
 
