@@ -247,6 +247,8 @@ def pretending() -> Iterator[torch.device]:
     if not _registered:
         backend_registration._setup_privateuseone_for_python_backend(BACKEND, _Backend())
         _registered.append(BACKEND)
+        # It stays registered: what looks for a device afterwards, as DataParallel does, must not find this one.
+        getattr(torch, BACKEND).is_available = lambda: False
     properties = mock.Mock(total_memory=8 * 2**30)
     properties.name = "a pretended GPU"
     faces = {

@@ -111,3 +111,23 @@ def test_an_equilibrium_behind_one_score() -> None:
 
     target = Target(BinaryLogits(Head()))
     assert target.implicit and bool(target.predict(X).converged.all())
+
+
+class Reusing(nn.Module):
+    """Answers in the same memory every time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model, self.held = convolutional(), torch.zeros(2, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.held.copy_(self.model(x))
+
+
+def test_an_answer_stays_what_it_was() -> None:
+    x, _ = blobs(4, seed=1)
+    target = Target(Reusing())
+    with torch.no_grad():
+        first, _ = target.forward(x[:2])
+        second, _ = target.forward(x[2:])
+        assert torch.equal(first, convolutional()(x[:2])) and not torch.equal(first, second)
