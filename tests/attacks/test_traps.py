@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from attack_models import convolutional
 from jiio.attacks import PGD, AbstractAttack, Audit, JointAttack, Margin, Report, Square, Target, ThreatModel, evaluate
 from jiio.checks import CellError
-from trapped_answers import KNOWN, LABELS, Around, at_the_label, infinite
+from trapped_answers import KNOWN, LABELS, Around, at_the_label, infinite, same_memory
 from trapped_models import HONEST, TRAPPED
 
 AUDIT = Audit(samples=10, steps=4, queries=15)
@@ -35,6 +35,13 @@ def test_a_trap_is_told(name: str) -> None:
     found = {f["name"]: f["sentence"] for f in told}
     assert finding in found, found
     assert len(found[finding].split(". ")) > 1 or ":" in found[finding] or ";" in found[finding]
+
+
+def test_a_model_that_goes_by_addresses_is_never_believed() -> None:
+    """Which of its faults shows hangs on where memory happens to be free."""
+    found = report(Around(same_memory).eval())
+    errors = {f["name"] for f in found.findings if f["severity"] == "error"}
+    assert not found.trusted and errors & {"memory", "wrong-gradient", "random", "batch-dependent"}
 
 
 @pytest.mark.parametrize("name", HONEST)
