@@ -54,7 +54,7 @@ class Parser(argparse.ArgumentParser):
 
     def seconds(self, option: str, default: float, help: str) -> None:
         """A time, or another number above zero."""
-        self.add_argument(option, type=float, default=default, help=f"{help} (default {default:g})")
+        self.add_argument(option, type=above_zero, default=default, help=f"{help} (default {default:g})")
 
     def chosen(self, option: str, default: Sequence[str], choices: Sequence[str], help: str) -> None:
         """Some of the rows that could be measured."""
@@ -64,7 +64,9 @@ class Parser(argparse.ArgumentParser):
 
     def minutes(self) -> None:
         """For long benchmarks: end in good time."""
-        made = self.add_argument("--minutes", type=float, default=float("inf"), help="begin nothing new after so many")
+        made = self.add_argument(
+            "--minutes", type=above_zero, default=float("inf"), help="begin nothing new after so many"
+        )
         self.free.add(made.dest)
 
     def settings(self, options: argparse.Namespace) -> Row:
@@ -81,6 +83,17 @@ def positive(word: str) -> int:
     if not word.isdecimal() or int(word) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number above zero, got {word!r}")
     return int(word)
+
+
+def above_zero(word: str) -> float:
+    """A number above zero."""
+    try:
+        value = float(word)
+    except ValueError:
+        value = 0.0
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"expected a number above zero, got {word!r}")
+    return value
 
 
 Run = Callable[[argparse.Namespace, Rows], Row | None]

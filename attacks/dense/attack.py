@@ -21,6 +21,8 @@ from ..target import Slope
 from ..threat import ThreatModel
 from .target import DenseTarget, counted
 
+UNUSED = ("targets", "warm", "tolerance", "inner_steps", "aim")  # settings of a climber that climbs over pixels lack
+
 
 @dataclass(frozen=True)
 class AbstractPixelObjective(ABC):
@@ -72,6 +74,12 @@ class PixelAttack:
         if not isinstance(self.climber.objective, CrossEntropy):
             remedy = "Set PixelAttack.objective."
             fail("PixelAttack.climber", "one without an objective of its own", self.climber.objective, remedy)
+        plain = type(self.climber)()
+        for name in UNUSED:
+            value, default = getattr(self.climber, name), getattr(plain, name)
+            if value != default:
+                remedy = "It means nothing to a climb over pixels."
+                fail(f"PixelAttack.climber.{name}", f"its default, {default}", value, remedy)
 
     @property
     def name(self) -> str:

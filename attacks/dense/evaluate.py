@@ -164,6 +164,8 @@ class _Books:
             findings = [*findings, _no_numbers(self.none)]
 
         counts = torch.cat(self.robust)
+        if not int(counts[:, 2].sum()):
+            fail("batches", "at least one pixel with a class", "masks without any")
         told = {"weights": of_model(self.target.model), "data": f"{words.get('data', '')} digest {self.digest}".strip()}
         told |= {"versions": versions(), "date": now(), **{k: v for k, v in words.items() if k == "command"}}
         return DenseReport(

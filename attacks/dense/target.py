@@ -39,8 +39,10 @@ class DenseTarget(Target):
 
     def check(self, x: Any, y: Any, threat: ThreatModel | None = None) -> None:
         """Raise, in a sentence, unless images x (B, C, H, W), masks y (B, H, W), threat and model belong together."""
-        if not isinstance(x, Tensor) or not x.is_floating_point() or x.dim() != 4 or not x.numel():
+        if not isinstance(x, Tensor) or not x.is_floating_point() or x.dim() != 4:
             fail("x", "a floating-point tensor (B, C, H, W)", x, "Convert it with .float().", ArgumentTypeError)
+        if not x.numel():
+            fail("x", "at least one image", x)
         check_finite("x", x)
         if not isinstance(y, Tensor) or y.dtype not in (torch.int64, torch.uint8):
             fail("y", "masks (B, H, W) of dtype int64 or uint8", y, error=ArgumentTypeError)

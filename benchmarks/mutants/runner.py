@@ -25,6 +25,7 @@ from benchmarks.mutants.faults import Fault
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("jiio", "attacks", "tasks", "src", "tests", "docs", "benchmarks", "pyproject.toml", "README.md")
+LISTS = ("attacks", "engine")
 KILLED, SURVIVED, MISSING = "killed", "SURVIVED", "MISSING"
 BROKEN = 3  # pytest's codes from here on say that the tests themselves could not be run
 
@@ -100,7 +101,7 @@ def command(argv: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("list", help="a module of benchmarks/mutants that has FAULTS, for example attacks")
+    parser.add_argument("list", choices=LISTS, help="a module beside this one that has FAULTS")
     parser.add_argument("--only", nargs="+", default=[""], help="faults whose words or file contain one of these")
     options = parser.parse_args(argv)
 

@@ -22,7 +22,6 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tutorials"))
 import links
 import notebooks
 import reference
-from sphinx.cmd.build import build_main
 
 ROOT = Path(__file__).parents[2]
 # The tree: sections and their pages. Pages that nobody has named here stand in the last section.
@@ -33,6 +32,7 @@ TREE = {
     "Background": ("mathematics", "design", "results"),
     "Extending": ("CONTRIBUTING", "CHANGELOG"),
 }
+MARKS = ("index.html", "objects.inv", "searchindex.js")  # what a site has, and hardly anything else
 OUTSIDE = ("CONTRIBUTING.md", "CHANGELOG.md", "LICENSE")  # pages that stand above docs/
 
 
@@ -41,6 +41,12 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", nargs="?", type=Path, default=ROOT / "site", help="where the site is written")
     folder = parser.parse_args(argv).folder
+    if not replaceable(folder):
+        parser.error(f"folder: expected a new one, or a site made here before, got {folder}, which holds other files.")
+    try:
+        from sphinx.cmd.build import build_main
+    except ModuleNotFoundError as error:
+        parser.error(f"the package {error.name} is missing. Install what builds the site: pip install -e '.[docs]'")
 
     with tempfile.TemporaryDirectory() as work:
         pages, made = Path(work) / "pages", Path(work) / "site"
@@ -52,10 +58,27 @@ def main(argv: list[str]) -> int:
         print(*dead, sep="\n", file=sys.stderr)
         if dead:
             return 1
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(made, folder, ignore=shutil.ignore_patterns(".doctrees", ".buildinfo"))
+        put(made, folder)
     print(f"{len(list(folder.rglob('*.html')))} pages, no warning, no dead link: {folder / 'index.html'}")
     return 0
+
+
+def replaceable(folder: Path) -> bool:
+    """Whether nothing but an older site stands there."""
+    if not folder.exists():
+        return True
+    return folder.is_dir() and (not any(folder.iterdir()) or all((folder / name).is_file() for name in MARKS))
+
+
+def put(made: Path, folder: Path) -> None:
+    """The new site in the place of the old one, which stays until the new one is there whole."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as beside_it:
+        new = Path(beside_it) / "new"
+        shutil.copytree(made, new, ignore=shutil.ignore_patterns(".doctrees", ".buildinfo"))
+        if folder.exists():
+            folder.rename(Path(beside_it) / "old")
+        new.rename(folder)
 
 
 def set_up(pages: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from jiio.checks import check_instance, fail
+from jiio.checks import check_finite, check_instance, fail
 from jiio.tasks.frame.machine import check_device
 from jiio.tasks.maps.base import Denoise
 from jiio.tasks.maps.noise import Gaussian
@@ -82,10 +82,10 @@ class Restorer(nn.Module):
 
         Errors: ArgumentError, one sentence.
         """
+        measured = check_finite("y", packed(y))
         operator = as_map(Denoise(0.0) if physics is None else physics, y, sigma=sigma, noise=noise, shape=shape)
         if physics is None and isinstance(operator.noise, Gaussian) and operator.sigma == 0.0:
             fail("sigma", "the level of the noise, where there is no physics", "none", "Pass sigma= or noise=.")
-        measured = packed(y)
         weight = next(self.restorer.parameters())
         done = self.restorer.restore(measured.to(weight), operator, **settings)
         return dataclasses.replace(done, image=done.image.to(measured))

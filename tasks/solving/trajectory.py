@@ -13,6 +13,7 @@ from torch import Tensor
 import jiio
 from jiio.checks import ArgumentTypeError, check_choice, fail
 from jiio.layout import Spec, Tree, detach
+from jiio.outputs.shares import drawn
 
 PLACES = ("solution", "trajectory")
 
@@ -32,7 +33,8 @@ class DrawnIterate:
 
     ``callback`` is to be given to the solve. It keeps an iterate with probability one over their number so far, which
     needs neither to know how many there will be nor to store more than one. A sample that ended early stands still for
-    the rest of the batch's steps. Iterates that are not finite are passed over.
+    the rest of the batch's steps, which a batch that is divided may have fewer of: then the draw is another one, of
+    equal right. Iterates that are not finite are passed over.
     """
 
     def __init__(self, generator: torch.Generator) -> None:
@@ -47,7 +49,7 @@ class DrawnIterate:
         """Of :func:`jiio.solve`."""
         packed, code = Spec.of(z).pack(z), Spec.of(x).pack(x)
         finite = torch.isfinite(packed).all(1) & torch.isfinite(code).all(1)
-        draw = torch.rand(len(packed), generator=self.generator).to(packed)  # drawn on the CPU
+        draw = drawn(lambda n: torch.rand(n, generator=self.generator), len(packed)).to(packed)  # drawn on the CPU
         if self.z is None or self.x is None or self.seen is None:
             self.z, self.x = torch.zeros_like(packed), torch.zeros_like(code)
             self.seen = torch.zeros_like(draw)

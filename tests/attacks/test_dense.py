@@ -20,6 +20,7 @@ from jiio.attacks import (
     Margin,
     PixelAttack,
     PixelCrossEntropy,
+    Success,
     ThreatModel,
     evaluate_dense,
 )
@@ -138,6 +139,8 @@ def test_a_trap_is_told(answer, finding: str) -> None:
         ({"batches": [(X, Y + 1)]}, "labels from 0 to 1, or 255", ArgumentError),
         ({"batches": [(X[:, 0], Y)]}, "floating-point tensor", TypeError),
         ({"batches": []}, "at least one batch", ArgumentError),
+        ({"batches": [(X[:0], Y[:0])]}, "at least one image", ArgumentError),
+        ({"batches": [(X, torch.full_like(Y, 255))]}, "at least one pixel with a class", ArgumentError),
         ({"attacks": [PGD()]}, "PixelAttack", TypeError),
         ({"attacks": QUICK[0]}, "a list", TypeError),
         ({"radius": None}, "radius", ArgumentError),
@@ -149,6 +152,12 @@ def test_bad_input_in_a_sentence(change: dict, words: str, error: type[Exception
         evaluate_dense(**settings)
     with pytest.raises(ArgumentError, match=r"Set PixelAttack\.objective"):
         PixelAttack(PGD(objective=Margin()))
+
+
+@pytest.mark.parametrize("setting", [{"targets": 3}, {"warm": True}, {"tolerance": 3e-2}, {"aim": Success()}], ids=str)
+def test_what_a_climb_over_pixels_does_not_know_is_refused(setting: dict) -> None:
+    with pytest.raises(ArgumentError, match=f"PixelAttack.climber.{next(iter(setting))}: expected its default"):
+        PixelAttack(PGD(**setting))
 
 
 def test_an_equilibrium_and_its_missed_samples(tmp_path: Path) -> None:

@@ -151,6 +151,19 @@ def test_files_of_something_else_are_refused(rows: Any, text: str, tmp_path: Pat
     assert path.read_text() == text
 
 
+@pytest.mark.parametrize("word", ["-3", "0", "nan", "soon"])
+def test_a_time_is_above_zero(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        importlib.import_module("benchmarks.gpu.__main__").command(["--budget", word])
+    assert end.value.code == 2 and f"expected a number above zero, got {word!r}" in capsys.readouterr().err
+
+
+def test_a_list_of_faults_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        importlib.import_module("benchmarks.mutants.runner").command(["nolist"])
+    assert end.value.code == 2 and "attacks" in capsys.readouterr().err
+
+
 def test_fast_changes_defaults_and_not_what_is_asked_for(frame: Callable[..., int], tmp_path: Path) -> None:
     for words, steps in ((["--fast"], 2), (["--fast", "--steps", "5"], 5), ([], 9)):
         path = tmp_path / f"{steps}.json"

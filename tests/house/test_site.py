@@ -24,7 +24,7 @@ def part(name: str) -> ModuleType:
     return module
 
 
-reference, docstrings, links = part("reference"), part("docstrings"), part("links")
+reference, docstrings, links, build = (part(name) for name in ("reference", "docstrings", "links", "build"))
 GROUPS = reference.groups()
 NAMES = [(group.package, name) for group in GROUPS for name in group.names]
 
@@ -86,3 +86,29 @@ def test_dead_links_are_found(tmp_path: Path) -> None:
     (tmp_path / "sub" / "index.html").write_text("")
     found = [line.split(" links to ")[1].split(",")[0] for line in links.dead(tmp_path)]
     assert found == ["b.html#lost", "c.html", "#lost", "p.png"]
+
+
+def site(folder: Path, word: str) -> Path:
+    folder.mkdir()
+    for name in build.MARKS:
+        (folder / name).write_text(word)
+    return folder
+
+
+def test_a_site_is_replaced_whole_and_nothing_else_is(tmp_path: Path) -> None:
+    new, old, foreign = site(tmp_path / "new", "new"), site(tmp_path / "old", "old"), tmp_path / "mine"
+    foreign.mkdir()
+    (foreign / "index.html").write_text("mine")
+    assert not build.replaceable(foreign) and not build.replaceable(foreign / "index.html")
+    assert all(build.replaceable(folder) for folder in (old, tmp_path / "absent"))
+    build.put(new, old)
+    assert {(old / name).read_text() for name in build.MARKS} == {"new"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "new", "old"]
+
+
+def test_what_is_not_a_site_is_refused_before_anything_is_built(tmp_path: Path, capsys) -> None:
+    (tmp_path / "letter.txt").write_text("dear")
+    with pytest.raises(SystemExit) as end:
+        build.main([str(tmp_path)])
+    assert end.value.code == 2 and "folder: expected a new one" in capsys.readouterr().err
+    assert (tmp_path / "letter.txt").read_text() == "dear"

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm as apply_weight_norm
 
 from ...checks import check_instance, check_integer, check_number
+from ...outputs.shares import drawn
 from ...settings import SolveSettings
 from ..cells.base import AbstractCell
 from ..layers import zeros
@@ -98,8 +99,9 @@ class TrellisCell(AbstractCell):
         """(B, 1, hidden): one mask for all tokens."""
         if not self.dropout:
             return None
-        drawn = torch.rand((len(z), 1, self.config.hidden), generator=generator, device=z.device)
-        return (drawn >= self.dropout).to(z.dtype) / (1.0 - self.dropout)
+        hidden = self.config.hidden
+        chances = drawn(lambda n: torch.rand((n, 1, hidden), generator=generator, device=z.device), len(z))
+        return (chances >= self.dropout).to(z.dtype) / (1.0 - self.dropout)
 
     def past(self, state: Tensor, u: dict[str, Tensor]) -> Tensor:
         """Of a remembered segment, what its last token leaves to the next: (B, 1, 6 hidden)."""

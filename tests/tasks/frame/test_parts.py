@@ -5,20 +5,24 @@ does, and for a task of one's own.
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from jiio.checks import JiioError
+from jiio.layout import leaves
+from jiio.models import TransformerConfig, TransformerModel, TrellisConfig, TrellisModel
 from jiio.outputs.seeds import generator
-from jiio.outputs.shares import drawn, later, ratio, rows, shared_mean, total
+from jiio.outputs.shares import BatchShare, drawn, holding, later, ratio, rows, shared_mean, total
 from jiio.tasks.frame.config import RunConfig
 from jiio.tasks.frame.load import build, read_yaml
 from jiio.tasks.frame.parts import Parts, check_divisible
 from jiio.tasks.frame.ranks import Ranks
 from jiio.tasks.frame.registry import config_class
 from jiio.tasks.frame.task import AbstractTask, Figure, build_task
+from jiio.tasks.solving.trajectory import DrawnIterate
 from rank_cases import RECIPES, write_recipe
 
 
@@ -133,3 +137,35 @@ def test_layers_that_look_at_their_batch_are_refused_in_parts() -> None:
     check_divisible(model.eval(), 4)
     with pytest.raises(JiioError, match=r"model: .*for a batch in 4 parts, got BatchNorm1d \(1\)"):
         check_divisible(model.train(), 4)
+
+
+@pytest.mark.parametrize("model", [TransformerModel, TrellisModel], ids=lambda kind: kind.__name__)
+def test_masks_of_parts_are_those_of_the_whole_batch(model) -> None:
+    config = {TransformerModel: TransformerConfig, TrellisModel: TrellisConfig}[model]
+    cell = model(config(vocabulary=9, width=4, dropout=0.5)).cell
+    z = torch.zeros(6, 5, 8 if model is TrellisModel else 4)
+
+    def drawn_for(share: BatchShare) -> Any:
+        with holding(share):
+            here = z[rows(len(z))]
+            return cell.draw_masks(here, torch.Generator().manual_seed(1))
+
+    whole, parts = drawn_for(BatchShare(0, 1)), [drawn_for(BatchShare(i, 3)) for i in range(3)]
+    for name, every in enumerate(leaves(whole)):
+        assert torch.equal(every, torch.cat([leaves(part)[name] for part in parts]))
+
+
+def test_iterates_of_parts_are_drawn_for_the_whole_batch() -> None:
+    """As long as the parts take as many steps as the whole."""
+    z, x = torch.arange(6.0)[:, None], torch.arange(6.0)[:, None]
+
+    def kept(share: BatchShare) -> Tensor:
+        with holding(share):
+            here = rows(6)
+            watch = DrawnIterate(torch.Generator().manual_seed(2))
+            for step in range(8):
+                watch.callback(step, z[here] + 10 * step, x[here], x[here, 0])
+            assert watch.z is not None
+            return watch.z
+
+    assert torch.equal(kept(BatchShare(0, 1)), torch.cat([kept(BatchShare(i, 2)) for i in range(2)]))

@@ -210,6 +210,8 @@ def test_grey_weights_take_any_number_of_channels(restorer, x):
         (lambda r, x: r(x.round().long(), sigma=0.1), "a measurement, a floating tensor"),
         (lambda r, x: r("y", sigma=0.1), "a measurement, a floating tensor"),
         (lambda r, x: r(x[:0], sigma=0.1), "y: expected a batch with a measurement in it"),
+        (lambda r, x: r(x / 0.0, sigma=0.1), "y: expected finite values"),
+        (lambda r, x: r(x * torch.nan, [identity], sigma=0.1), "y: expected finite values"),
         (lambda r, x: r(x, sigma=0.1, noise=Poisson(0.1)), "noise: expected sigma or noise, got both"),
         (lambda r, x: r(x, noise=lambda prediction, y: 1 / 0), "noise: .* raised ZeroDivisionError"),
         (lambda r, x: r(x, lambda image: 0.0 * image, sigma=0.1), "physics.A: .* zero for every image"),
