@@ -31,6 +31,24 @@ class Way(Protocol):
 W = TypeVar("W", bound=Way)
 
 
+class Guide(Protocol):
+    """What a climb asks at every point, and who keeps the best: an :class:`Ascent`, or another view of a model."""
+
+    best: Best
+
+    def slope(self, point: Tensor) -> Slope:
+        """Objective, gradient and scores at ``point`` (B, ...)."""
+        ...
+
+    def keep(self, way: W) -> W:
+        """Enter the points of this way; the way of the samples that go on."""
+        ...
+
+    def look(self, point: Tensor) -> None:
+        """Enter points without asking for a gradient."""
+        ...
+
+
 def part(value: Any, index: Tensor) -> Any:
     """Of whatever is kept per sample (tensors, threats, records and trees of them), that of these samples."""
 

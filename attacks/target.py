@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -94,15 +94,15 @@ class Target:
         """``model`` itself if it is a target already, else a target around it."""
         return model if isinstance(model, Target) else cls(model)
 
-    def variant(self, **settings: Any) -> Target:
+    def variant(self, **settings: Any) -> Self:
         """The same model with other settings of the solve; both count into the same :class:`Counts`."""
         return self._with(self.model, settings, self.counts)
 
-    def copied(self, twin: nn.Module) -> Target:
+    def copied(self, twin: nn.Module) -> Self:
         """The same settings for a copy of the model, with books of its own."""
         return self._with(twin, {}, Counts())
 
-    def _with(self, model: nn.Module, settings: dict[str, Any], counts: Counts) -> Target:
+    def _with(self, model: nn.Module, settings: dict[str, Any], counts: Counts) -> Self:
         own = {"mean": self.mean, "std": self.std, "train_mode": self.train_mode}
         other = type(self)(model, **(own | self.settings | settings))
         other.counts = counts

@@ -90,14 +90,14 @@ class PixelAttack:
         """The image (B, C, H, W) in the ball, of all that were seen, in which the most pixels are wrong."""
         best, nobody = Best.empty(x), torch.zeros(len(x), dtype=torch.int64, device=x.device)
         if self.climber.adjoint is not None:
-            target = target.variant(adjoint=self.climber.adjoint)  # type: ignore[assignment]
+            target = target.variant(adjoint=self.climber.adjoint)
 
         # Restarts see every image again: more of its pixels may fall.
         for number in range(self.climber.restarts):
             drawn = self.climber.random_start or number > 0
             start = threat.random_start(x, generator) if drawn else x
             ascent = PixelAscent(target, self.objective, y, self.climber.steps, Best.empty(x))
-            found = self.climber.climb(ascent, start, x, threat)  # type: ignore[arg-type]
+            found = self.climber.climb(ascent, start, x, threat)
             best.offer(found, ascent.scores(found), nobody)
         return allowed(best.x, x, threat)
 

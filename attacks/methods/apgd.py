@@ -10,7 +10,7 @@ from torch import Tensor
 from jiio.checks import check_number
 
 from ..base import rows
-from ..climbing import Ascent
+from ..climbing import Guide
 from ..target import Slope
 from ..threat import ThreatModel
 from .gradient import AbstractGradientAttack
@@ -44,7 +44,7 @@ class APGD(AbstractGradientAttack):
             share += gap
         return sorted(set(found))
 
-    def climb(self, ascent: Ascent, start: Tensor, x: Tensor, threat: ThreatModel) -> Tensor:
+    def climb(self, ascent: Guide, start: Tensor, x: Tensor, threat: ThreatModel) -> Tensor:
         point = threat.project(start, x)
         slope, first = ascent.slope(point), 1.0 if threat.norm == "l1" else 2.0
         summit = _Summit(slope.value, point, slope.gradient)
@@ -65,7 +65,7 @@ class APGD(AbstractGradientAttack):
         ascent.look(self._next(way))
         return ascent.best.x
 
-    def _step(self, ascent: Ascent, way: _Climb) -> _Climb:
+    def _step(self, ascent: Guide, way: _Climb) -> _Climb:
         """The next point, and those of the samples that go on."""
         value, way.before, way.point = way.slope.value, way.point, self._next(way)
         way.slope = ascent.slope(way.point)

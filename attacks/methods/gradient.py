@@ -12,7 +12,7 @@ from jiio.checks import check_instance, check_integer, check_number, fail
 
 from ..aims import AbstractAim, Strongest, Success
 from ..base import AbstractAttack, rows
-from ..climbing import Ascent
+from ..climbing import Ascent, Guide
 from ..objectives import AbstractObjective, CrossEntropy
 from ..runs import Run, check_targets, restarted
 from ..target import Slope, Target
@@ -61,7 +61,7 @@ class AbstractGradientAttack(AbstractAttack):
     def until_broken(self) -> AbstractGradientAttack:
         return replace(self, aim=Success())
 
-    def climb(self, ascent: Ascent, start: Tensor, x: Tensor, threat: ThreatModel) -> Tensor:
+    def climb(self, ascent: Guide, start: Tensor, x: Tensor, threat: ThreatModel) -> Tensor:
         """One run from ``start``: candidates (B, ...)."""
         raise NotImplementedError
 
@@ -114,7 +114,7 @@ class PGD(AbstractGradientAttack):
     def until_broken(self) -> AbstractGradientAttack:
         return super().until_broken() if self.best else self  # whoever wants the last point wants all steps
 
-    def climb(self, ascent: Ascent, start: Tensor, x: Tensor, threat: ThreatModel) -> Tensor:
+    def climb(self, ascent: Guide, start: Tensor, x: Tensor, threat: ThreatModel) -> Tensor:
         point = self._move(threat, start, x)
         stride = threat.steps(x, 2.5 / self.steps if self.step is None else self.step)
         way = _Walk(x, threat, stride, point, ascent.slope(point), torch.zeros_like(x))
