@@ -1,13 +1,15 @@
 """A classifier attacked: the perturbation of the joint solve as it grows, beside that of PGD at equal cost.
 
 Both climb the cross-entropy in the same ball from the same untouched pictures. PGD solves the network and its adjoint
-for every step, from the last state on; its length of a step is the best of a grid, chosen after the fact. What is shown
-at a point is what a fresh solve says of it, which nobody is charged for.
+for every step, from the last state on: to the end, or, the strongest baseline for its price, by a few loose steps of
+either. Its length of a step is the best of a grid, chosen after the fact. What is shown at a point is what a fresh
+solve says of it, which nobody is charged for.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -28,8 +30,10 @@ RATES = (0.1, 0.25, 0.5, 1.0)  # lengths of its step, in radii
 SHOWN = 6
 STRONGER = 3.0  # how much stronger than it is a perturbation is shown
 BUDGETS = (0, 8, 12, 16, 20, 26, 32, 40, 50, 64, 80, 100)  # evaluations + VJPs of a batch
-JOINT, PGD = "joint (jiio)", "PGD"
-COLOURS = {JOINT: "#0b6e99", PGD: "#c2571a"}
+JOINT, PGD, HASTY = "joint (jiio)", "PGD", "PGD, hasty solves"
+COLOURS = {JOINT: "#0b6e99", PGD: "#c2571a", HASTY: "#3a7d44"}
+# Relative tolerance and most steps of PGD's inner solves; the second are those of PGD(warm=True, tolerance=3e-2).
+INNER = {PGD: (1e-3, 200), HASTY: (3e-2, 8)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +75,9 @@ class Attack:
         # One problem for both: a large cross-entropy inside ball and bounds.
         ball = attacks.ThreatModel("l2", RADIUS).prox(self.images)
         self.problem = attacks.Target(self.model).problem(self._objective, ball)
-        self.ways = {JOINT: self.joint(), PGD: self.pgd()}
+        joint = self.joint()
+        wanted = int((joint.margins[-1] > 0).sum())
+        self.ways = {JOINT: joint} | {name: self.pgd(*inner, wanted) for name, inner in INNER.items()}
         ends = self.ways[JOINT].margins[-1]
         self.shown = ends.argsort(descending=True)[:SHOWN]  # the pictures that move furthest
 
@@ -86,24 +92,33 @@ class Attack:
         calls = [4 + 2 * k for k in range(len(done.trace.x))]
         return self.judged(calls, done.trace.x)
 
-    def pgd(self) -> Attempt:
-        """The nested loop at its best rate: the fewest calls to what the best rate breaks in the end."""
+    def pgd(self, rtol: float, most: int, wanted: int) -> Attempt:
+        """The nested loop at its best rate: the fewest calls until so many as are wanted stay broken.
+
+        rtol, most: relative tolerance and most steps of the inner solves.
+        """
+        settled = jiio.Tolerance(1e-5, 1e-3)
+        how: dict[str, Any] = {"tolerance": jiio.Tolerance(1e-5, rtol), "outer_tolerance": settled, "max_inner": most}
         ways = []
         for rate in RATES:
             rule = jiio.NormalizedStep(rate * RADIUS)
-            run = nested(self.problem, self.images, rule=rule, outer_steps=OUTER, tolerance=jiio.Tolerance(1e-5, 1e-3))
+            run = nested(self.problem, self.images, rule=rule, outer_steps=OUTER, **how)
             ways.append(self.judged([v.calls for v in run.visits], [v.x for v in run.visits]))
-        most = max(int((way.margins[-1] > 0).sum()) for way in ways)
-        return min(ways, key=lambda way: way.first(most) or float("inf"))
+        return min(ways, key=lambda way: way.first(wanted) or float("inf"))
 
     @torch.no_grad()
     def judged(self, calls: list[int], points: list[Tensor]) -> Attempt:
         """The margins of points by fresh solves."""
         return Attempt(calls, points, [attacks.margin(self.model(x), self.labels) for x in points])
 
+    @property
+    def least(self) -> int:
+        """How many pictures every way breaks in the end."""
+        return min(int((way.margins[-1] > 0).sum()) for way in self.ways.values())
+
     def rows(self) -> list[dict[str, str | float]]:
-        """A line for each: what it broke for so many calls, and what it paid for as many as both break."""
-        least = min(int((way.margins[-1] > 0).sum()) for way in self.ways.values())
+        """A line for each: what it broke for so many calls, and what it paid for as many as all of them break."""
+        least = self.least
         table: list[dict[str, str | float]] = []
         for name, way in self.ways.items():
             row: dict[str, str | float] = {"attack": name}
@@ -136,10 +151,10 @@ class Attack:
         return torch.cat([x, change.clamp(0, 1)], 2)[self.shown]
 
     def gif(self) -> bytes:
-        """For every budget the pictures of both, what was added to them, and how many are broken."""
+        """For every budget the pictures of the joint solve and of the cheaper PGD, what was added, and what broke."""
         frames, captions = [], []
         for calls in BUDGETS:
-            frames.append(torch.cat([self.sheet(JOINT, calls), self.sheet(PGD, calls)], 2))
+            frames.append(torch.cat([self.sheet(JOINT, calls), self.sheet(HASTY, calls)], 2))
             broken = ", ".join(f"{name} {way.broken(calls)}" for name, way in self.ways.items())
             captions.append(f"{calls:3d} calls; of {len(self.images)} broken: {broken}")
         return drawings.moving(frames, captions, scale=4, milliseconds=500)

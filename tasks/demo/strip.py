@@ -9,13 +9,13 @@ from torch import Tensor
 
 from jiio.tasks.frame import drawings
 
-from .attack import JOINT, PGD, Attack
+from .attack import HASTY, JOINT, Attack
 from .faces import Example
 from .photo import Photo, picture
 
 SIDE = 384  # pixels of each picture
 GAP, LINE = 16, 26
-CALLS = 20  # of the attack
+CALLS = 24  # of the attacks, when both are through with most
 STEPS = (0, 2, 4, 8, 16)  # of the joint iterate
 
 
@@ -23,12 +23,12 @@ def strip(photo: Photo, attack: Attack, example: Example) -> bytes:
     """A PNG: the photograph measured and restored, half and half; both attacks for the same calls; faces by steps."""
     from PIL import Image, ImageDraw, ImageFont
 
-    broken = " and ".join(f"{way.broken(CALLS)} ({name})" for name, way in attack.ways.items())
+    paid = ", ".join(f"{way.first(attack.least)} ({name})" for name, way in attack.ways.items())
     blocks = (
         (halves(photo), "one prior: scratches, hole, blur, noise"),
         (
-            columns(attack.sheet(JOINT, CALLS), attack.sheet(PGD, CALLS)),
-            f"{CALLS} calls break {broken} of {len(attack.images)}",
+            columns(attack.sheet(JOINT, CALLS), attack.sheet(HASTY, CALLS)),
+            f"calls to break {attack.least}: {paid}",
         ),
         (way_of(example), f"the joint iterate, steps {', '.join(map(str, STEPS))}, end"),
     )

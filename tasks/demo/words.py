@@ -1,6 +1,6 @@
 """What stands beside the pictures of ``jiio demo``."""
 
-from .attack import RADIUS, RATES, STRONGER
+from .attack import HASTY, INNER, RADIUS, RATES, STRONGER
 from .faces import FACES as COUNT
 from .race import RATES as RACE_RATES
 from .race import WITHIN
@@ -19,14 +19,15 @@ PHOTO = (
 COMPARE = "Before and after: move the line."
 ATTACK = (
     f"A classifier of faces against other pictures, trained against attacks. The upper two rows are the joint solve "
-    f"(pictures, and {STRONGER:g} times what was added), the lower two PGD, each after as many calls as the line says; "
-    f"L2 radius {RADIUS:g}."
+    f"(pictures, and {STRONGER:g} times what was added), the lower two PGD with hasty solves, each after as many calls "
+    f"as the line says; L2 radius {RADIUS:g}."
 )
 STAIRS = (
     "PGD pays a forward and an adjoint solve for every stair (the length of its step is the best of "
-    f"{', '.join(f'{rate:g}' for rate in RATES)} radii, its solves begin at the last state); the joint solve climbs "
-    "with every call. Margins are those of fresh solves, which nobody is charged for. Both arrive at the same accuracy "
-    "in the end. PGD with looser solves comes nearer: docs/results.md has that comparison."
+    f"{', '.join(f'{rate:g}' for rate in RATES)} radii, its solves begin at the last state); hasty solves end after "
+    f"{INNER[HASTY][1]} steps. The joint solve climbs with every call. Margins are those of fresh solves, which nobody "
+    "is charged for. All arrive at much the same in the end: against hasty solves the joint one saves little here, and "
+    "needs no length of a step to be chosen."
 )
 FACES = (
     f"{COUNT} held-out faces with an 8 x 8 hole: the decoded state of each joint step, with the known pixels as the "
