@@ -24,12 +24,26 @@ import notebooks
 import reference
 
 ROOT = Path(__file__).parents[2]
+# The pages of results, one for each room.
+ROOMS = (
+    "engine",
+    "honesty",
+    "gradients",
+    "restore",
+    "attacks",
+    "evaluator",
+    "robustness",
+    "generate",
+    "meta",
+    "segment",
+)
 # The tree: sections and their pages. Pages that nobody has named here stand in the last section.
 TREE = {
     "Start": ("start", "gallery", "tutorials"),
     "Guide": ("choosing", "restoring", "attacks", "generate", "meta", "language", "tasks", "recipes"),
     "Reference": ("api", *(f"reference/{package}" for package in reference.LEADS)),
-    "Background": ("mathematics", "design", "results"),
+    "Background": ("mathematics", "design", "limits"),
+    "Results": ("results", *(f"results/{room}" for room in ROOMS)),
     "Extending": ("CONTRIBUTING", "CHANGELOG"),
 }
 MARKS = ("index.html", "objects.inv", "searchindex.js")  # what a site has, and hardly anything else

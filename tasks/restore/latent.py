@@ -52,7 +52,7 @@ from .decoded import DecoderRestorer
 Row = dict[str, str | float]
 
 # What trains in minutes on one core and converges: the shipped recipe. The first-order gradient is the paper's; KKT is
-# exact, and no better here (docs/results.md).
+# exact, and no better here (docs/results/gradients.md).
 DECODER = DecoderConfig(
     Choice("Dense", {"features": 128, "gain": 0.5, "scaling": "spectral"}), latent=64, prior=0.1, jacobian=0.1
 )

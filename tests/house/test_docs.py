@@ -21,7 +21,9 @@ from jiio.tasks.frame.load import build, flatten, read_yaml
 from jiio.tasks.restore.latent import RestoreConfig
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted(path for path in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")))
+PAGES = sorted(
+    path for path in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "docs/results").glob("*.md"))
+)
 NAMES = [(module, name) for module in (jiio, jiio.models) for name in module.__all__]
 FENCE = re.compile(r"^```(?P<kind>[^\n`]*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 
