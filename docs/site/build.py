@@ -26,23 +26,18 @@ import reference
 ROOT = Path(__file__).parents[2]
 # The pages of results, one for each room.
 ROOMS = (
-    "engine",
-    "honesty",
-    "gradients",
-    "restore",
-    "attacks",
-    "evaluator",
-    "robustness",
-    "generate",
-    "meta",
-    "segment",
+    *("engine", "honesty", "gradients", "restore", "attacks", "evaluator", "robustness"),
+    *("generate", "meta", "segment", "language"),
 )
 # The tree: sections and their pages. Pages that nobody has named here stand in the last section.
 TREE = {
     "Start": ("start", "gallery", "tutorials"),
-    "Guide": ("choosing", "restoring", "attacks", "generate", "meta", "language", "tasks", "recipes"),
+    "Guide": (
+        *("choosing", "restoring", "attacks", "audit", "defences", "generate", "meta", "language"),
+        *("tasks", "parts", "rooms", "machines", "recipes"),
+    ),
     "Reference": ("api", *(f"reference/{package}" for package in reference.LEADS)),
-    "Background": ("mathematics", "design", "limits"),
+    "Background": ("mathematics", "gradients", "design", "decisions", "limits"),
     "Results": ("results", *(f"results/{room}" for room in ROOMS)),
     "Extending": ("CONTRIBUTING", "CHANGELOG"),
 }

@@ -186,7 +186,7 @@ class JointMap:
 
         Acceleration looks for *any* stationary point; along the wrong one (a saddle, a maximum: a correctly
         classified input is nearly one for an attack) its input moves against the gradient. Measured on an
-        attack, this is the difference between a weak and a full-strength adversary (docs/design.md).
+        attack, this is the difference between a weak and a full-strength adversary (docs/decisions.md).
         """
         assert point.gradient is not None
         start = 2 * self.sizes[0]

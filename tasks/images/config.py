@@ -45,7 +45,7 @@ class DataConfig:
     """Images.
 
     Args:
-        family: such as faces (offline) or mnist, see docs/tasks.md; folder:PATH; or one's own, package.module:Name
+        family: such as faces (offline) or mnist, see docs/parts.md; folder:PATH; or one's own, package.module:Name
         size: height and width in pixels after resizing
         channels: 1 (grey) or 3 (colour)
         batch_size: images per training step
