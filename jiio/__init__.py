@@ -8,7 +8,7 @@ import importlib as _importlib
 from pathlib import Path as _Path
 from typing import Any as _Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Public name -> module inside jiio, from the stub beside this file, which says the same to type checkers and editors.
 _STUB = _ast.parse(_Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8"))

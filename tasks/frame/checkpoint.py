@@ -23,12 +23,13 @@ from jiio.checks import CheckpointError, JiioError, fail
 from . import sealed
 from .bounds import bounded, check_usable, check_weights
 from .config import RunConfig
-from .files import InputError, reason
+from .files import InputError, as_path, reason
 from .load import build, flatten
 from .machine import versions
 from .paths import only
 from .place import BEST, CHECKPOINTS
 from .registry import config_class
+from .shipped import all_shipped
 
 Network = TypeVar("Network", bound=nn.Module)
 AVERAGE = "average."  # before the name of an averaged weight
@@ -146,13 +147,18 @@ def _state(model: nn.Module, optimiser: torch.optim.Optimizer | None) -> dict[st
     return tensors
 
 
-def load(path: Path, *, allow: Iterable[str] = ()) -> Checkpoint:
+def load(path: str | Path, *, allow: Iterable[str] = ()) -> Checkpoint:
     """Read a checkpoint file, or of the folder of a training the best one, where it was validated, else the last.
 
-    allow: import paths, modules or packages of one's own that the file may name; others are not followed.
+    path: file, folder, or the name of weights that come with jiio, such as ``"restore-faces"``. allow:
+    import paths, modules or packages of one's own that the file may name; others are not followed.
 
-    Errors: CheckpointError where the file is missing, damaged, of another kind, or of an unknown configuration.
+    Errors: InputError for what is no path; CheckpointError where the file is missing, damaged, of another kind, or of
+    an unknown configuration.
     """
+    path, ours = as_path("path", path), all_shipped("weights", ".safetensors")
+    if str(path) in ours and not path.exists():
+        path = ours[str(path)]
     if path.is_dir():
         found = [path / BEST] if (path / BEST).is_file() else checkpoints(path)
         if not found:

@@ -13,7 +13,7 @@ from jiio.outputs.seeds import derive
 from .checkpoint import Checkpoint
 from .config import RunConfig
 from .dealing import dealing
-from .files import InputError, check_output_folder
+from .files import InputError, as_path, check_output_folder
 from .machine import check_device, cpu_threads
 from .ranks import LONG, joined
 from .task import AbstractTask, build_task, check_described, overrides
@@ -23,9 +23,9 @@ def evaluate(
     checkpoint: Checkpoint,
     *,
     config: RunConfig | None = None,
-    data_root: Path | None = None,
+    data_root: str | Path | None = None,
     task: AbstractTask | None = None,
-    pictures: Path | None = None,
+    pictures: str | Path | None = None,
 ) -> list[dict[str, str | float]]:
     """The rows of ``task.evaluate``.
 
@@ -40,8 +40,10 @@ def evaluate(
     with joined(config.device, LONG) as ranks:
         device = check_device(config.device)
         check_described(checkpoint, task)
-        task = task or build_task(config, data_root=data_root)
-        check_pictures(task, pictures)
+        root = None if data_root is None else as_path("data_root", data_root)
+        task = task or build_task(config, data_root=root)
+        folder = None if pictures is None else as_path("pictures", pictures)
+        check_pictures(task, folder)
 
         with cpu_threads(config.threads), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(derive(config.seed, "evaluate"))
@@ -49,9 +51,9 @@ def evaluate(
             with dealing(ranks):
                 rows = task.evaluate(model.to(device).eval())
             # One rank draws: the others have nothing left to do.
-            if pictures is not None and ranks.leads:
+            if folder is not None and ranks.leads:
                 for name, picture in task.pictures(model).items():
-                    write_whole(pictures / name, picture)
+                    write_whole(folder / name, picture)
             return rows
 
 

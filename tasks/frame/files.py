@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "InputError",
+    "as_path",
     "check_file",
     "check_output_file",
     "check_output_folder",
@@ -33,6 +34,13 @@ __all__ = [
 MAX_TEXT_BYTES = 1 << 20
 MAX_IMAGE_BYTES = 256 << 20
 MAX_IMAGE_PIXELS = 50_000_000
+
+
+def as_path(argument: str, path: str | Path) -> Path:
+    """A path of a caller in Python, as text or not. Errors: InputError for anything else."""
+    if not isinstance(path, (str, Path)) or not str(path):
+        fail(argument, "a path, as text or pathlib.Path", repr(path), error=InputError)
+    return Path(path)
 
 
 def check_output_folder(argument: str, folder: Path) -> Path:

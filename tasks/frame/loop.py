@@ -24,7 +24,7 @@ from . import checkpoint as files
 from .checkpoint import Checkpoint
 from .choices import paths_of
 from .config import FREE_ON_RESUME, RunConfig
-from .files import check_output_folder
+from .files import as_path, check_output_folder
 from .interrupt import Interruption, TrainingInterrupted
 from .keeper import Keeper, check_validated
 from .logs import AbstractLogger, JsonLinesLogger
@@ -41,7 +41,7 @@ def train(
     config: RunConfig,
     *,
     resume: bool = False,
-    data_root: Path | None = None,
+    data_root: str | Path | None = None,
     task: AbstractTask | None = None,
     report: Callable[[str], None] | None = None,
     resume_hint: str = "Run it again with resume=True to continue.",
@@ -50,8 +50,9 @@ def train(
 
     Returns the last checkpoint.
 
-    resume: continue from the newest checkpoint in the folder, or begin where there is none. task: instead of the one
-    the configuration names. report: takes lines of news (default: standard error). resume_hint: said after Ctrl-C.
+    data_root: where data sets lie (default: JIIO_DATA, then each set's own download). resume: continue from the newest
+    checkpoint in the folder, or begin where there is none. task: instead of the one the configuration names.
+    report: takes lines of news (default: standard error). resume_hint: said after Ctrl-C.
 
     Errors: JiioError, one sentence; nothing is written before everything was checked, and nothing into a folder that
     another training holds. TrainingInterrupted after Ctrl-C.
@@ -62,7 +63,8 @@ def train(
         ranks = stack.enter_context(joined(config.device))
         device = check_device(config.device)
         handed = None if task is None else check_handed(task, config)
-        task = task or build_task(config, data_root=data_root)
+        root = None if data_root is None else as_path("data_root", data_root)
+        task = task or build_task(config, data_root=root)
         check_validated(task, config)
 
         # What is in the folder is looked at under the lock, so that it is still true when the first file is written.

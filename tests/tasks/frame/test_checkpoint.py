@@ -14,6 +14,7 @@ from torch import nn
 from jiio import CheckpointError
 from jiio.tasks.frame.checkpoint import checkpoints, load, load_newest, name_of, save
 from jiio.tasks.frame.evaluate import evaluate
+from jiio.tasks.frame.files import InputError
 from jiio.tasks.restore.latent import RestoreConfig
 
 
@@ -273,3 +274,18 @@ def test_an_optimiser_state_that_does_not_fit_is_a_sentence(tmp_path, value):
     model = nn.Linear(3, 2)
     with pytest.raises(CheckpointError, match="weight"):
         checkpoint.restore_optimiser(model, torch.optim.AdamW(model.parameters()))
+
+
+def test_places_may_be_text_and_shipped_weights_go_by_their_name(tmp_path):
+    assert load("restore-faces").path.name == "restore-faces.safetensors"
+    made = saved(tmp_path / "step-00000003.safetensors")
+    assert load(str(tmp_path)).path == load(str(made)).path == made
+
+
+@pytest.mark.parametrize("path", [3, "", None, b"run"])
+def test_what_is_no_path_is_a_sentence(path):
+    with pytest.raises(InputError, match="path: expected a path, as text"):
+        load(path)
+    if path is not None:  # which means that none was given
+        with pytest.raises(InputError, match="data_root: expected a path, as text"):
+            evaluate(load("restore-faces"), data_root=path)
