@@ -23,11 +23,11 @@ class AttackResult:
     """What one attack did to one batch; every tensor (B, ...) in the order of the batch.
 
     x: the adversarial examples, x itself where nothing better was found. success: the model's prediction for them, from
-    a fresh start of its solver, is wrong. margin: best wrong score minus the right one there (above 0 is success).
-    clean: the prediction for the untouched batch. distance: in the norm of the threat. broken: samples for which
-    ``run`` returned NaN or infinity. settled: the equilibria for the image and for what ``run`` found were both
-    reached; where not, a sample that was not broken has not been shown to resist. cost: calls per batch, see
-    :class:`attacks.Counts`.
+    a fresh start of its solver, is wrong. prediction: that prediction. margin: best wrong score minus the right one
+    there (above 0 is success). clean, clean_margin: prediction and margin for the untouched batch. distance: in the
+    norm of the threat. broken: samples for which ``run`` returned NaN or infinity. settled: the equilibria for the
+    image and for what ``run`` found were both reached; where not, a sample that was not broken has not been shown to
+    resist. cost: calls per batch, see :class:`jiio.attacks.Counts`.
     """
 
     x: Tensor

@@ -26,7 +26,9 @@ def unusable(logits: Tensor) -> Tensor:
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:
     """(B,) best wrong score minus the right one: above 0 the sample is misclassified; infinite where
-    the scores are unusable.
+    the scores are unusable (NaN, +infinite, or -infinite all).
+
+    logits: scores (B, classes). y: the right classes (B,), int64.
     """
     right = logits.gather(1, y[:, None])[:, 0]
     wrong = logits.scatter(1, y[:, None], float("-inf")).amax(1)

@@ -10,7 +10,12 @@ from jiio.checks import check_integer, check_number, fail
 
 
 def interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
-    """The interval of Clopper and Pearson (1934) for a probability: exact, never shorter than promised."""
+    """The interval of Clopper and Pearson (1934) for a probability: exact, never shorter than promised.
+
+    successes: how many of the trials. trials: 1 or more. confidence: above 0 and at most 1.
+
+    Returns: low and high, in [0, 1]. Raises ArgumentError / ArgumentTypeError for other numbers.
+    """
     check_integer("trials", trials, 1)
     check_number("confidence", confidence, 0.0, 1.0, open_low=True)
     if not 0 <= check_integer("successes", successes, 0) <= trials:

@@ -23,8 +23,9 @@ from .threat import NORMS, Part, ThreatModel
 
 
 class MultiViewInjection(nn.Module):
-    """u = sum or mean over the views of U_v x_v + b_v. x: (B, ...) with the views one after the other, ``sizes``
-    numbers each -> (B, features). With "mean" every further view counts less.
+    """u = sum or mean over the views of U_v x_v + b_v. x: (B, ...) with the views one after the other -> (B, features).
+
+    sizes: numbers in each view. features: in u. fusion: "sum", or "mean", with which every further view counts less.
     """
 
     def __init__(self, sizes: Sequence[int], features: int, *, fusion: str = "sum") -> None:
@@ -61,7 +62,8 @@ def multi_view_classifier(
 ) -> jiio.EquilibriumModel:
     """x (B, sum of sizes) -> scores (B, classes), by one equilibrium that hears all views in every step.
 
-    cell: on a state (B, features), by default a tanh :class:`jiio.models.DenseCell` that stays a contraction. options:
+    sizes: numbers in each view. classes: how many. fusion: as in :class:`MultiViewInjection`. cell: on a state
+    (B, features), by default a tanh :class:`jiio.models.DenseCell` that stays a contraction. options:
     of :class:`jiio.EquilibriumModel`. With a single size it is the single-view model to compare with.
     """
     cell = DenseCell(features, scaling="spectral", gain=0.8) if cell is None else cell

@@ -17,8 +17,8 @@ from .prox import AbstractProx, Active, Identity
 class PerBlock(AbstractProx):
     """A prox of its own for each part of a dict or a tuple: ``PerBlock(gain=Box(0, 1), code=L2Ball(3.0))``.
 
-    By name for an input that is a dict, by position for a tuple or a list. Parts without one are free. A norm runs over
-    its own block only.
+    by_place: for an input that is a tuple or a list, in its order. by_name: for one that is a dict. One of the two;
+    parts without a prox are free. A norm runs over its own block only.
     """
 
     parts: dict[str | int, AbstractProx]

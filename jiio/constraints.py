@@ -39,7 +39,10 @@ def _pinned(x: Tensor, gradient: Tensor, low: Tensor | float, high: Tensor | flo
 
 @dataclass(frozen=True)
 class Box(AbstractProx):
-    """low <= x <= high, coordinate by coordinate. Bounds: numbers, or anything that broadcasts to x."""
+    """low <= x <= high, coordinate by coordinate.
+
+    low, high: numbers, or anything that broadcasts to x; infinite where there is no bound.
+    """
 
     low: Tree
     high: Tree
@@ -90,6 +93,8 @@ def _clip(x: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
 
 @dataclass(frozen=True)
 class _Ball(AbstractProx):
+    """radius: a number of at least 0, or (B,), in units of x. center: anything that broadcasts to x; None for 0."""
+
     radius: Tensor | float
     center: Tree | None = None
 
@@ -213,7 +218,10 @@ class SoftThreshold(AbstractProx):
 
 @dataclass(frozen=True)
 class QuadraticPrior(AbstractProx):
-    """g(x) = weight / 2 * |x - center|^2 (a Gaussian prior)."""
+    """g(x) = weight / 2 * |x - center|^2 (a Gaussian prior).
+
+    weight: a number of at least 0, or anything that broadcasts to x. center: likewise; None for 0.
+    """
 
     weight: Tree
     center: Tree | None = None

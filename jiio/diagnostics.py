@@ -39,6 +39,10 @@ def spectral_radius(
     also sees complex pairs, on which the growth of a power iteration never settles. One VJP per step, ``steps`` in all.
     Exact where ``memory`` reaches the size of z; for a strongly non-normal J a short one can give too much. NaN where J
     is not finite.
+
+    cell: (z, x) -> z. z, x: trees of tensors (B, ...), in general z an equilibrium. generator: of the random start;
+    None for torch's global one. Raises ArgumentError / ArgumentTypeError for unusable arguments, CellError where the
+    cell breaks its contract.
     """
     check_callable("cell", cell, "(z, x) -> z")
     check_integer("steps", steps, 1)
@@ -87,6 +91,9 @@ def jacobian_penalty(
     Differentiable with respect to the parameters of the cell and to x. Where ``z`` carries a graph (it does when it
     comes from :func:`jiio.equilibrium`) the movement of the equilibrium is differentiated as well; the paper holds it
     constant: pass ``z`` detached. One VJP per probe.
+
+    cell: (z, x) -> z. z, x: trees of tensors (B, ...). generator: of the probes; None for torch's global one.
+    Raises ArgumentError / ArgumentTypeError for unusable arguments, CellError where the cell breaks its contract.
     """
     check_callable("cell", cell, "(z, x) -> z")
     check_integer("probes", probes, 1)
@@ -125,6 +132,11 @@ def adjoint_error(
 
     parameters: None for the gradient with respect to x, sample by sample: both fields are (B,); else the tensors to
     differentiate with respect to, and both fields are scalars. cotangent: a tree like z (default: Gaussian).
+
+    cell, x, z0: as in :func:`jiio.equilibrium`. solver, max_steps: of both solves, forward and adjoint, whose tolerance
+    is a hundred times the rounding error. generator: of the cotangent; None for torch's global one. Raises
+    GradientError for an adjoint that defines no gradient, ArgumentError / ArgumentTypeError for unusable arguments,
+    CellError where the cell breaks its contract.
     """
     check_callable("cell", cell, "(z, x) -> z")
     if isinstance(check_instance("adjoint", adjoint, AbstractAdjoint), Detached):
@@ -184,6 +196,10 @@ def dependence_on_z0(
     The first start is z0 (or the cell's own), the others add Gaussian noise of standard deviation ``scale``. tolerance:
     of each solve (default: a hundred times the rounding error). NaN where a solve did not converge: nothing was
     measured there.
+
+    cell, x: as in :func:`jiio.equilibrium`. generator: of the noise; None for torch's global one. solver, max_steps: of
+    each solve. Raises ArgumentError / ArgumentTypeError for unusable arguments, CellError where the cell breaks its
+    contract.
     """
     check_callable("cell", cell, "(z, x) -> z")
     check_integer("starts", starts, 2)

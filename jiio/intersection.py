@@ -19,10 +19,10 @@ from .prox import AbstractProx, Active
 class Intersection(AbstractProx):
     """The nearest point that lies in every set, for example ``Intersection(L2Ball(0.5, center=image), Box(0, 1))``.
 
-    Boxes and Linf balls with at most one L1 and at most one L2 ball are projected onto exactly, by a search for one
-    multiplier per sample and ball; any other mixture by Dykstra's algorithm (Boyle and Dykstra 1986) in at most
-    ``rounds`` sweeps. Dykstra is only feasible in the limit, so plain alternating projections follow until the point is
-    in every set to rounding.
+    parts: two sets or more; a prior is refused. Boxes and Linf balls with at most one L1 and at most one L2 ball are
+    projected onto exactly, by a search for one multiplier per sample and ball; any other mixture by Dykstra's algorithm
+    (Boyle and Dykstra 1986) in at most ``rounds`` sweeps. Dykstra is only feasible in the limit, so plain alternating
+    projections follow until the point is in every set to rounding.
     """
 
     parts: tuple[AbstractProx, ...]

@@ -70,7 +70,10 @@ class Active:
 
 
 class AbstractProx(ABC):
-    """Base of every prox. Subclasses are frozen dataclasses that implement the (B, n) methods."""
+    """Base of every prox. Subclasses are frozen dataclasses that implement the (B, n) methods.
+
+    Called with a tree of tensors (B, ...) and a step it gives the prox of the tree.
+    """
 
     separable = False  # acts coordinate by coordinate, so that a diagonal metric (Adam, sign) keeps its fixed points
     is_set = True  # the indicator of a set: the step does not matter

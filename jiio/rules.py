@@ -81,7 +81,10 @@ class GradientStep(AbstractRule):
 
 @dataclass(frozen=True)
 class MomentumStep(AbstractRule):
-    """Polyak's heavy ball: m <- momentum * m + gradient; x - rate * m. The momentum is accelerated with the rest."""
+    """Polyak's heavy ball: m <- momentum * m + gradient; x - rate * m. The momentum is accelerated with the rest.
+
+    momentum: at least 0 and below 1; at 0 it steps as :class:`GradientStep`.
+    """
 
     momentum: float = 0.5
 
@@ -137,6 +140,9 @@ class SignStep(AbstractRule):
 @dataclass(frozen=True)
 class AdamStep(AbstractRule):
     """Adam (Kingma and Ba 2015) with bias correction; rate in units of x.
+
+    beta1, beta2: what is kept per step of the mean of the gradients and of their squares, at least 0 and below 1. eps:
+    added to the root of the squares, in units of the gradient.
 
     The powers of beta that correct the bias are memory too (they decay to the fixed point 0), so that the map
     does not depend on a step counter and can be accelerated.

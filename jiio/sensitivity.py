@@ -32,8 +32,9 @@ STEPS = 60
 class Sensitivity:
     """dz*/dx of a cell, (k, n) packed, at the equilibrium z (1, n) of x (1, k).
 
-    factor: by which a step of the tangent solve made its residual smaller (geometric mean); infinite where it did not
-    converge. evaluations: what measuring cost, tangent products among ``adjoint_hvp``; batches of k.
+    matrix: dz*/dx, a row for each number of x. factor: by which a step of the tangent solve made its residual smaller
+    (geometric mean); infinite where it did not converge. evaluations: what measuring cost, tangent products among
+    ``adjoint_hvp``; batches of k.
     """
 
     matrix: Tensor

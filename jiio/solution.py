@@ -28,7 +28,7 @@ from .layout import Tree, map_tree
 
 
 class Status(IntEnum):
-    """Per-sample outcome, stored as int8.
+    """Per-sample outcome, stored as int8; ``words`` is a sentence about it.
 
     Inside the package tensors are compared with ``int(Status...)``: torch.compile takes a comparison with the member
     for a constant.
@@ -126,8 +126,10 @@ class Solution:
     z, x, multiplier: trees (multiplier is None for ``equilibrium``). value: (B,), what was minimised, objective
     plus the prior of the prox, at (z, x); NaN for ``equilibrium``. status: (B,) int8 of :class:`Status`. steps:
     (B,) int64. residual: (B, K), RMS of F(v) - v per block in the order of ``blocks``, in the scaled units that
-    the tolerance is compared with, measured at the returned point itself. differentiable: the names of the fields
-    that carry gradients.
+    the tolerance is compared with, measured at the returned point itself. evaluations: what it cost. trace: of every
+    step, None where none was asked for. differentiable: the names of the fields that carry gradients. scaling: the
+    units of the solve, curvature of the objective in z and squared gain in x, each (B, 1), to be given to a solve that
+    goes on from here. gradient: (B, n), of the Lagrangian in x, packed. Both are None for ``equilibrium``.
     """
 
     z: Tree

@@ -118,7 +118,8 @@ def solve(
     rounding whatever the status.
 
     Raises ArgumentError / ArgumentTypeError for unusable arguments, CellError where the cell or objective breaks
-    its contract, ConvergenceError where ``on_failure="raise"`` and a sample did not converge (the default warns).
+    its contract, ConvergenceError where ``on_failure="raise"`` and a sample did not converge (the default warns),
+    GradientError in ``torch.inference_mode``, UnsupportedError inside transforms of ``torch.func``.
     """
     check_joint(problem, rule)
     check_settings(solver, adjoint, tolerance, max_steps, on_failure)
@@ -203,9 +204,14 @@ def equilibrium(
 ) -> Solution:
     """Solve z = cell(z, x) for z (Bai et al. 2019), differentiable with respect to parameters and x.
 
-    x: tree of tensors (B, ...). z0: the state to start from; may be left out where the cell has
-    ``initial_state(x)``. Gradients exist whenever grad mode is on, in train and eval alike. ``value`` is NaN and
-    ``multiplier`` None: there is no objective. Raises as :func:`solve` does.
+    cell: (z, x) -> z, a tree like z. x: tree of tensors (B, ...). z0: the state to start from; may be left out where
+    the cell has ``initial_state(x)``. solver: accelerates the iteration. adjoint: how gradients flow through z.
+    tolerance: per sample, in units of the state. max_steps: evaluations of the cell, at least 2. on_failure: "warn",
+    "raise" or "ignore" where a sample did not converge. trace: True keeps the residuals of every step, "points" also
+    every z.
+
+    Gradients exist whenever grad mode is on, in train and eval alike. ``value`` is NaN and ``multiplier`` None: there
+    is no objective. Raises as :func:`solve` does.
     """
     check_transforms("equilibrium")
     check_callable("cell", cell, "(z, x) -> z")

@@ -31,17 +31,18 @@ def solution_at(
 ) -> Solution:
     """The :class:`jiio.Solution` at (x, z), trees of tensors (B, ...), as :func:`jiio.solve` would measure it.
 
-    multiplier: a tree like z; where left out, mu = J_z^T mu + l_z is solved for as ``implicit`` says. scaling: the
-    units of the residual and of the adjoint's linear system, as ``Solution.scaling`` has them; where left out, those of
-    mu and x themselves. adjoint: attaches gradients as in a solve. tolerance: a sample is CONVERGED where every block
-    meets it here, NONFINITE where something is NaN or infinite, else MAX_STEPS; ``steps`` is 0.
+    problem: cell, objective and constraint. multiplier: a tree like z; where left out, mu = J_z^T mu + l_z is solved
+    for as ``implicit`` says. scaling: the units of the residual and of the adjoint's linear system, as
+    ``Solution.scaling`` has them; where left out, those of mu and x themselves. adjoint: attaches gradients as in a
+    solve. tolerance: a sample is CONVERGED where every block meets it here, NONFINITE where something is NaN or
+    infinite, else MAX_STEPS; ``steps`` is 0.
 
     x is taken as it is: where it is infeasible or not stationary, the residual of block x says so, and an exact outer
     gradient is not exact. Costs one evaluation and one VJP, and one more evaluation and the VJPs of ``implicit`` where
     the multiplier is solved for.
 
     Raises ArgumentError / ArgumentTypeError for unusable arguments, CellError where the cell or objective breaks its
-    contract.
+    contract, UnsupportedError inside transforms of ``torch.func``.
     """
     check_transforms("solution_at")
     check_instance("problem", problem, Problem)

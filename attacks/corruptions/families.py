@@ -89,8 +89,9 @@ FAMILIES: dict[str, CorruptionFamily] = {
 def corrupt(images: Tensor, family: str, severity: int, *, seed: int = 0, first: int = 0) -> Tensor:
     """Pictures (B, C, H, W) in [0, 1] under a family at a severity of 1 to 5, brought to 8 bits as a file would be.
 
-    seed, first: the draws of a picture are a function of the seed, the family and its number, which is ``first`` for
-    the first of the batch; they do not depend on the severity.
+    images: the pictures. family: one of the fifteen, such as "fog". severity: 1 to 5. seed, first: the draws of a
+    picture are a function of the seed, the family and its number, which is ``first`` for the first of the batch; they
+    do not depend on the severity. Raises ArgumentError / ArgumentTypeError for unusable arguments.
     """
     check_choice("family", family, FAMILIES)
     if check_integer("severity", severity, 1) > len(SEVERITIES):

@@ -26,9 +26,10 @@ FROST = "frost is a pane drawn here, not the photographs of the published set"
 class CorruptionReport:
     """The result of :func:`jiio.attacks.evaluate_corruptions`.
 
-    total: pictures. clean: how many of them are misclassified untouched. errors: family -> how many at each of the five
-    severities. unconverged: answers without an equilibrium, which count as errors. findings: whether the answers are a
-    function of the picture. base: name, clean and errors of the baseline, where there is one.
+    model: its name. seed: of the draws. total: pictures. clean: how many of them are misclassified untouched. errors:
+    family -> how many at each of the five severities. unconverged: answers without an equilibrium, which count as
+    errors. findings: whether the answers are a function of the picture. provenance: model, weights, data, versions and
+    date. base: name, clean and errors of the baseline, where there is one.
     """
 
     model: dict[str, Any]

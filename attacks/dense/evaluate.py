@@ -53,7 +53,7 @@ def evaluate_dense(
     model: x (B, C, H, W) -> scores (B, classes, H, W), see :class:`DenseTarget`. batches: pairs of images and masks
     (B, H, W), in which 255 and what is below 0 mean no class. threat, radius, bounds: as for
     :func:`jiio.attacks.evaluate`. attacks: each is run on every image, and the worst image of all is kept (None: SegPGD
-    and Auto-PGD on the cross-entropy). progress, about: as there.
+    and Auto-PGD on the cross-entropy). seed: of everything random. progress, about: as there.
 
     Raises ArgumentError or ArgumentTypeError for unusable arguments, CellError where the model breaks its contract.
     """

@@ -59,9 +59,11 @@ def _iou(counts: Tensor) -> Tensor:
 class DenseReport:
     """The result of :func:`jiio.attacks.evaluate_dense`.
 
-    clean, robust: shares of pixels, untouched and in the worst image that any attack found for each image. attacks: per
-    attack, what it leaves by itself, and its calls. unconverged: images whose equilibrium was not reached, clean or
-    attacked; their pixels count as wrong. worst: the images themselves.
+    model: its name. threat: norm, radius and bounds. seed: of the draws. images, pixels: how many; pixels without a
+    class are not counted. clean, robust: shares of pixels, untouched and in the worst image that any attack found for
+    each image. attacks: per attack, what it leaves by itself, and its calls. unconverged: images whose equilibrium was
+    not reached, clean or attacked; their pixels count as wrong. findings: of the audit, errors first. provenance:
+    weights, data, versions and date. worst: the images themselves, None where they differ in size.
     """
 
     model: dict[str, Any]

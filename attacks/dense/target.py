@@ -18,10 +18,11 @@ IGNORED = 255  # in a mask: no class, as is whatever is below 0
 
 
 class DenseTarget(Target):
-    """A segmentation model: x (B, C, H, W) -> scores (B, classes, H, W); settings as :class:`Target`.
+    """A segmentation model; settings as in :class:`Target`.
 
-    The model may return the scores, something with a field ``pixels`` (:class:`jiio.models.SceneScores`) or a mapping
-    with an entry ``out`` (torchvision). Predictions have labels (B, H, W), -1 where the scores are no numbers.
+    model: x (B, C, H, W) -> scores (B, classes, H, W). It may return the scores, something with a field ``pixels``
+    (:class:`jiio.models.SceneScores`) or a mapping with an entry ``out`` (torchvision). Predictions have labels (B, H,
+    W), -1 where the scores are no numbers.
     """
 
     def scores(self, answer: Any, x: Tensor) -> Tensor:

@@ -46,6 +46,9 @@ class Certificate:
 def certify(model: nn.Module | Target, x: Tensor, y: Tensor, threat: ThreatModel) -> Certificate | None:
     """Certified radii for x (B, ...), y (B,); None where no finite bound is known.
 
+    model: x -> scores (B, classes). threat: the norm of the radii, and the radius to compare with; one ball for all of
+    x.
+
     Known: a linear classifier (``torch.nn.Linear`` after any flattening), and an :class:`jiio.EquilibriumModel` whose
     injection and cell offer ``lipschitz``, whose cell offers ``contraction``, and whose head is linear in the state.
     """

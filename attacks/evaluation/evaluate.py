@@ -56,16 +56,17 @@ def evaluate(
 
     model: any module x (B, ...) -> scores (B, classes); put into eval mode meanwhile, and left as it was. batches:
     pairs of images (B, ...) and labels (B,) int64, moved to where the model is; the same in the same order when an
-    evaluation is resumed. bounds: of valid images, (0, 1) where None. attacks: the name of a suite, which is fitted to
-    the model ("standard" by default), or a list, of which every entry has to fit. Each sees only the samples that
-    resisted the ones before it; gradient-free ones come last. generator: only its initial seed counts (None: seed 0);
-    every attack on every batch gets a generator of its own made from it. state_path: a folder in which finished batches
-    are kept; the same call again goes on where it stopped, to the same report. curve: multiples of the radius at which
-    the robust accuracy is wanted as well, in ascending order of cost: a sample that is broken at one radius counts as
-    broken at every larger one. audit: None leaves the checks out. pictures: how many examples the report keeps.
-    progress: called with one line per batch. about: the caller's words for "model", "data", "suite" and "command".
-    shard: (index, count), of ``count`` processes with the same ``state_path`` the one that does the batches with this
-    rest; it reports on these alone, and the same call without it on all.
+    evaluation is resumed. threat, radius: "linf", "l2" or "l1" with a number above 0 in units of the images, or a
+    :class:`ThreatModel` alone. bounds: of valid images, (0, 1) where None. attacks: the name of a suite, which is
+    fitted to the model ("standard" by default), or a list, of which every entry has to fit. Each sees only the samples
+    that resisted the ones before it; gradient-free ones come last. generator: only its initial seed counts (None: seed
+    0); every attack on every batch gets a generator of its own made from it. state_path: a folder in which finished
+    batches are kept; the same call again goes on where it stopped, to the same report. curve: multiples of the radius
+    at which the robust accuracy is wanted as well, in ascending order of cost: a sample that is broken at one radius
+    counts as broken at every larger one. audit: None leaves the checks out. pictures: how many examples the report
+    keeps. progress: called with one line per batch. about: the caller's words for "model", "data", "suite" and
+    "command". shard: (index, count), of ``count`` processes with the same ``state_path`` the one that does the batches
+    with this rest; it reports on these alone, and the same call without it on all.
 
     A sample whose equilibrium was not reached, clean or attacked, is counted apart and never as robust. Raises
     ArgumentError or ArgumentTypeError for unusable arguments, before anything is attacked where that can be known,

@@ -20,7 +20,7 @@ from .provenance import in_words
 
 @dataclass(frozen=True)
 class Share:
-    """A count of samples, its share of all, and the 95 % interval of Clopper and Pearson."""
+    """A count of samples, its share of all, and the 95 % interval of Clopper and Pearson, from low to high."""
 
     count: int
     share: float
@@ -45,7 +45,8 @@ class Share:
 class Report:
     """The result of :func:`jiio.attacks.evaluate`.
 
-    clean, robust: shares; robust are the samples that are classified rightly, resist every attack and whose equilibria
+    model: name, sizes and settings. threat: norm, radius and bounds. seed: of the evaluation. total: samples. clean,
+    robust: shares; robust are the samples that are classified rightly, resist every attack and whose equilibria
     were reached. unconverged: how many were counted apart because theirs were not. attacks: per attack, in the order
     they ran, how many samples it saw and broke, and its calls. curve: robust share by multiple of the radius. solver:
     statistics at clean and attacked points (empty for a plain network). certified: share of the samples with a

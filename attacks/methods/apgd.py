@@ -24,6 +24,9 @@ class APGD(AbstractGradientAttack):
     rose in less than ``rho`` of the steps, or whose best value and step have not changed since the last checkpoint,
     goes back to its best point with half the step. L1 takes sparse steps with exact projection (as in Croce and Hein
     2021), at a fixed sparsity.
+
+    rho: the share of the steps that has to help. momentum: the share of the last move in the next one. steps: gradients
+    per run.
     """
 
     steps: int = 100

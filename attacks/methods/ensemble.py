@@ -25,7 +25,8 @@ from .gradient import PGD
 class AdjointEnsemble(AbstractAttack):
     """PGD along the mean of the normalised gradients of several adjoints: what misleads one need not mislead all.
 
-    aim: as in :class:`attacks.PGD`.
+    adjoints: whose gradients are added up. steps, random_start, aim: as in :class:`jiio.attacks.PGD`. objective: one
+    without a target.
     """
 
     needs_equilibrium = True

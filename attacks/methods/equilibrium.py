@@ -48,7 +48,8 @@ class IntermediateAttack(AbstractAttack):
     then k steps z <- (1 - damping) z + damping f(z) with one. The worst of the whole grid counts; each point of it only
     works on what the others left.
 
-    ensemble: in the end, one more run along the sum of the normalised gradients over ``states`` (the attack on the
+    steps, random_start: of each run, as in :class:`jiio.attacks.PGD`. objective: one without a target. ensemble: in the
+    end, one more run along the sum of the normalised gradients over ``states`` (the attack on the
     paper's ensemble of states).
     """
 
@@ -149,6 +150,8 @@ class SimultaneousAttack(AbstractAttack):
         z <- f(z, x),    mu <- J_z^T mu + l_z,    g = J_x^T mu + l_x,
 
     started where the last gradient left off. With one inner step and acceleration this is JIIO itself.
+
+    steps, random_start: as in :class:`jiio.attacks.PGD`. objective: one without a target.
     """
 
     needs_equilibrium = True

@@ -31,7 +31,7 @@ class JointAttack(AbstractAttack):
     """Maximise the objective over x while the equilibrium is being solved; for :class:`jiio.EquilibriumModel`.
 
     steps: evaluations (and vector-Jacobian products) of one solve, after the two that measure its scale. objective,
-    targets, restarts: as in :class:`attacks.PGD`. random_start: the first run starts at a random point too. rule,
+    targets, restarts: as in :class:`jiio.attacks.PGD`. random_start: the first run starts at a random point too. rule,
     solver: of :func:`jiio.solve`; None, chosen by the norm: in L2 and L1 gradient steps, all of the vector accelerated;
     in Linf sign steps of falling length, state and multiplier accelerated (a Euclidean step fills the ball corner by
     corner, and signs that are mixed are no signs). tolerance: of the solve. settle, lag: points on the way are looked

@@ -13,7 +13,7 @@ project = "jiio"
 author = "The jiio authors"
 version = release = jiio.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "docstrings", "mathml"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "docstrings", "telling", "mathml"]
 root_doc = "index"
 exclude_patterns = ["gallery/*", "tutorials/*"]
 

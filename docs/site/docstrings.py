@@ -34,12 +34,12 @@ def process(app: Any, what: str, name: str, thing: Any, options: Any, lines: lis
     lines[:] = [line for part in paragraphs(lines) for line in (*shown(part, names), "")]
 
 
-def arguments(thing: Any) -> set[str]:
+def arguments(thing: Any) -> list[str]:
     """The names of the arguments of something that can be called."""
     try:
-        return set(inspect.signature(thing).parameters)
+        return list(inspect.signature(thing).parameters)
     except (TypeError, ValueError):
-        return set()
+        return []
 
 
 def paragraphs(lines: list[str]) -> Iterator[list[str]]:
@@ -69,7 +69,7 @@ def is_set_in(line: str) -> bool:
     return line.startswith("    ")
 
 
-def shown(part: list[str], names: set[str]) -> Iterator[str]:
+def shown(part: list[str], names: list[str]) -> Iterator[str]:
     """A paragraph as reStructuredText; names: of the arguments of what it is about."""
     section = SECTION.match(part[0])
     if section:
@@ -82,16 +82,44 @@ def shown(part: list[str], names: set[str]) -> Iterator[str]:
         yield from told(" ".join(line.strip() for line in part), names)
 
 
-def told(text: str, names: set[str]) -> Iterator[str]:
+def told(text: str, names: list[str]) -> Iterator[str]:
     """A paragraph in which arguments may be told one after the other."""
-    starts = [m for m in STARTS.finditer(text) if set(re.split(r",? (?:and )?|,", m[1])) <= names]
+    lead, entries = split(text, names)
+    if lead:
+        yield escaped(lead)
+        yield ""
+    yield from (listed(heads, said) for heads, said in entries)
+
+
+def split(text: str, names: list[str]) -> tuple[str, list[tuple[str, str]]]:
+    """A paragraph in two: what comes first, and an entry (arguments, what they are) for all that are told after it."""
+    starts = [m for m in STARTS.finditer(text) if set(heads_of(m[1])) <= set(names)]
     ends = [m.start() for m in starts[1:]] + [len(text)]
     lead = text[: starts[0].start()] if starts else text
-    if lead.strip():
-        yield escaped(lead.strip())
-        yield ""
-    for start, end in zip(starts, ends, strict=False):
-        yield f"- ``{start[1]}``: {escaped(text[start.end() : end].strip())}"
+    return lead.strip(), [(m[1], text[m.end() : end].strip()) for m, end in zip(starts, ends, strict=False)]
+
+
+def heads_of(text: str) -> list[str]:
+    """The names before the colon of an entry."""
+    return [name.strip("* ") for name in re.split(r",? and |,", text)]
+
+
+def listed(heads: str, said: str) -> str:
+    """An entry as a line of a list."""
+    return f"- ``{heads}``: {escaped(said)}"
+
+
+def entries(lines: list[str], names: list[str]) -> dict[str, str]:
+    """Argument -> what a docstring tells of it, in a section ``Args:`` or one after the other."""
+    found: dict[str, str] = {}
+    for part in paragraphs(lines):
+        section = SECTION.match(part[0])
+        if section:
+            pairs = list(entries_of(part[1:])) if section[1] == "Args" else []
+        else:
+            pairs = split(" ".join(line.strip() for line in part), names)[1]
+        found |= {name: said for heads, said in pairs for name in heads_of(heads) if name in names}
+    return found
 
 
 def titled(title: str, first: str, others: list[str]) -> Iterator[str]:
@@ -102,8 +130,7 @@ def titled(title: str, first: str, others: list[str]) -> Iterator[str]:
         return
     yield f"**{title}**"
     yield ""
-    for names, text in entries:
-        yield f"- ``{names}``: {escaped(text)}"
+    yield from (listed(names, text) for names, text in entries)
 
 
 def entries_of(lines: list[str]) -> Iterator[tuple[str, str]]:

@@ -7,16 +7,20 @@ import inspect
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+import examples
 
 ROOT = Path(__file__).parents[2]
-BLOCK = re.compile(r"^```python run\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-# The groups of attacks, by where a name lives; those of jiio and jiio.models are the headings of docs/api.md.
+PAGES = {"jiio": "api.md", "jiio.models": "models.md"}  # whose headings are the groups of a package
+# The groups of attacks, by where a name lives: the first that fits.
 ATTACKS = {
+    "Several views": ("views", "methods.multiview"),
     "Attacks": ("base", "methods."),
     "Objectives": ("objectives",),
     "Evaluation": ("evaluation.", "suites", "statistics"),
-    "Threats, models and views": ("",),
+    "Common corruptions": ("corruptions.",),
+    "Dense prediction": ("dense.",),
+    "Threats and models": ("",),
 }
 LEADS = {
     "jiio": "The engine. Nothing but PyTorch is needed, and nothing is loaded before it is used.",
@@ -43,7 +47,7 @@ class Group:
 
 def groups() -> list[Group]:
     """Every public name of the four packages, each once in its package."""
-    found = [group for package in ("jiio", "jiio.models") for group in from_page(package)]
+    found = [group for package in PAGES for group in from_page(package)]
     found += from_homes()
     found.append(Group("jiio.tasks", "Tasks", tuple(sorted(public("jiio.tasks")))))
     for package in LEADS:
@@ -60,10 +64,9 @@ def public(package: str) -> set[str]:
 
 
 def from_page(package: str) -> list[Group]:
-    """The groups of a package as docs/api.md has them."""
-    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
-    section = text.split(f"\n## {package}\n")[1].split("\n## ")[0]
-    parts = re.split(r"^### (.+)$", section, flags=re.MULTILINE)[1:]
+    """The groups of a package as its page has them."""
+    text = (ROOT / "docs" / PAGES[package]).read_text(encoding="utf-8")
+    parts = re.split(r"^## (.+)$", text, flags=re.MULTILINE)[1:]
     names = {
         title: re.findall(r"^- `(\w+)", body, re.MULTILINE) for title, body in zip(parts[::2], parts[1::2], strict=True)
     }
@@ -88,10 +91,10 @@ def from_homes() -> list[Group]:
 def write(folder: Path) -> list[str]:
     """Write the pages into a folder; the names of those that others link to, one for each package."""
     folder.mkdir()
-    shown = examples()
-    every = groups()
+    shown, blocks, every = examples.places(), examples.of_groups(), groups()
     for group in every:
         body = [group.title, "=" * len(group.title), "", f"Of ``{group.package}``.", ""]
+        body += [line for code in blocks[group.package, group.title] for line in block(code)]
         body += [line for name in group.names for line in entry(group.package, name, shown)]
         (folder / f"{group.file}.rst").write_text("\n".join(body) + "\n", encoding="utf-8")
 
@@ -102,7 +105,12 @@ def write(folder: Path) -> list[str]:
     return list(LEADS)
 
 
-def entry(package: str, name: str, shown: dict[str, list[str]]) -> list[str]:
+def block(code: str) -> list[str]:
+    """The directive that shows code."""
+    return [".. code-block:: python", "", *(f"   {line}" if line else "" for line in code.rstrip().split("\n")), ""]
+
+
+def entry(package: str, name: str, shown: dict[examples.Name, list[str]]) -> list[str]:
     """The directive for a name, and where it is seen at work."""
     thing = getattr(importlib.import_module(package), name)
     kind = "autoclass" if inspect.isclass(thing) else "autofunction" if callable(thing) else "autodata"
@@ -113,22 +121,6 @@ def entry(package: str, name: str, shown: dict[str, list[str]]) -> list[str]:
     }[kind]
     if package == "jiio" and name == "EquilibriumModel":  # the same object stands in jiio.models
         options = ["   :no-index:", *options]
-    places = shown.get(name, [])
+    places = shown.get((package, name), [])
     seen = ["Seen at work in " + ", ".join(f":doc:`/{place}`" for place in places) + ".", ""] if places else []
     return [name, "-" * len(name), "", f".. {kind}:: {package}.{name}", *options, "", *seen]
-
-
-def examples() -> dict[str, list[str]]:
-    """Name -> the pages whose blocks that run use it."""
-    found: dict[str, list[str]] = {}
-    for page in sorted((ROOT / "docs").glob("*.md")):
-        code = "\n".join(BLOCK.findall(page.read_text(encoding="utf-8")))
-        for name in set(re.findall(r"\b[A-Za-z_]\w+\b", code)):
-            found.setdefault(name, []).append(page.stem)
-    return found
-
-
-def documentation(thing: Any) -> str:
-    """The docstring that somebody wrote: not what a dataclass makes up, and not that of a base."""
-    text = inspect.cleandoc(vars(thing).get("__doc__") or "") if inspect.isclass(thing) else inspect.getdoc(thing) or ""
-    return "" if inspect.isclass(thing) and text.startswith(f"{thing.__name__}(") else text

@@ -49,9 +49,10 @@ class _NeumannFunction(torch.autograd.Function):
 class Phantom(AbstractAdjoint):
     """Phantom gradients (Geng et al. 2021): cheap, biased, a descent direction where the cell contracts well enough.
 
-    kind "unrolled" tapes ``steps`` damped applications of f after the solve; "neumann" keeps one taped
-    application and sums ``steps`` terms of the series in the backward pass (the same gradient at an exact
-    equilibrium, less memory). In ``solve`` x is held constant, as with :class:`Implicit`.
+    damping: how far a step goes towards f, above 0 and at most 1. kind "unrolled" tapes ``steps`` damped applications
+    of f after the solve; "neumann" keeps one taped application and sums ``steps`` terms of the series in the backward
+    pass (the same gradient at an exact equilibrium, less memory). In ``solve`` x is held constant, as with
+    :class:`Implicit`.
     """
 
     steps: int = 5

@@ -25,8 +25,8 @@ def from_torchdeq(model: nn.Module, example: Tensor, *, origin: str | None = Non
     example: a batch of inputs (B, ...) of the shape that the model takes. origin, options: as in
     :meth:`EquilibriumModel.of`. The weights are shared with ``model``. What comes before the solve is computed anew
     with every evaluation of the map, so that it should be cheap. Raises ArgumentError where the model has not exactly
-    one such solver, or where what follows the solve looks at the input itself; then name the parts:
-    ``EquilibriumModel.of(inject, cell, head)``.
+    one such solver, ArgumentTypeError for what is no module or no tensor, ArgumentError where what follows the solve
+    looks at the input itself; then name the parts: ``EquilibriumModel.of(inject, cell, head)``.
     """
     check_instance("model", model, nn.Module)
     check_instance("example", example, Tensor)

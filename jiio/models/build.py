@@ -77,7 +77,11 @@ class ModelConfig:
 
 
 def build(config: ModelConfig, **options: Any) -> EquilibriumModel:
-    """A freshly initialised model; ``options`` are the solve settings of :class:`EquilibriumModel`."""
+    """A freshly initialised model. config: all of its sizes. options: the solve settings of :class:`EquilibriumModel`.
+
+    Weights come from torch's global random state. Raises ArgumentTypeError for what is no :class:`ModelConfig`, which
+    has checked its numbers, and ArgumentError / ArgumentTypeError for unusable options.
+    """
     check_instance("config", config, ModelConfig)
     inject = _injection(config)
     # A latent code writes into every branch, an image only into the finest.
@@ -155,7 +159,9 @@ def classifier(
 ) -> EquilibriumModel:
     """x (B, *image) -> scores (B, classes).
 
-    cell: the name of a multiscale preset, or a cell configuration. options: see ``build``.
+    cell: the name of a multiscale preset, or a cell configuration. image: the shape of x without the batch, (C, H, W)
+    for feature maps, any for a vector state. classes: how many. options: see :func:`build`. Raises ArgumentError /
+    ArgumentTypeError for unusable arguments.
     """
     return build(ModelConfig(_cell_config(cell), tuple(image), "classifier", (classes,)), **options)
 
@@ -170,7 +176,7 @@ def decoder(
 ) -> EquilibriumModel:
     """Latent codes (B, latent) -> images (B, *image). The defaults are the sizes of JIIO's model for 64x64 faces.
 
-    squash: the range of the pixels, "sigmoid" (0, 1), "tanh" (-1, 1), "none". cell and options as in
-    :func:`classifier`.
+    image: (C, H, W). latent: numbers in a code. squash: the range of the pixels, "sigmoid" (0, 1), "tanh" (-1, 1),
+    "none". cell and options as in :func:`classifier`. Raises ArgumentError / ArgumentTypeError for unusable arguments.
     """
     return build(ModelConfig(_cell_config(cell), (latent,), "image", tuple(image), squash), **options)

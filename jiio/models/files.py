@@ -32,8 +32,8 @@ def save(model: EquilibriumModel, path: str | os.PathLike[str]) -> None:
 
     The model must come from :func:`jiio.models.build` (or ``classifier``, ``decoder``, ``load``), or from
     :meth:`EquilibriumModel.of` with an ``origin``. A cell configuration of the caller's own is named by its import
-    path, and so is an origin. Raises CheckpointError where the model has no configuration or one that could not be
-    read again, and where the file cannot be written.
+    path, and so is an origin. Raises ArgumentTypeError for what is no :class:`EquilibriumModel`, CheckpointError where
+    the model has no configuration or one that could not be read again, and where the file cannot be written.
     """
     check_instance("model", model, EquilibriumModel)
     metadata = {"format": FORMAT, "version": VERSION, **_about(model)}
@@ -66,12 +66,13 @@ def load(
 ) -> EquilibriumModel:
     """The model in the file ``path``, in eval mode; ``options`` are the solve settings of :class:`EquilibriumModel`.
 
-    allow: what the file may have imported besides jiio's own cells, by the name of a class or of the function that
-    makes the model ("package.module:Name"), of a module, or of a package; importing runs code, so name only what you
-    trust.
+    device: where its weights go. allow: what the file may have imported besides jiio's own cells, by the name of a
+    class or of the function that makes the model ("package.module:Name"), of a module, or of a package; importing runs
+    code, so name only what you trust.
 
-    Raises CheckpointError, with a sentence, for anything that is not a complete file written by :func:`save`. Nothing
-    in the file is executed, the random state is left alone, and nothing larger than the file is built.
+    Raises ArgumentTypeError for unusable arguments, CheckpointError, with a sentence, for anything that is not a
+    complete file written by :func:`save`. Nothing in the file is executed, the random state is left alone, and nothing
+    larger than the file is built.
     """
     target, allow = Path(path), check_allow(allow)
     _check_header(target)

@@ -69,6 +69,11 @@ class ClassifierHead(nn.Module):
 
     Feature maps, as in MDEQ: a bottleneck per branch, merged downward by stride-2 convolutions, a 1x1 convolution to
     ``final_channels``, average pooling, a linear layer. Dense state: the linear layer alone.
+
+    features: of a dense state, or a tuple with the channels of each feature map, finest first. classes: how many.
+    head_channels: the inner width of the bottleneck of each branch; it ends with four times as many channels. groups:
+    of the group norm. activation: "relu", "tanh", "elu", "softplus", "silu" or "gelu". The last four, and
+    ``final_channels``, are of feature maps alone.
     """
 
     def __init__(
@@ -137,7 +142,8 @@ class ImageHead(nn.Module):
     """An image (B, C, H, W), the output of a decoder.
 
     Feature maps: merged to the finest resolution, conv3x3, up-sampled 2**halvings times where branch 0 is coarser than
-    the image, conv3x3. Dense state: one linear layer. ``squash`` maps to the pixel range: "sigmoid" (0, 1), "tanh"
+    the image, conv3x3. Dense state: one linear layer. features, activation: as in :class:`ClassifierHead`. image:
+    (C, H, W). halvings: how many. ``squash`` maps to the pixel range: "sigmoid" (0, 1), "tanh"
     (-1, 1), or "none".
     """
 
@@ -179,7 +185,8 @@ class ImageHead(nn.Module):
 class DenseHead(nn.Module):
     """Class scores (B, classes, H, W) of every pixel, for segmentation.
 
-    Merged branches, group norm, activation, conv1x1, and bilinear up-sampling by 2**halvings to the image.
+    Merged branches, group norm, activation, conv1x1, and bilinear up-sampling by 2**halvings to the image. channels: of
+    each feature map, finest first. classes, groups, activation: as in :class:`ClassifierHead`.
     """
 
     def __init__(

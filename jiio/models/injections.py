@@ -41,7 +41,8 @@ class LinearInjection(nn.Module):
 class ConvInjection(nn.Module):
     """The stem: two conv3x3 + group norm + activation, each of the first ``halvings`` with stride 2.
 
-    x: (B, image channels, H, W) -> u: (B, channels, H / 2**halvings, W / 2**halvings), for the finest branch.
+    x: (B, source, H, W) -> u: (B, channels, H / 2**halvings, W / 2**halvings), for the finest branch. groups: of the
+    group norm, a divisor of ``channels``. activation: "relu", "tanh", "elu", "softplus", "silu" or "gelu".
     ``divisor`` is what H and W must be multiples of; a cell with n branches needs 2**(halvings + n - 1). Group norm
     instead of the batch norm of the paper: with batch statistics x would be a different problem for every batch it is
     solved in.
@@ -83,6 +84,9 @@ class DecoderInjection(nn.Module):
     is one branch. Branch i gets planes * 2**i maps (at most channels_i), so every resolution hears of the latent code,
     and a linear basis of the images is within reach at once. The offset starts at random values: at x = 0, where input
     optimisation usually starts, the cell is driven like anywhere else.
+
+    latent: numbers in a code. channels: of each branch, finest first. size: (H, W) of the finest branch. planes: maps
+    of the latent code in that branch.
     """
 
     def __init__(self, latent: int, channels: tuple[int, ...], size: tuple[int, int], *, planes: int = 1) -> None:

@@ -17,9 +17,11 @@ def minres(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Solve A x = b for symmetric A.
 
-    matvec: (B, D) -> (B, D), acting sample by sample. b: (B, D). Returns x (B, D), the relative residual
-    |b - A x| / |b| as estimated by the recurrence (B,), and the products used per sample (B,). A zero right-hand side
-    gives zero.
+    matvec: (B, D) -> (B, D), acting sample by sample. b: (B, D). rtol: the relative residual at which a sample is
+    done. max_steps: products, at most.
+
+    Returns: x (B, D), the relative residual |b - A x| / |b| as estimated by the recurrence (B,), and the products used
+    per sample (B,). A zero right-hand side gives zero.
     """
 
     def norm(v: Tensor) -> Tensor:

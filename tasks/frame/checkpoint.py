@@ -40,8 +40,9 @@ STEP = re.compile(r"step-(\d{8,})\.safetensors")
 class Checkpoint:
     """A training at the end of ``step`` steps.
 
-    path: the file. step: number of steps done. tensors: by name, on the CPU. versions: of the software that wrote it.
-    handed: the class of the task object that the training was handed, None where its configuration names the task.
+    path: the file. step: number of steps done. config: that of the training. tensors: by name, on the CPU. versions: of
+    the software that wrote it. handed: the class of the task object that the training was handed, None where its
+    configuration names the task.
     """
 
     path: Path

@@ -29,8 +29,9 @@ def evaluate(
 ) -> list[dict[str, str | float]]:
     """The rows of ``task.evaluate``.
 
-    config: other data, corruption or solve settings than the training's; the model must stay the same. task: instead of
-    the one the configuration names. pictures: a folder for those that the task makes.
+    checkpoint: a training, see :func:`load`. data_root: the folder of data sets; None for what the environment variable
+    ``JIIO_DATA`` says. config: other data, corruption or solve settings than the training's; the model must stay the
+    same. task: instead of the one the configuration names. pictures: a folder for those that the task makes.
 
     Started by a launcher, every process gets the rows; tasks divide what they measure by :func:`.dealing.dealt`.
 

@@ -50,9 +50,10 @@ def train(
 
     Returns the last checkpoint.
 
-    data_root: where data sets lie (default: JIIO_DATA, then each set's own download). resume: continue from the newest
-    checkpoint in the folder, or begin where there is none. task: instead of the one the configuration names.
-    report: takes lines of news (default: standard error). resume_hint: said after Ctrl-C.
+    config: what is trained, from the data to the files it leaves. data_root: the folder of data sets; None for what the
+    environment variable ``JIIO_DATA`` says. resume: continue from the newest checkpoint in the folder, or begin where
+    there is none. task: instead of the one the configuration names. report: takes lines of news (default: standard
+    error). resume_hint: said after Ctrl-C.
 
     Errors: JiioError, one sentence; nothing is written before everything was checked, and nothing into a folder that
     another training holds. TrainingInterrupted after Ctrl-C.

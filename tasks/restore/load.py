@@ -16,7 +16,8 @@ from .base import AbstractRestorer
 def load_restorer(argument: str, word: str, *, allow: Iterable[str] = ()) -> AbstractRestorer:
     """The restorer in a checkpoint, in the folder of a training, or in the shipped weights of that name; in eval mode.
 
-    argument: what the user calls it, for messages. allow: import paths of one's own that the file may name.
+    argument: what the user calls it, for messages. word: a file, a folder or a name such as "prior-grey". allow: import
+    paths of one's own that the file may name.
 
     Errors: InputError where there is none, CheckpointError where it is damaged.
     """

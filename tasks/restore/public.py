@@ -94,7 +94,8 @@ class Restorer(nn.Module):
 class Denoiser(nn.Module):
     """The prior of a restorer as a denoiser in the manner of ``deepinv.models.Denoiser``: ``denoiser(x, sigma)``.
 
-    For plug-and-play algorithms of others. sigma: a number, (B,), or any shape with one number for each image.
+    For plug-and-play algorithms of others. restorer: one that has a prior on images. sigma: a number, (B,), or any
+    shape with one number for each image.
     """
 
     def __init__(self, restorer: Restorer) -> None:
@@ -115,7 +116,10 @@ class Denoiser(nn.Module):
 
 
 class Reconstructor(nn.Module):
-    """A restorer in the manner of ``deepinv.models.Reconstructor``: ``model(y, physics)`` is the image alone."""
+    """A restorer in the manner of ``deepinv.models.Reconstructor``: ``model(y, physics)`` is the image alone.
+
+    restorer: what restores. settings: of :func:`jiio.solve`, for every call.
+    """
 
     def __init__(self, restorer: Restorer, **settings: Any) -> None:
         super().__init__()

@@ -25,6 +25,9 @@ PAGES = sorted(
     path for path in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "docs/results").glob("*.md"))
 )
 NAMES = [(module, name) for module in (jiio, jiio.models) for name in module.__all__]
+API = {"jiio": "api.md", "jiio.models": "models.md"}
+ALONE = ("examples.md", "examples-attacks.md")  # their blocks stand for themselves: tests/house/test_examples.py
+MOST_WORDS = 2500
 FENCE = re.compile(r"^```(?P<kind>[^\n`]*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -45,14 +48,13 @@ def prose(path: Path) -> str:
     return FENCE.sub("", path.read_text(encoding="utf-8"))
 
 
-# -- the API page
+# -- the API pages
 
 
 def documented(module: ModuleType) -> dict[str, str]:
-    """Name -> arguments between the brackets ("" where the page gives none), from the section of a module."""
-    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
-    section = text.split(f"\n## {module.__name__}\n")[1].split("\n## ")[0]
-    entries = re.findall(r"^- `(\w+)(?:(\(.*\)))?`:", section, re.MULTILINE)
+    """Name -> arguments between the brackets ("" where the page gives none), from the page of a module."""
+    text = (ROOT / "docs" / API[module.__name__]).read_text(encoding="utf-8")
+    entries = re.findall(r"^- `(\w+)(?:(\(.*\)))?`:", text, re.MULTILINE)
     assert len({name for name, _ in entries}) == len(entries)
     return dict(entries)
 
@@ -79,7 +81,7 @@ def test_the_api_page_has_the_signature(module: ModuleType, name: str) -> None:
     assert isinstance(function, ast.FunctionDef)
     known = {name: getattr(module, name) for module in (jiio, jiio.models) for name in module.__all__}
     namespace: dict[str, Any] = {}
-    exec(compile(ast.Module([function], []), "docs/api.md", "exec"), dict(known), namespace)
+    exec(compile(ast.Module([function], []), API[module.__name__], "exec"), dict(known), namespace)
     page, code = inspect.signature(namespace["f"]).parameters, inspect.signature(thing).parameters
     assert [(p.name, p.kind) for p in page.values()] == [(p.name, p.kind) for p in code.values()]
     factories = {f.name: f for f in dataclasses.fields(thing)} if dataclasses.is_dataclass(thing) else {}
@@ -93,7 +95,11 @@ def test_the_api_page_has_the_signature(module: ModuleType, name: str) -> None:
 # -- what runs
 
 
-@pytest.mark.parametrize("path", [p for p in pages() if any(blocks(p.values[0], "python run"))])
+def running() -> list[Any]:
+    return [p for p in pages() if p.values[0].name not in ALONE and any(blocks(p.values[0], "python run"))]
+
+
+@pytest.mark.parametrize("path", running())
 def test_blocks_run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The blocks of a page in their order, in one namespace and an empty folder; warnings are errors as everywhere."""
     monkeypatch.chdir(tmp_path)
@@ -126,6 +132,15 @@ def test_configurations_can_be_used(path: Path, tmp_path: Path) -> None:
                 assert flatten(dataclasses.asdict(config)) == flatten(dataclasses.asdict(RestoreConfig()))
                 written = flatten(read_yaml("CONFIG", tmp_path / "config.yaml"))
                 assert written.keys() == flatten(dataclasses.asdict(RestoreConfig())).keys()
+
+
+# -- what can be read in one sitting
+
+
+@pytest.mark.parametrize("path", [p for p in pages() if p.values[0].name != "CHANGELOG.md"])
+def test_a_page_is_not_too_long(path: Path) -> None:
+    words = len(path.read_text(encoding="utf-8").split())
+    assert words <= MOST_WORDS, f"{words} words: make two pages of it"
 
 
 # -- what points somewhere

@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import inspect
 import re
 from pathlib import Path
-from types import ModuleType
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
-
-
-def part(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"site_{name}", ROOT / "docs" / "site" / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    import sys
-
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
+from parts_of_site import part
 
 reference, docstrings, links, build = (part(name) for name in ("reference", "docstrings", "links", "build"))
+telling = part("telling")
 GROUPS = reference.groups()
 NAMES = [(group.package, name) for group in GROUPS for name in group.names]
 
@@ -45,7 +32,7 @@ def test_every_public_name_has_a_docstring_with_shapes(package: str, name: str) 
     thing = thing_of(package, name)
     if not callable(thing):
         pytest.skip("a table; its page shows it")
-    text = reference.documentation(thing)
+    text = telling.words(thing)
     assert len(text) > 12 and re.search(r"[.:]", text), "no sentence"
     if inspect.isfunction(thing) and "Tensor" in str(inspect.signature(thing)):
         assert re.search(r"\([A-Z](?:, [^)]*)?,?\)|batch first|tree|images|shape", text), "no shape"

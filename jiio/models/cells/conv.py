@@ -111,7 +111,11 @@ def draw_mask(z: Tensor, dropout: float, generator: torch.Generator) -> Tensor:
 
 
 class ConvCell(AbstractCell):
-    """One residual block (see :class:`ResidualBlock`) on a feature map z (B, channels, H, W)."""
+    """One residual block (see ``ResidualBlock``) on a feature map z (B, channels, H, W).
+
+    channels: width of the state. expansion, groups, activation, dropout, weight_norm, drive: as in
+    :class:`MultiscaleConfig`.
+    """
 
     def __init__(
         self,

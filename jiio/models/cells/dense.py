@@ -18,7 +18,7 @@ from .base import AbstractCell, AbstractCellConfig
 
 @dataclass(frozen=True)
 class DenseConfig(AbstractCellConfig):
-    """A :class:`DenseCell`: a vector state, f = act(W z + u)."""
+    """A vector state, f = act(W z + u); the fields are the arguments of :class:`DenseCell`."""
 
     kind = "dense"
     features: int = 64
@@ -60,6 +60,9 @@ class DenseCell(AbstractCell):
     At initialisation f is a contraction with factor ``gain`` in the Euclidean norm. ``scaling`` says what holds later:
     "spectral" keeps the factor at or below ``gain`` for good, "weight" is weight norm (row lengths as parameters),
     "none" a free matrix; the last two can leave the contraction in training, which a Jacobian penalty discourages.
+
+    features: numbers in the state. activation: "relu", "tanh", "elu", "softplus", "silu" or "gelu". scaling: "none",
+    "weight" or "spectral". gain: above 0; below 1 for a contraction.
     """
 
     def __init__(self, features: int, *, activation: str = "tanh", scaling: str = "none", gain: float = 0.8) -> None:

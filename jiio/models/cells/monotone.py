@@ -37,7 +37,7 @@ MONOTONE_ACTIVATIONS = ("relu", "softplus", "tanh")  # increasing and 1-Lipschit
 
 @dataclass(frozen=True)
 class MonotoneConfig(AbstractCellConfig):
-    """A :class:`MonotoneCell`: a vector state with a unique equilibrium by construction."""
+    """A vector state with one equilibrium by construction; the fields are the arguments of :class:`MonotoneCell`."""
 
     kind = "monotone"
     features: int = 64
@@ -95,7 +95,8 @@ class ForwardBackward(nn.Module):
 class MonotoneCell(AbstractCell):
     """f on a vector state z (B, features), see the module.
 
-    ``m`` > 0 is the monotonicity; 1 / m bounds the slope of z*(u).
+    features: numbers in the state. m: the monotonicity, above 0; 1 / m bounds the slope of z*(u). activation: "relu",
+    "softplus" or "tanh".
     """
 
     def __init__(self, features: int, *, m: float = 1.0, activation: str = "relu") -> None:

@@ -42,7 +42,8 @@ class MultiscaleConfig(AbstractCellConfig):
     """The sizes of a multiscale model.
 
     channels: width of each branch, finest first. expansion: the hidden width of a block is this times the width.
-    groups, fusion_groups: group norm in the blocks and after the fusion. dropout: variational, of whole channels.
+    groups, fusion_groups: group norm in the blocks and after the fusion. activation: "relu", "softplus", "silu" or
+    "gelu". dropout: variational, of whole channels. weight_norm: of the convolutions of the cell.
     halvings: resolution of branch 0 is that of the image over 2**halvings. planes: maps that a latent code writes into
     branch 0 (decoders). head_channels, final_channels: the bottlenecks of a classifier head (width out: 4 times
     head_channels) and its last layer. drive: how much the injected term counts against the old state at the start, see
@@ -161,8 +162,8 @@ class Elementwise(nn.Module):
 class MultiscaleCell(AbstractCell):
     """f on a tuple of feature maps z_i (B, channels_i, H / 2**i, W / 2**i).
 
-    u: a tensor (B, channels_0, H, W), injected into branch 0 alone as in the paper (``injected`` = 1), or a tuple with
-    one map for each branch (``injected`` = number of branches).
+    config: its sizes. u: a tensor (B, channels_0, H, W), injected into branch 0 alone as in the paper (``injected`` =
+    1), or a tuple with one map for each branch (``injected`` = number of branches).
     """
 
     def __init__(self, config: MultiscaleConfig, *, injected: int = 1) -> None:

@@ -49,8 +49,8 @@ class LevelInjection(nn.Module):
 class TwoScaleCell(AbstractCell):
     """f(z, u) = u + conv(act(h + up(body(down(h))))), h = act(conv(z)), on a map z (B, features, H, W).
 
-    ``body``: ``depth`` convolutions of ``wide`` channels at half the resolution of z. Convolutions are 3x3. Starts as
-    a contraction, and as nearly linear.
+    activation: "elu", "softplus", "silu", "gelu" or "tanh". ``body``: ``depth`` convolutions of ``wide`` channels at
+    half the resolution of z. Convolutions are 3x3. Starts as a contraction, and as nearly linear.
     """
 
     def __init__(self, features: int, *, wide: int = 96, depth: int = 2, activation: str = "elu") -> None:

@@ -67,7 +67,10 @@ class _AtLevel(nn.Module):
 
 
 class ImagePrior(nn.Module):
-    """The network behind the energy. Images are (B, channels, H, W) in [0, 1], of any size."""
+    """The network behind the energy. Images are (B, channels, H, W) in [0, 1], of any size.
+
+    config: its sizes; None for the defaults.
+    """
 
     def __init__(self, config: ImagePriorConfig | None = None) -> None:
         super().__init__()

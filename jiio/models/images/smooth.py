@@ -52,7 +52,10 @@ def convolve(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
 
 
 class SmoothConv2d(nn.Conv2d):
-    """``nn.Conv2d`` of stride one and odd size that keeps the resolution, with quick second derivatives."""
+    """``nn.Conv2d`` of stride one and odd size that keeps the resolution, with quick second derivatives.
+
+    (B, source, H, W) -> (B, target, H, W). size: of the kernel, odd.
+    """
 
     def __init__(self, source: int, target: int, size: int) -> None:
         super().__init__(source, target, size, padding=size // 2)

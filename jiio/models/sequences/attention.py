@@ -135,7 +135,8 @@ class KernelAttention(AbstractAttention):
 
         w_ij  ~  k_F(f_i, f_j) k_T(i - j),    log k_T(d) = sum_m a_m^2 cos(omega_m d)
 
-    Queries and keys share one projection, so that k_F is symmetric and positive definite:
+    kernel: k_F, "rbf" or "exponential". Queries and keys share one projection, so that k_F is symmetric and positive
+    definite:
 
         "rbf"           exp(-|f_i - f_j|^2 / (2 sqrt(size)))
         "exponential"   exp(f_i . f_j / sqrt(size))

@@ -56,7 +56,8 @@ class CrossAttention(AbstractAttention):
 class CrossModalCell(AbstractCell):
     """f on states (z_a, z_b) of shapes (B, T_a, width) and (B, T_b, width), see the module.
 
-    u: for each stream {"stream" (B, T, width), "said" (B, T, 3 width), "there" (B, T, 1), 1 at a token, 0 at padding}.
+    config: sizes of both blocks. u: for each stream {"stream" (B, T, width), "said" (B, T, 3 width), "there" (B, T, 1),
+    1 at a token, 0 at padding}.
     """
 
     def __init__(self, config: TransformerConfig) -> None:

@@ -30,9 +30,10 @@ from .transformer import TransformerBlock, TransformerCell, TransformerConfig, T
 
 @dataclass(frozen=True)
 class Memory:
-    """The last M tokens before a segment: states (one tensor (B, M, width), or one for each layer) and embeddings.
+    """The last M tokens before a segment.
 
-    Both are constants: no gradient runs into an earlier segment (Dai et al. 2019).
+    states: one tensor (B, M, width), or one for each layer. embedding: (B, M, width), of the tokens. Both are
+    constants: no gradient runs into an earlier segment (Dai et al. 2019).
     """
 
     states: tuple[Tensor, ...]
@@ -74,7 +75,11 @@ class _Sizes(Protocol):
 
 
 class AbstractSequenceModel(nn.Module, ABC):
-    """A model over a vocabulary: ``tokens`` embeds and predicts, :meth:`states` lies between, ``last`` ends it."""
+    """A model over a vocabulary: ``tokens`` embeds and predicts, :meth:`states` lies between, ``last`` ends it.
+
+    config: what has vocabulary, width, memory, cutoffs and divisor, such as :class:`TransformerConfig`. last: from the
+    states of the network to (B, T, width), which ``tokens`` predicts from.
+    """
 
     def __init__(self, config: _Sizes, last: nn.Module) -> None:
         super().__init__()
@@ -191,7 +196,9 @@ class EquilibriumSequenceModel(AbstractSequenceModel):
 
 
 class TransformerModel(EquilibriumSequenceModel):
-    """The DEQ transformer. ``options``: the settings of the solve, as in :class:`jiio.models.EquilibriumModel`."""
+    """The DEQ transformer. config: its sizes; None for the defaults. options: the settings of the solve, as in
+    :class:`jiio.models.EquilibriumModel`.
+    """
 
     config: TransformerConfig
     inject: TransformerInjection
@@ -219,6 +226,8 @@ def sparse_masks(
 
     Returns: for each of ``layers`` layers, the name of a matrix of ``cell`` -> its mask, of the shape of the matrix,
     drawn on the CPU by ``generator``.
+
+    Errors: ArgumentError / ArgumentTypeError for unusable numbers.
     """
     check_integer("layers", layers, 1)
     check_number("sparsity", sparsity, 0.0, 0.99)
@@ -231,7 +240,10 @@ def sparse_masks(
 
 
 class ExplicitTransformer(AbstractSequenceModel):
-    """``layers`` ordinary layers with weights of their own, each with a memory of its own: Transformer-XL."""
+    """``layers`` ordinary layers with weights of their own, each with a memory of its own: Transformer-XL.
+
+    config: sizes of a layer, and of the vocabulary.
+    """
 
     def __init__(self, config: TransformerConfig, layers: int) -> None:
         super().__init__(check_instance("config", config, TransformerConfig), scaled(config))

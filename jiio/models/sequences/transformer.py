@@ -39,10 +39,11 @@ class TransformerConfig:
 
     vocabulary: number of tokens. width: of a state. heads: of the attention. inner: width of the feed-forward layer.
     memory: tokens before the segment that are remembered. norm: "post" or "pre". attention: "relative", or a product of
-    symmetric kernels, "rbf" or "exponential". span: tokens that one token sees at most (None: all). dropout:
-    variational, one mask per solve. weight_norm: of the cell's matrices. cutoffs, divisor: of the adaptive softmax,
-    see :class:`jiio.models.Tokens`. drive: size of the stream beside the state at the start; more makes f forget z.
-    injection: where embeddings enter, "stream" or, as published, "attention" alone, where there is no drive.
+    symmetric kernels, "rbf" or "exponential". activation: of the feed-forward layer, "relu", "tanh", "elu", "softplus",
+    "silu" or "gelu". span: tokens that one token sees at most (None: all). dropout: variational, one mask per solve.
+    weight_norm: of the cell's matrices. cutoffs, divisor: of the adaptive softmax, see :class:`jiio.models.Tokens`.
+    drive: size of the stream beside the state at the start; more makes f forget z. injection: where embeddings enter,
+    "stream" or, as published, "attention" alone, where there is no drive.
     """
 
     vocabulary: int = 256
@@ -92,7 +93,10 @@ class TransformerConfig:
 
 
 class TransformerBlock(AbstractCell):
-    """One transformer layer whose residual stream is handed to it; :class:`TransformerCell` closes the circle."""
+    """One transformer layer whose residual stream is handed to it; :class:`TransformerCell` closes the circle.
+
+    config: its sizes. attention: of your own; None for that of the configuration.
+    """
 
     def __init__(self, config: TransformerConfig, attention: AbstractAttention | None = None) -> None:
         super().__init__()
@@ -174,7 +178,7 @@ class TransformerCell(TransformerBlock):
 
 
 class TransformerInjection(nn.Module):
-    """Embeddings (B, T, width) -> {"stream", "said"} for :class:`TransformerCell`."""
+    """Embeddings (B, T, width) -> {"stream", "said"} for :class:`TransformerCell`. config: its sizes."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()

@@ -64,6 +64,7 @@ class TrellisConfig:
 class TrellisCell(AbstractCell):
     """f, see the module. u: {"said" (B, T, 4 hidden), "before" (B, T, 4 hidden), and, with a memory, "past" (B, 1,
     6 hidden)}: what an embedding says to its own token and to the next, and state and word of the token before all.
+    config: its sizes.
     """
 
     def __init__(self, config: TrellisConfig) -> None:
@@ -109,7 +110,7 @@ class TrellisCell(AbstractCell):
 
 
 class TrellisInjection(nn.Module):
-    """Embeddings (B, T, width) -> {"said", "before"} for :class:`TrellisCell`."""
+    """Embeddings (B, T, width) -> {"said", "before"} for :class:`TrellisCell`. config: its sizes."""
 
     def __init__(self, config: TrellisConfig) -> None:
         super().__init__()
@@ -138,8 +139,8 @@ class TrellisHead(nn.Module):
 
 
 class TrellisModel(EquilibriumSequenceModel):
-    """The equilibrium of a trellis layer over a vocabulary. ``options``: the settings of the solve, as in
-    :class:`jiio.models.EquilibriumModel`.
+    """The equilibrium of a trellis layer over a vocabulary. config: its sizes; None for the defaults. options: the
+    settings of the solve, as in :class:`jiio.models.EquilibriumModel`.
     """
 
     config: TrellisConfig

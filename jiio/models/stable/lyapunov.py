@@ -149,6 +149,9 @@ class LyapunovFlow(nn.Module):
 
     The other reading of the method, to stand before a linear head: the feature is the initial condition that the attack
     perturbs, the flow is run for a finite time (its limit is the origin for every input). field: two layers, tanh.
+
+    features: numbers in the feature. widths: as in :class:`ConvexPotential`. alpha: the rate at which V falls, per unit
+    of time. steps, step: how many Euler steps, and their length.
     """
 
     def __init__(
@@ -172,6 +175,7 @@ class LyapunovFlow(nn.Module):
 def orthogonal_head(head: ClassifierHead) -> ClassifierHead:
     """The same head, its last layer with orthonormal rows from now on (columns, where there are more classes than
     features): every two classes are equally far apart, and no direction of the state counts for more than another.
+    Raises ArgumentTypeError for what is no :class:`ClassifierHead`.
     """
     check_instance("head", head, ClassifierHead)
     orthogonal(head.linear)
@@ -184,7 +188,8 @@ def lyapunov_model(
     """The stable twin of a classifier: its cell projected, its last layer orthogonal; weights are shared, not copied.
 
     like: inputs (B, ...) as the model takes them, which tell how many numbers the state has. Settings of the solve and
-    mode are those of ``model``. Widths, alpha and step: see :class:`ConvexPotential` and :class:`LyapunovCell`.
+    mode are those of ``model``. widths: as in :class:`ConvexPotential`. alpha, step: as in :class:`LyapunovCell`.
+    Raises ArgumentError / ArgumentTypeError for unusable arguments, and for a model that is no classifier.
     """
     check_instance("model", model, EquilibriumModel)
     check_instance("model.cell", model.cell, AbstractCell)

@@ -20,7 +20,7 @@ class ConvexPotential(nn.Module):
 
     q is an input-convex network (Amos, Xu and Kolter 2017): a_1 = s(W_1 r + b_1), a_k = s(W_k r + b_k + softplus(U_k)
     a_{k-1} / width), q = w r + softplus(u) a / width. s is the smoothed ReLU: 0 below 0, s^2 / 2d up to d, s - d / 2
-    beyond. size: numbers per sample in r. widths: of the hidden layers. smoothing: d.
+    beyond. size: numbers per sample in r. widths: of the hidden layers. floor: above 0. smoothing: d, above 0.
     """
 
     def __init__(
@@ -76,8 +76,9 @@ class ConvexPotential(nn.Module):
 def project_field(field: Tensor, value: Tensor, gradient: Tensor, *, alpha: float, least: float = 1e-12) -> Tensor:
     """The nearest field g to ``field`` with <gradient, g> <= -alpha value (Manek and Kolter 2019, Eq. 10).
 
-    field, gradient: (B, n). value: (B,). least: a gradient shorter than this is no direction any more, and the
-    correction fades; at the minimum, where field and gradient vanish together, nothing is corrected.
+    field, gradient: (B, n). value: (B,). alpha: the rate at which the value is to fall, per unit of time. least: a
+    gradient shorter than this is no direction any more, and the correction fades; at the minimum, where field and
+    gradient vanish together, nothing is corrected.
     """
     length = torch.linalg.vector_norm(gradient, dim=1, keepdim=True).clamp_min(least)
     normal = gradient / length

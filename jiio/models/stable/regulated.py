@@ -50,7 +50,8 @@ class RegulatedModel(EquilibriumModel):
 
     inject, cell, head, options: as for :class:`jiio.EquilibriumModel`. radius: of the box around x in which the input
     moves; that of the attack, in Linf, is meant. step: of one update; None for a quarter of ``radius``, as 2/255 in
-    8/255. rounds, solver_steps, updates: 4, 2 and 10 in the paper. bounds: of valid inputs.
+    8/255. rounds, solver_steps, updates: 4, 2 and 10 in the paper. bounds: of valid inputs. softness: 0 for the sign of
+    the gradient g, as published; above 0 an update goes along g / (|g| + softness mean|g|), see :meth:`smoothed`.
 
     The gradient of ``forward`` and ``solve`` passes through the defence. The derivative of the sign is zero wherever it
     exists, so the regulated input follows x like the identity, but for what ``bounds`` and ball clip: exact almost
@@ -166,8 +167,8 @@ def intermediate_scores(
     """The scores (B, classes) at a state on the way: ``steps`` steps of the model's solver without a graph, then
     ``unrolled`` steps z <- (1 - damping) z + damping f(z) with one (Yang et al. 2023, section 3.3).
 
-    Where ``steps`` is drawn anew for every batch, from 1 to 8 in the paper, all states on the way are trained to
-    predict well.
+    x: (B, ...), as the model takes it. Where ``steps`` is drawn anew for every batch, from 1 to 8 in the paper, all
+    states on the way are trained to predict well. Raises ArgumentError / ArgumentTypeError for unusable arguments.
     """
     check_instance("model", model, EquilibriumModel)
     check_integer("steps", steps, 1)
