@@ -28,7 +28,7 @@ class AbstractGradientAttack(AbstractAttack):
     samples that resisted the ones before. random_start: the first run starts at a random point too (later ones always
     do). adjoint: how an equilibrium model is differentiated (None: its own). warm: start each equilibrium solve of a
     run from the last state; the count that matters is made from a cold start in any case. tolerance,
-    inner_steps: relative tolerance and most steps of the forward and adjoint solves *inside* a run (None: the model's
+    inner_steps: relative tolerance and most steps of the forward and adjoint solves inside a run (None: the model's
     own). ``warm=True, tolerance=3e-2`` is the strongest attack per call on an equilibrium model: a step of the input
     changes more than the rest of the solve would. aim: when a sample leaves the batch. An evaluation, which counts
     breaks, sets it to ``Success()``; on its own an attack goes on to the strongest image.

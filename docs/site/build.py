@@ -33,7 +33,7 @@ ROOMS = (
 TREE = {
     "Start": ("start", "gallery", "tutorials"),
     "Guide": (
-        *("choosing", "restoring", "attacks", "audit", "defences", "generate", "meta", "language"),
+        *("choosing", "cells", "restoring", "attacks", "audit", "defences", "generate", "meta", "language"),
         *("tasks", "parts", "rooms", "machines", "recipes"),
     ),
     "Reference": (

@@ -12,14 +12,14 @@ import examples
 
 ROOT = Path(__file__).parents[2]
 PAGES = {"jiio": "api.md", "jiio.models": "models.md"}  # whose headings are the groups of a package
-# The groups of attacks, by where a name lives: the first that fits.
+# The groups of attacks, by where a name lives: the longest beginning that fits.
 ATTACKS = {
-    "Several views": ("views", "methods.multiview"),
     "Attacks": ("base", "methods."),
     "Objectives": ("objectives",),
     "Evaluation": ("evaluation.", "suites", "statistics"),
     "Common corruptions": ("corruptions.",),
     "Dense prediction": ("dense.",),
+    "Several views": ("views", "methods.multiview"),
     "Threats and models": ("",),
 }
 LEADS = {
@@ -78,14 +78,13 @@ def from_page(package: str) -> list[Group]:
 
 def from_homes() -> list[Group]:
     """The groups of jiio.attacks."""
-    module = importlib.import_module("jiio.attacks")
-    left = sorted(public("jiio.attacks"))
-    found = []
-    for title, starts in ATTACKS.items():
-        names = tuple(name for name in left if module._HOME.get(name, "").startswith(starts))
-        left = [name for name in left if name not in names]
-        found.append(Group("jiio.attacks", title, names))
-    return found
+    homes = importlib.import_module("jiio.attacks")._HOME
+    begins = sorted(((start, title) for title, starts in ATTACKS.items() for start in starts), key=lambda b: -len(b[0]))
+    found: dict[str, list[str]] = {title: [] for title in ATTACKS}
+    for name in sorted(public("jiio.attacks")):
+        home = homes.get(name, "")
+        found[next(title for start, title in begins if home.startswith(start))].append(name)
+    return [Group("jiio.attacks", title, tuple(names)) for title, names in found.items()]
 
 
 def write(folder: Path) -> list[str]:
@@ -93,7 +92,13 @@ def write(folder: Path) -> list[str]:
     folder.mkdir()
     shown, blocks, every = examples.places(), examples.of_groups(), groups()
     for group in every:
-        body = [group.title, "=" * len(group.title), "", f"Of ``{group.package}``.", ""]
+        body = [
+            group.title,
+            "=" * len(group.title),
+            "",
+            f"Of ``{group.package}``. An example, which is run by the tests:",
+            "",
+        ]
         body += [line for code in blocks[group.package, group.title] for line in block(code)]
         body += [line for name in group.names for line in entry(group.package, name, shown)]
         (folder / f"{group.file}.rst").write_text("\n".join(body) + "\n", encoding="utf-8")

@@ -39,11 +39,19 @@ def added(thing: Any) -> Iterator[str]:
     for source, entries in borrowed(thing):
         if not source.__name__.startswith("_"):
             yield from (f"From {linked(source)}:", "")
-        yield from (docstrings.listed(name, text) for name, text in entries.items())
+        yield from (docstrings.listed(", ".join(names), text) for text, names in together(entries).items())
         yield ""
     named = [] if says_errors(thing) else faults.raised(thing)
     if named:
         yield from (f"**Errors.** {', '.join(linked(error) for error in named)} for unusable arguments.", "")
+
+
+def together(entries: Entries) -> dict[str, list[str]]:
+    """What is said -> the arguments of which it is said."""
+    found: dict[str, list[str]] = {}
+    for name, text in entries.items():
+        found.setdefault(text, []).append(name)
+    return found
 
 
 def linked(thing: Any) -> str:

@@ -45,15 +45,15 @@ def test_every_argument_is_explained(package: str, name: str) -> None:
 
 
 class Base:
-    """size: how large."""
+    """size, weight: how large."""
 
-    def __init__(self, size: int) -> None: ...
+    def __init__(self, size: int, weight: int) -> None: ...
 
 
 class Child(Base):
     """The fields are those of its base. shape: any."""
 
-    def __init__(self, size: int, shape: int, speed: float) -> None: ...
+    def __init__(self, size: int, weight: int, shape: int, speed: float) -> None: ...
 
 
 def cook(size: int, heat: float, time: int, speed: float) -> None:
@@ -71,9 +71,9 @@ Base.__module__ = Child.__module__ = cook.__module__ = eat.__module__ = "jiio.ki
 
 
 def test_what_a_docstring_leaves_out_comes_from_its_base(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert telling.borrowed(Child) == [(Base, {"size": "how large."})]
+    assert telling.borrowed(Child) == [(Base, {"size": "how large.", "weight": "how large."})]
     assert telling.unmentioned(Child) == ["speed"]
-    assert list(telling.added(Child))[:3] == ["From ``Base``:", "", "- ``size``: how large."]
+    assert list(telling.added(Child))[:3] == ["From ``Base``:", "", "- ``size, weight``: how large."]
 
     # What it refers to: for arguments that it says nothing of, and for no others.
     module = ModuleType("jiio.kitchen")
