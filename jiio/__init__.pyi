@@ -18,6 +18,9 @@ from .adjoints.implicit import (
 from .adjoints.kkt import (
     KKT as KKT,
 )
+from .adjoints.levenberg import (
+    Levenberg as Levenberg,
+)
 from .adjoints.shine import (
     SHINE as SHINE,
 )

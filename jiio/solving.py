@@ -161,7 +161,7 @@ def solve(
             x = operator.prox.project(x)
         solution = _joint_solution(operator, outcome, recorder, z, mu, x)
         if torch.is_grad_enabled():
-            solution = adjoint.attach(problem, solution)
+            solution = adjoint.inside(metric).attach(problem, solution)
     return solution.report(on_failure, outcome.floored)
 
 

@@ -3,7 +3,8 @@
 from .base import AbstractAdjoint, Detached
 from .implicit import Envelope, Implicit
 from .kkt import KKT
+from .levenberg import Levenberg
 from .shine import SHINE
 from .truncated import Phantom, Unrolled
 
-__all__ = ["KKT", "SHINE", "AbstractAdjoint", "Detached", "Envelope", "Implicit", "Phantom", "Unrolled"]
+__all__ = ["KKT", "SHINE", "AbstractAdjoint", "Detached", "Envelope", "Implicit", "Levenberg", "Phantom", "Unrolled"]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..checks import GradientError, SecondDerivativeError, fail
 from ..layout import Tree, map_tree, rows
+from ..metric import Metric
 from ..problem import Cell, Problem
 from ..solution import Solution, Status
 from ..solvers import AbstractSolver
@@ -27,6 +28,10 @@ class AbstractAdjoint(ABC):
 
     def of(self, solver: AbstractSolver) -> AbstractAdjoint:
         """The adjoint of one plain solve by ``solver``; itself, unless it has to see that solve."""
+        return self
+
+    def inside(self, metric: Metric | None) -> AbstractAdjoint:
+        """The adjoint of one joint solve in a metric; itself, unless it can use it."""
         return self
 
     @abstractmethod

@@ -112,19 +112,30 @@ class Implicit(AbstractTransposed):
     def solve_transposed(
         self, transposed: Callable[[Tensor], Tensor | None], g: Tensor, arithmetic: Arithmetic
     ) -> tuple[Tensor, Tensor]:
-        size = g.square().mean(1, keepdim=True).sqrt()
-        unit = g / torch.where(size > 0, size, torch.ones_like(size))
-
-        def linear(u: Tensor, right: Tensor) -> Tensor:
+        def step(u: Tensor) -> Tensor:
             with torch.enable_grad():
                 pulled = transposed(u)
-            return right if pulled is None else pulled.detach() + right
+            return torch.zeros_like(u) if pulled is None else pulled.detach()
 
-        operator = EquilibriumMap(linear, unit, unit, self.solver.damping)
-        arguments = (self.tolerance, self.max_steps, Recorder(False, False), arithmetic.floor(g.dtype))
-        with Arithmetic.around(g).full():
-            outcome = iterate(operator, self.solver, unit, *arguments)
-        return outcome.v * size, outcome.residual[:, 0]
+        return linear_fixed_point(step, g, self.solver, self.tolerance, self.max_steps, arithmetic)
+
+
+def linear_fixed_point(
+    step: Callable[[Tensor], Tensor],
+    right: Tensor,
+    solver: AbstractSolver,
+    tolerance: Tolerance,
+    max_steps: int,
+    arithmetic: Arithmetic,
+) -> tuple[Tensor, Tensor]:
+    """u (B, n) with u = step(u) + right, ``step`` linear, and what is missing, relative to ``right`` (B,)."""
+    size = right.square().mean(1, keepdim=True).sqrt()
+    unit = right / torch.where(size > 0, size, torch.ones_like(size))
+    operator = EquilibriumMap(lambda u, added: step(u) + added, unit, unit, solver.damping)
+    arguments = (tolerance, max_steps, Recorder(False, False), arithmetic.floor(right.dtype))
+    with Arithmetic.around(right).full():
+        outcome = iterate(operator, solver, unit, *arguments)
+    return outcome.v * size, outcome.residual[:, 0]
 
 
 @dataclass(frozen=True)

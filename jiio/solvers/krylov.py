@@ -13,12 +13,12 @@ from torch import Tensor
 
 
 def minres(
-    matvec: Callable[[Tensor], Tensor], b: Tensor, *, rtol: float, max_steps: int
+    matvec: Callable[[Tensor], Tensor], b: Tensor, *, rtol: float | Tensor, max_steps: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Solve A x = b for symmetric A.
 
     matvec: (B, D) -> (B, D), acting sample by sample. b: (B, D). rtol: the relative residual at which a sample is
-    done. max_steps: products, at most.
+    done, a number or (B, 1). max_steps: products, at most.
 
     Returns: x (B, D), the relative residual |b - A x| / |b| as estimated by the recurrence (B,), and the products used
     per sample (B,). A zero right-hand side gives zero.
