@@ -43,6 +43,11 @@ class AbstractObjective(ABC):
     targeted = False
     least_classes = 2
 
+    def rows(self, index: Tensor) -> AbstractObjective | None:
+        """The objective of the samples ``index`` (k,): itself, where its fields are numbers and words."""
+        plain = all(isinstance(value, (bool, int, float, str)) for value in vars(self).values())
+        return self if plain else None
+
     @abstractmethod
     def value(self, logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
         """(B,); ``target`` is y again for an objective without a target."""

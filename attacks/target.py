@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 import jiio
 from jiio.checks import ArgumentTypeError, check_finite, check_instance, fail
+from jiio.persample import rows_of
 
 from .contract import channels, check_logits, check_truth, check_weights, given, moment
 from .counts import Counts
@@ -208,7 +209,7 @@ class Target:
         """The joint problem: minimise objective(scores) over x in the set of ``prox``, in the units of x."""
         inner = self.equilibrium
         if self.plain:
-            problem = inner.problem(lambda logits, _: objective(logits), prox)
+            problem = inner.problem(_OfScores(objective), prox)
         else:
             entrance = Entrance(self.model, inner)
             problem = jiio.Problem(entrance, lambda z, x: objective(entrance.after(z, x)), prox)
@@ -263,22 +264,37 @@ class Target:
 
 def _shifted(problem: jiio.Problem, target: Target) -> jiio.Problem:
     """The same problem for the input before its normalisation."""
-    objective = problem.objective
+    return jiio.Problem(_Shifted(problem.cell, target), _Shifted(problem.objective, target), problem.prox)
 
-    def value(z: Any, x: Tensor) -> Tensor:
-        return objective(z, target.normalised(x))
 
-    return jiio.Problem(_Shifted(problem.cell, target), value, problem.prox)
+class _OfScores:
+    """(scores, x) -> objective(scores)."""
+
+    def __init__(self, objective: Score) -> None:
+        self.objective = objective
+
+    def __call__(self, logits: Tensor, x: Tensor) -> Tensor:
+        return self.objective(logits)
+
+    def rows(self, index: Tensor) -> _OfScores | None:
+        """The samples ``index`` (k,), where the objective offers that."""
+        objective = rows_of(self.objective, index)
+        return None if objective is None else _OfScores(objective)
 
 
 class _Shifted:
-    """(z, x) -> cell(z, normalised x)."""
+    """(z, x) -> function(z, normalised x)."""
 
-    def __init__(self, cell: Any, target: Target) -> None:
-        self.cell, self.target, self.module = cell, target, cell.module
+    def __init__(self, function: Any, target: Target) -> None:
+        self.cell, self.target, self.module = function, target, getattr(function, "module", None)
 
     def __call__(self, z: Any, x: Tensor) -> Any:
         return self.cell(z, self.target.normalised(x))
+
+    def rows(self, index: Tensor) -> _Shifted | None:
+        """The samples ``index`` (k,), where the function offers that."""
+        part = rows_of(self.cell, index)
+        return None if part is None else _Shifted(part, self.target)
 
     def initial_state(self, x: Tensor) -> Any:
         return self.cell.initial_state(self.target.normalised(x))

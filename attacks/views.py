@@ -148,6 +148,12 @@ class PerView(jiio.AbstractProx):
         flat = x.flatten(1)
         return PerView(tuple((part, own.bind(flat[:, part])) for part, own in self.sets))
 
+    def rows(self, index: Tensor, x: Tree) -> PerView | None:
+        flat = x.flatten(1)
+        sets = [(part, own.rows(index, flat[:, part])) for part, own in self.sets]
+        found = tuple((part, own) for part, own in sets if own is not None)
+        return PerView(found) if len(found) == len(sets) else None
+
     def apply(self, x: Tensor, step: Tensor | float) -> Tensor:
         return torch.cat([own.apply(x[:, part], step) for part, own in self.sets], dim=1)
 

@@ -108,6 +108,9 @@ from .metric import (
 from .models import (
     EquilibriumModel as EquilibriumModel,
 )
+from .persample import (
+    PerSample as PerSample,
+)
 from .problem import (
     Problem as Problem,
 )

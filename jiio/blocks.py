@@ -48,6 +48,12 @@ class PerBlock(AbstractProx):
         bound = [self.parts.get(name, Identity()).bind(block) for name, block in blocks.items()]
         return BoundBlocks(tuple(bound), tuple(Spec.of(block).size for block in blocks.values()))
 
+    def rows(self, index: Tensor, x: Tree) -> AbstractProx | None:
+        parts = {name: part.rows(index, x[name]) for name, part in self.parts.items()}
+        by_name = {str(name): part for name, part in parts.items() if isinstance(name, str) and part is not None}
+        by_place = [part for name, part in parts.items() if not isinstance(name, str) and part is not None]
+        return PerBlock(*by_place, **by_name) if len(by_name) + len(by_place) == len(parts) else None
+
     def apply(self, x: Tensor, step: Tensor | float) -> Tensor:
         raise NotImplementedError  # only what is bound to an input knows its blocks
 
@@ -71,6 +77,11 @@ class BoundBlocks(AbstractProx):
 
     def bind(self, x: Tree) -> AbstractProx:
         return self
+
+    def rows(self, index: Tensor, x: Tree) -> AbstractProx | None:
+        parts = [part.rows(index, block) for part, block in self._pairs(x)]
+        found = tuple(part for part in parts if part is not None)
+        return BoundBlocks(found, self.sizes) if len(found) == len(parts) else None
 
     def _pairs(self, x: Tensor) -> Sequence[tuple[AbstractProx, Tensor]]:
         return list(zip(self.parts, x.split(self.sizes, dim=1), strict=True))

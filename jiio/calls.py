@@ -7,6 +7,7 @@ counters, and the first two at their numbers as well (``.data``, NumPy and CUDA 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -17,6 +18,7 @@ from torch.autograd import forward_ad as forward
 from .arithmetic import Arithmetic
 from .checks import CellError, JiioError, UnsupportedError, fail
 from .layout import Tree, conformed, leaves, map_tree
+from .persample import rows_of
 from .problem import Cell, Problem
 
 LOOKS = 2  # calls after which the version counters alone are looked at
@@ -34,6 +36,15 @@ class Guarded:
         if name == "function":  # not there yet, while a copy is being made
             raise AttributeError(name)
         return getattr(self.function, name)
+
+    def rows(self, index: Tensor) -> Guarded | None:
+        """The same for the samples ``index`` (k,) alone; None where the function does not offer that."""
+        part = rows_of(self.function, index)
+        if part is None:
+            return None
+        found = copy.copy(self)
+        found.function, found.last = part, []
+        return found
 
     def __call__(self, z: Tree, x: Tree) -> Tree:
         given, last = [*leaves(z), *leaves(x)], self.last

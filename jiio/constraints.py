@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .checks import ArgumentTypeError, check_number, fail
 from .layout import Tree, leaves
-from .prox import AbstractProx, Active, check_radius
+from .prox import AbstractProx, Active, check_radius, rows_of_fields
 
 
 def check_parameter(name: str, value: Tree) -> None:
@@ -69,6 +69,9 @@ class Box(AbstractProx):
             if bool(torch.as_tensor((low == math.inf) | (high == -math.inf)).any()):
                 fail("Box", "low below infinity and high above minus infinity", "a coordinate that no number can be in")
         return bound
+
+    def rows(self, index: Tensor, x: Tree) -> AbstractProx | None:
+        return rows_of_fields(self, index, x)
 
     def apply(self, x: Tensor, step: Tensor | float) -> Tensor:
         return _clip(x, self.low, self.high)

@@ -47,6 +47,11 @@ class Intersection(AbstractProx):
     def bind(self, x: Tree) -> AbstractProx:
         return Intersection(*(part.bind(x) for part in self.parts), rounds=self.rounds)
 
+    def rows(self, index: Tensor, x: Tree) -> AbstractProx | None:
+        parts = [part.rows(index, x) for part in self.parts]
+        found = [part for part in parts if part is not None]
+        return Intersection(*found, rounds=self.rounds) if len(found) == len(parts) else None
+
     def apply(self, x: Tensor, step: Tensor | float) -> Tensor:
         boxes = [part for part in self.parts if isinstance(part, (Box, LinfBall))]
         balls = [part for part in self.parts if isinstance(part, (L1Ball, L2Ball))]

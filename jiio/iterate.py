@@ -1,46 +1,24 @@
 """The one loop: evaluate, judge every sample for itself, step, and guard the step.
 
-Frozen samples stay in the batch (the cell is a closed function of the whole batch) but never move again. How samples
-are judged stands in :mod:`jiio.progress`.
+Samples that have ended never move again; they stay in the batch where the cell is a closed function of all of it, and
+leave it where the problem can be restricted (:mod:`jiio.attendance`). How samples are judged stands in
+:mod:`jiio.progress`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .attendance import Attendance, Outcome, Rest
 from .operators import EquilibriumMap, JointMap, Point, select
-from .progress import Progress, merit_of
-from .solution import Status, Tolerance
+from .progress import Progress
+from .solution import Tolerance
 from .solvers.base import AbstractSolver
 from .solvers.keeper import SecantKeeper
-
-
-@dataclass
-class Outcome:
-    """What the loop hands to ``solve``: the returned point per sample and what was measured there."""
-
-    v: Tensor  # (B, D)
-    residual: Tensor  # (B, K)
-    value: Tensor  # (B,)
-    gradient: Tensor | None  # (B, n)
-    status: Tensor  # (B,) int8
-    steps: Tensor  # (B,)
-    floored: Tensor  # (B,) bool, converged to what the arithmetic allows and not to the tolerance
-
-    @classmethod
-    def of(cls, progress: Progress) -> Outcome:
-        """The best points; who still runs has run out of steps. NaN for the value where there is no objective."""
-        best, status = progress.best, progress.status
-        assert best is not None
-        status = status.masked_fill(progress.running, int(Status.MAX_STEPS))
-        value = best.residual.new_full(status.shape, float("nan")) if best.value is None else best.value
-        floored = (status == int(Status.CONVERGED)) & (merit_of(best, progress.tolerance) > 1)
-        return cls(progress.best_v, best.residual, value, best.gradient, status, progress.steps, floored)
 
 
 class Recorder:
@@ -62,6 +40,11 @@ class Recorder:
         self.values: list[Tensor] = []  # T x (B,)
         self.points: list[Tensor] = []  # T x (B, D)
 
+    @property
+    def sees(self) -> bool:
+        """Whether points are kept, or shown to somebody."""
+        return self.keep or self.watch is not None
+
     def __call__(self, step: int, v: Tensor, point: Point, running: Tensor) -> bool:
         """Take the point in; whether the solve is to end here."""
         if self.keep:
@@ -72,6 +55,11 @@ class Recorder:
         """Who still runs, and what the solver knows by now."""
         if self.keeper is not None:
             self.keeper.look(state, running, last)
+
+    def rows(self, index: Tensor) -> None:
+        """From now on only the samples ``index`` (k,) of those so far go on."""
+        if self.keeper is not None:
+            self.keeper.rows(index)
 
     def _write(self, v: Tensor, point: Point, running: Tensor) -> None:
         nan = point.residual.new_full((), float("nan"))
@@ -100,10 +88,10 @@ def iterate(
     """
     progress = Progress.start(v, tolerance, floor)
     progress.coarse = finer is not None
-    state = solver.init(v)
+    state, attendance = solver.init(v), Attendance(operator)
     for step in range(max_steps):
         point = operator(v)
-        stop = recorder(step, v, point, progress.running)
+        stop = recorder.sees and recorder(step, *attendance.all(operator, v, point, progress.running))
         progress.judge(v, point)
         recorder.judged(state, progress.running, stop or step == max_steps - 1)
         if progress.coarse and finer is not None and step % tolerance.check_every == 0 and progress.exhausted(point):
@@ -131,7 +119,14 @@ def iterate(
         v = select(progress.running, following, progress.best_v)
         if again is not None:
             v, state = select(again, fresh, v), solver.restart(state, again)
-    return Outcome.of(progress)
+
+        # Who still runs goes on alone, where that can be and pays; no sample waits to be looked at.
+        if looked and not progress.coarse:
+            rest = attendance.rest(solver, Rest(operator, progress, v, state))
+            if rest is not None:
+                (operator, progress, v, state), index = rest
+                recorder.rows(index)
+    return attendance.outcome(operator, progress)
 
 
 def _looked_at_again(

@@ -20,6 +20,7 @@ from torch import Tensor
 from .checks import fail
 from .constraints import QuadraticPrior
 from .layout import Tree, leaves
+from .persample import share_of
 from .problem import Problem
 from .prox import Identity
 from .rules import AbstractRule
@@ -66,6 +67,12 @@ class Metric:
         nan = torch.full_like(self.scaling[0], float("nan"))
         return dataclasses.replace(self, scaling=tuple(torch.where(good, part, nan) for part in self.scaling))
 
+    def rows(self, index: Tensor, batch: int) -> Metric:
+        """The samples ``index`` (k,) of ``batch``."""
+        inverse = share_of(self.inverse, index, batch, 3)
+        sigma, gain = (share_of(part, index, batch, 2) for part in self.scaling)
+        return dataclasses.replace(self, inverse=inverse, scaling=(sigma, gain))
+
     @property
     def plain(self) -> Tensor:
         """(B, 1) or (): the samples that are to be solved plainly."""
@@ -103,6 +110,14 @@ def smooth(problem: Problem) -> Problem:
     """The same problem with its quadratic prior as a part of the objective, where steps in a metric can see it."""
     if isinstance(problem.prox, Identity):
         return problem
-    return dataclasses.replace(
-        problem, objective=lambda z, x: problem.total(z, x, leaves(x)[0].shape[0]), prox=Identity()
-    )
+    return dataclasses.replace(problem, objective=_Total(problem), prox=Identity())
+
+
+class _Total:
+    """What a problem minimises, its prior included, as an objective."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+
+    def __call__(self, z: Tree, x: Tree) -> Tensor:
+        return self.problem.total(z, x, leaves(x)[0].shape[0])

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .checks import ArgumentError, CellError, check_callable, check_instance, fail
 from .layout import Spec, Tree, check_tree
+from .persample import rows_of
 from .prox import AbstractProx, Identity
 
 Cell = Callable[[Any, Any], Any]
@@ -54,6 +55,18 @@ class Problem:
         """
         check_callable("Problem.function", function, "x -> z")
         return Problem(ExplicitCell(function), objective, Identity() if prox is None else prox)
+
+    def rows(self, index: Tensor, x: Tree) -> Problem | None:
+        """The problem of the samples ``index`` (k,) of x, a tree of the batch; None where a part sees all at once.
+
+        Cell and objective are asked for their own ``rows(index)``: the models of :mod:`jiio.models` and
+        :class:`jiio.PerSample` have it. A solve uses it to go on without the samples that have ended.
+        """
+        cell, objective = rows_of(self.cell, index), rows_of(self.objective, index)
+        if cell is None or objective is None:
+            return None
+        prox = self.prox.rows(index, x)
+        return None if prox is None else Problem(cell, objective, prox)
 
     def value(self, z: Tree, x: Tree, batch: int) -> Tensor:
         """objective(z, x), checked to be (B,)."""

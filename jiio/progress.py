@@ -7,7 +7,9 @@ feasible, exactly sparse), and its residual was measured there.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -77,6 +79,15 @@ class Progress:
         no = torch.zeros(batch, dtype=torch.bool, device=v.device)
         status = torch.full((batch,), int(Status.RUNNING), dtype=torch.int8, device=v.device)
         return cls(tolerance, floor, v, v, None, infinite, infinite, zero, zero, zero, status, ~no, ~no, no, no, no, no)
+
+    def rows(self, index: Tensor) -> Progress:
+        """What is known of the samples ``index`` (k,)."""
+        changes: dict[str, Any] = {}
+        for entry in dataclasses.fields(self):
+            value = getattr(self, entry.name)
+            if isinstance(value, Tensor):
+                changes[entry.name] = value.index_select(0, index)
+        return dataclasses.replace(self, best=None if self.best is None else self.best.rows(index), **changes)
 
     def judge(self, v: Tensor, point: Point) -> None:
         """Take in what was measured at v (B, D)."""

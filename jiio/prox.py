@@ -19,6 +19,7 @@ from torch import Tensor
 
 from .checks import ArgumentError, ArgumentTypeError, GradientError, check_number, fail
 from .layout import Spec, Tree, conformed, leaves, map_tree, same_tree
+from .persample import share_of
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,14 @@ class AbstractProx(ABC):
                 changes[entry.name] = _fit(name, value, x, entry.name)
         return dataclasses.replace(self, **changes) if changes else self  # type: ignore[type-var]
 
+    def rows(self, index: Tensor, x: Tree) -> AbstractProx | None:
+        """The same prox for the samples ``index`` (k,) of x, trees of the whole batch; None where that cannot be told.
+
+        Numbers, tensors, and other proxes as fields are taken apart here; one with other fields, or with a ``bind`` of
+        its own, says for itself.
+        """
+        return None if type(self).bind is not AbstractProx.bind else rows_of_fields(self, index, x)
+
     def __call__(self, x: Tree, step: float = 1.0) -> Tree:
         """prox of a tree of tensors."""
         spec = Spec.of(x)
@@ -116,6 +125,34 @@ class AbstractProx(ABC):
     def violation(self, x: Tree) -> Tensor:
         """(B,) by how much a tree of tensors breaks the constraint."""
         return self.bind(x).excess(Spec.of(x).pack(x))
+
+
+def rows_of_fields(prox: Any, index: Tensor, x: Tree) -> Any:
+    """The record ``prox`` with every parameter for the samples ``index`` (k,) of x; None where a field is neither a
+    number nor tensors nor a prox.
+    """
+    flat, changes = leaves(x), {}
+    batch = flat[0].shape[0]
+    for entry in dataclasses.fields(prox):
+        value = getattr(prox, entry.name)
+        if value is None or isinstance(value, (bool, int, float, str)):
+            continue
+        if entry.name == "radius" and isinstance(value, Tensor):
+            value = value if value.numel() != batch else value.reshape(batch, -1).index_select(0, index)
+        elif isinstance(value, Tensor):
+            value = share_of(value, index, batch, flat[0].dim())
+        elif isinstance(value, AbstractProx):
+            value = value.rows(index, x)
+        else:
+            try:
+                pairs = conformed(value, x), x
+                value = map_tree(lambda v, leaf: share_of(v, index, batch, leaf.dim()), *pairs)
+            except (AttributeError, TypeError, ValueError):
+                value = None
+        if value is None:
+            return None
+        changes[entry.name] = value
+    return dataclasses.replace(prox, **changes) if changes else prox
 
 
 def _fit(argument: str, value: Tree, x: Tree, name: str) -> Tensor:

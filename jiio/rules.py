@@ -8,6 +8,7 @@ accelerates: a tuple of packed tensors.
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -57,6 +58,16 @@ class AbstractRule(ABC):
         """Raise where the curvature is for another batch size."""
         if isinstance(self.curvature, Tensor) and self.curvature.numel() not in (1, batch):
             fail(f"{type(self).__name__}.curvature", f"a number or {batch} of them, one per sample", self.curvature)
+
+    def rows(self, index: Tensor, batch: int) -> AbstractRule | None:
+        """The rule for the samples ``index`` (k,) of ``batch``; None where a field may be of each sample."""
+        for entry in dataclasses.fields(self):
+            value = getattr(self, entry.name)
+            if entry.name not in ("rate", "curvature") and not isinstance(value, (bool, int, float, str)):
+                return None
+        if not isinstance(self.curvature, Tensor) or self.curvature.numel() == 1:
+            return self
+        return dataclasses.replace(self, curvature=self.curvature.reshape(-1).index_select(0, index))
 
     def init(self, x: Tensor) -> Memory:
         """Memory at the start for packed x (B, n)."""

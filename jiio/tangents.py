@@ -18,6 +18,7 @@ from .checks import ConvergenceError, ConvergenceWarning
 from .iterate import Recorder, iterate
 from .layout import Spec, Tree, map_tree
 from .operators import EquilibriumMap
+from .persample import rows_of
 from .problem import Cell
 from .settings import SolveSettings
 from .solution import Solution, Status
@@ -43,6 +44,11 @@ class Primal:
         if name == "cell":
             raise AttributeError(name)
         return getattr(self.cell, name)
+
+    def rows(self, index: Tensor) -> Primal | None:
+        """The samples ``index`` (k,) alone, where the cell offers that."""
+        part = rows_of(self.cell, index)
+        return None if part is None else Primal(part)
 
     def __call__(self, z: Tree, x: Tree) -> Tree:
         return primal(self.cell(z, x))

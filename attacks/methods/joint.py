@@ -18,6 +18,7 @@ from torch import Tensor
 import jiio
 from jiio.checks import check_instance, check_integer, check_number
 from jiio.layout import Spec
+from jiio.persample import placed, rows_of
 
 from ..base import AbstractAttack, rows
 from ..objectives import AbstractObjective, CrossEntropy, margin
@@ -81,11 +82,11 @@ class JointAttack(AbstractAttack):
     def _once(self, run: Run) -> Tensor:
         model, x, y, aimed = run.model, run.x, run.y, run.aimed
         seen = _Watch(x, y, self.settle, self.lag)
-        objective = seen.scores(lambda logits: -self.objective(logits, y, aimed))
+        objective = _Lowered(seen, self.objective, y, aimed)
         problem = model.problem(objective, run.threat.prox(x))
         rule, solver = self.moves(x, run.threat)
         solution = jiio.solve(
-            replace(problem, cell=_Heard(problem.cell, seen.hear)),
+            replace(problem, cell=_Heard(problem.cell, seen)),
             run.start,
             solver=solver,
             rule=rule,
@@ -113,6 +114,11 @@ class FallingSign(jiio.SignStep):
 
     stride: Tensor | float = 1.0
 
+    def rows(self, index: Tensor, batch: int) -> jiio.AbstractRule | None:
+        return replace(
+            self, stride=self.stride.index_select(0, index) if isinstance(self.stride, Tensor) else self.stride
+        )
+
     def update(
         self, x: Tensor, gradient: Tensor, memory: tuple[Tensor, ...], rate: Tensor | float
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -133,7 +139,7 @@ class _Watch:
 
     def __init__(self, x: Tensor, y: Tensor, settle: int, lag: float) -> None:
         self.found, self.y, self.settle, self.lag = Best.empty(x), y, settle, lag
-        self.logits: Tensor | None = None
+        self.logits: Tensor | None = None  # (B, classes), as of the last evaluation of each sample
         self.off = torch.full((len(x),), float("inf"), dtype=x.dtype, device=x.device)
         self.nearest, self.least = x.clone(), self.off.clone()
 
@@ -142,21 +148,20 @@ class _Watch:
         """(B, ...)."""
         return torch.where(rows(torch.isinf(self.found.margin), self.nearest), self.nearest, self.found.x)
 
-    def hear(self, z: Any, image: Any) -> None:
-        """One evaluation of the cell: how far z was from an equilibrium, relative to its size (B,)."""
+    def hear(self, z: Any, image: Any, places: Tensor | None = None) -> None:
+        """One evaluation of the cell: how far z was from an equilibrium, relative to its size; ``places`` (k,): of
+        which samples (None: of all).
+        """
         with torch.no_grad():
             spec = Spec.of(z)
             before, after = spec.pack(z), spec.pack(image)
-            self.off = (after - before).norm(dim=1) / after.norm(dim=1).clamp_min(torch.finfo(after.dtype).tiny)
+            off = (after - before).norm(dim=1) / after.norm(dim=1).clamp_min(torch.finfo(after.dtype).tiny)
+            self.off = off if places is None else placed(self.off, places, off)
 
-    def scores(self, objective: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        """The same objective of the scores, which are kept: a step has paid for them already."""
-
-        def kept(logits: Tensor) -> Tensor:
-            self.logits = logits.detach()
-            return objective(logits)
-
-        return kept
+    def keep(self, logits: Tensor, places: Tensor | None = None) -> None:
+        """The scores of a step, which has paid for them already."""
+        logits = logits.detach()
+        self.logits = logits if places is None or self.logits is None else placed(self.logits, places, logits)
 
     def step(self, step: int, z: Any, x: Tensor, value: Tensor) -> None:
         """``callback`` of :func:`jiio.solve`: offer the input of this step, by the scores of its evaluation."""
@@ -169,16 +174,45 @@ class _Watch:
         self.found.enter(x[who], margin(self.logits[who], self.y[who]), who)
 
 
-class _Heard:
-    """A cell whose evaluations are told to somebody."""
+class _Lowered:
+    """Scores -> minus what the attack makes large, (B,); the scores are told to ``seen``. places (k,): of which samples
+    they are, None: of all.
+    """
 
-    def __init__(self, cell: Any, hear: Callable[[Any, Any], None]) -> None:
-        self.cell, self.hear, self.module = cell, hear, cell.module
+    def __init__(
+        self, seen: _Watch, objective: AbstractObjective, y: Tensor, aimed: Tensor | None, places: Tensor | None = None
+    ) -> None:
+        self.seen, self.objective, self.y, self.aimed, self.places = seen, objective, y, aimed, places
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        self.seen.keep(logits, self.places)
+        return -self.objective(logits, self.y, self.aimed)
+
+    def rows(self, index: Tensor) -> _Lowered | None:
+        """The samples ``index`` (k,); an objective may hold numbers of its own of the whole batch."""
+        objective = rows_of(self.objective, index)
+        if objective is None:
+            return None
+        aimed = None if self.aimed is None else self.aimed.index_select(0, index)
+        places = index if self.places is None else self.places.index_select(0, index)
+        return _Lowered(self.seen, objective, self.y.index_select(0, index), aimed, places)
+
+
+class _Heard:
+    """A cell whose evaluations are told to ``seen``. places (k,): of which samples they are, None: of all."""
+
+    def __init__(self, cell: Any, seen: _Watch, places: Tensor | None = None) -> None:
+        self.cell, self.seen, self.module, self.places = cell, seen, cell.module, places
 
     def __call__(self, z: Any, x: Tensor) -> Any:
         image = self.cell(z, x)
-        self.hear(z, image)
+        self.seen.hear(z, image, self.places)
         return image
+
+    def rows(self, index: Tensor) -> _Heard | None:
+        """The samples ``index`` (k,), where the cell offers that."""
+        cell = rows_of(self.cell, index)
+        return None if cell is None else _Heard(cell, self.seen, index if self.places is None else self.places[index])
 
     def initial_state(self, x: Tensor) -> Any:
         return self.cell.initial_state(x)

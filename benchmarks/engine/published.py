@@ -50,7 +50,7 @@ class AugmentedMap:
         self.zspec, self.xspec = Spec.of(z0), Spec.of(x0)
         self.prox = problem.prox.bind(x0)
         self.sizes = [self.zspec.size, self.zspec.size, self.xspec.size]
-        self.cost = z0.new_zeros(len(x0))  # (B,) at the latest point
+        self.cost = x0.new_zeros(len(x0))  # (B,) at the latest point
 
     def start(self, z0: Tensor, x0: Tensor) -> Tensor:
         z = self.zspec.pack(z0)

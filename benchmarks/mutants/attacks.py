@@ -45,7 +45,7 @@ FAULTS = [
     Fault("the joint attack looks before it has settled", SOLVE, "if step < self.settle or self.logits is None:", "if self.logits is None:", (JOINT,)),
     Fault("the joint attack ignores its start", SOLVE, "            run.start,\n", "            x,\n", (f"{PARTS}::test_the_joint_attack_starts_where_it_is_told",)),
     Fault("the end of the joint solve is dropped", SOLVE, "[seen.strongest, solution.x]", "[seen.strongest, seen.strongest]", (f"{PARTS}::test_the_end_of_the_joint_solve_is_looked_at",)),
-    Fault("the joint attack minimises", SOLVE, "-self.objective(logits, y, aimed)", "self.objective(logits, y, aimed)", (f"{CONTRACT}::test_attacks_attack",)),
+    Fault("the joint attack minimises", SOLVE, "-self.objective(logits, self.y, self.aimed)", "self.objective(logits, self.y, self.aimed)", (f"{CONTRACT}::test_attacks_attack",)),
     Fault("a later run replaces a stronger one", RUNS, "better = gap > self.margin[at]", "better = gap > -1e30", (f"{PARTS}::test_a_later_run_never_replaces_a_stronger_find",)),
     Fault("the best is the last", RUNS, "better = gap > self.margin\n", "better = gap > -1e30\n", (f"{PARTS}::test_the_best_is_kept_by_margin",)),
     Fault("broken samples are attacked again", RUNS, "torch.nonzero(best.margin <= 0)", "torch.nonzero(best.margin <= 1e30)", (f"{PARTS}::test_what_is_broken_is_left_alone_by_later_runs",)),

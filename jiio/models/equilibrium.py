@@ -14,6 +14,7 @@ from ..adjoints import AbstractAdjoint
 from ..arithmetic import Arithmetic
 from ..checks import ArgumentTypeError, check_callable, check_instance, fail
 from ..layout import Tree, leaves
+from ..persample import rows_of, taken
 from ..problem import Problem
 from ..prox import AbstractProx, Identity
 from ..settings import OPTIONS, SolveSettings
@@ -48,6 +49,20 @@ class BoundCell:
         with torch.no_grad():
             return self.cell.initial_state(x if self.inject is None else self.inject(x))  # type: ignore[operator]
 
+    def rows(self, index: Tensor) -> BoundCell | None:
+        """The samples ``index`` (k,), with their dropout masks, where cell and injection offer that."""
+        cell = rows_of(self.cell, index)
+        inject = None if self.inject is None else rows_of(self.inject, index)
+        batches = {key[0][0][0] for key in self._masks}
+        if cell is None or (inject is None) != (self.inject is None) or (self.seed is not None and len(batches) != 1):
+            return None
+        part = copy.copy(self)
+        part.cell, part.inject, part._masks = cell, inject, {}
+        for (shapes, *kind), masks in self._masks.items():
+            few = tuple((len(index), *shape[1:]) for shape in shapes)
+            part._masks[few, *kind] = taken(masks, index)
+        return part
+
     def masks(self, z: Tree) -> Tree | None:
         """The dropout masks for states like z; the same at every call. None where nothing is dropped."""
         if self.seed is None:
@@ -59,6 +74,21 @@ class BoundCell:
             with torch.no_grad():
                 self._masks[key] = self.cell.draw_masks(z, generator)  # type: ignore[operator]
         return self._masks[key]
+
+
+class _Predicted:
+    """(z, x) -> objective(head(z), x)."""
+
+    def __init__(self, head: Callable[[Tree], Any], objective: PredictionObjective) -> None:
+        self.head, self.objective = head, objective
+
+    def __call__(self, z: Tree, x: Tree) -> Tensor:
+        return self.objective(self.head(z), x)
+
+    def rows(self, index: Tensor) -> _Predicted | None:
+        """The samples ``index`` (k,), where head and objective offer that."""
+        head, objective = rows_of(self.head, index), rows_of(self.objective, index)
+        return None if head is None or objective is None else _Predicted(head, objective)
 
 
 def arithmetic_of(tree: Tree) -> Arithmetic:
@@ -195,8 +225,4 @@ class EquilibriumModel(nn.Module):
         problem.
         """
         check_callable("objective", objective, "(prediction, x) -> tensor of shape (B,)")
-        return Problem(
-            cell=BoundCell(self, self.cell, self.inject),
-            objective=lambda z, x: objective(self.head(z), x),
-            prox=prox,
-        )
+        return Problem(BoundCell(self, self.cell, self.inject), _Predicted(self.head, objective), prox)

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..checks import CellError, check_choice, check_instance, check_integer, fail
+from ..persample import SampleBySample, rows_of
 from .layers import check_sizes, convolution, elementwise, group_norm
 
 
@@ -64,7 +65,7 @@ class Bottleneck(nn.Module):
         return self.act(y + short)
 
 
-class ClassifierHead(nn.Module):
+class ClassifierHead(SampleBySample, nn.Module):
     """Class scores (B, classes).
 
     Feature maps, as in MDEQ: a bottleneck per branch, merged downward by stride-2 convolutions, a 1x1 convolution to
@@ -138,7 +139,7 @@ class Merge(nn.Module):
         return total
 
 
-class ImageHead(nn.Module):
+class ImageHead(SampleBySample, nn.Module):
     """An image (B, C, H, W), the output of a decoder.
 
     Feature maps: merged to the finest resolution, conv3x3, up-sampled 2**halvings times where branch 0 is coarser than
@@ -182,7 +183,7 @@ class ImageHead(nn.Module):
         return self.squash(self.outer(y))
 
 
-class DenseHead(nn.Module):
+class DenseHead(SampleBySample, nn.Module):
     """Class scores (B, classes, H, W) of every pixel, for segmentation.
 
     Merged branches, group norm, activation, conv1x1, and bilinear up-sampling by 2**halvings to the image. channels: of
@@ -229,6 +230,13 @@ class TwoHeads(nn.Module):
         super().__init__()
         self.image = check_instance("image", image, nn.Module)
         self.pixels = check_instance("pixels", pixels, nn.Module)
+
+    def rows(self, index: Tensor) -> TwoHeads | None:
+        """The samples ``index`` (k,), where both heads offer that."""
+        image, pixels = rows_of(self.image, index), rows_of(self.pixels, index)
+        if image is None or pixels is None:
+            return None
+        return self if image is self.image and pixels is self.pixels else TwoHeads(image, pixels)
 
     def forward(self, z: Tensor | tuple[Tensor, ...]) -> SceneScores:
         """z: a feature map or a tuple of them."""

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from ..checks import CellError, check_integer, fail
+from ..persample import SampleBySample
 from .layers import check_dtype, check_image, check_sizes, convolution, elementwise, group_norm
 
 
-class LinearInjection(nn.Module):
+class LinearInjection(SampleBySample, nn.Module):
     """u = U x + b for a dense state. x: (B, ...) with ``inputs`` numbers per sample -> (B, features)."""
 
     def __init__(self, inputs: int, features: int) -> None:
@@ -38,7 +39,7 @@ class LinearInjection(nn.Module):
             return float(torch.linalg.matrix_norm(self.linear.weight, 2))
 
 
-class ConvInjection(nn.Module):
+class ConvInjection(SampleBySample, nn.Module):
     """The stem: two conv3x3 + group norm + activation, each of the first ``halvings`` with stride 2.
 
     x: (B, source, H, W) -> u: (B, channels, H / 2**halvings, W / 2**halvings), for the finest branch. groups: of the
@@ -77,7 +78,7 @@ class ConvInjection(nn.Module):
         return self.act(self.norm2(self.conv2(y)))
 
 
-class DecoderInjection(nn.Module):
+class DecoderInjection(SampleBySample, nn.Module):
     """From a latent code to feature maps: a linear layer writes a few maps per branch, a 1x1 convolution widens them.
 
     x: (B, latent) -> a tuple with u_i (B, channels_i, H / 2**i, W / 2**i), one per branch; a single tensor where there

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..checks import check_callable
 from ..layout import Tree, map_tree
+from ..persample import rows_of
 
 Part = nn.Module | Callable[..., Any]
 
@@ -39,6 +40,11 @@ class Called(nn.Module):
     def forward(self, *arguments: Any) -> Any:
         return self.function(*arguments)
 
+    def rows(self, index: Tensor) -> Called | None:
+        """The samples ``index`` (k,), where the function offers that, as :class:`jiio.PerSample` does."""
+        function = rows_of(self.function, index)
+        return None if function is None else Called(function)
+
 
 class StartedCell(nn.Module):
     """(z, u) -> cell(z, u) with an initial state, zeros like u unless ``start`` (u -> z0) says another."""
@@ -49,6 +55,11 @@ class StartedCell(nn.Module):
 
     def forward(self, z: Tree, u: Tree) -> Tree:
         return self.cell(z, u)
+
+    def rows(self, index: Tensor) -> StartedCell | None:
+        """The samples ``index`` (k,), where the cell offers that."""
+        cell = rows_of(self.cell, index)
+        return None if cell is None else StartedCell(cell, self.start)
 
     def initial_state(self, u: Tree) -> Tree:
         return map_tree(torch.zeros_like, u) if self.start is None else self.start(u)

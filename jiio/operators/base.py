@@ -38,3 +38,8 @@ class Point:
     scale: Tensor
     value: Tensor | None = None
     gradient: Tensor | None = None
+
+    def rows(self, index: Tensor) -> Point:
+        """What was measured at the samples ``index`` (k,)."""
+        parts = (self.image, self.residual, self.scale, self.value, self.gradient)
+        return Point(*(None if part is None else part.index_select(0, index) for part in parts))  # type: ignore[arg-type]

@@ -12,11 +12,12 @@ anyway, |mu| times the state's allowance, the state is followed along the gradie
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor
 
+from ..persample import placed
 from ..prox import AbstractProx
 from ..rules import AbstractRule
 from .base import Point
@@ -38,6 +39,10 @@ class Claimant(Protocol):
     scales: Scales
     looks: Tensor
     plain: Tensor
+
+    def rows(self, index: Tensor) -> Self | None: ...
+
+    def adopt(self, places: Tensor, part: Self) -> None: ...
 
     def parts(self, v: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]: ...
 
@@ -70,8 +75,16 @@ def refused(operator: Claimant, v: Tensor, point: Point, asked: Tensor, allowed:
     worth = _worth(at, allowed)
     reach = torch.maximum(_length(x), _length(z) / operator.scales.root[:, 0])
     open_ = asked & (_bound(operator, at, reach) > worth)
-    if not bool(open_.any()):
+    count = int(open_.sum())
+    if count == 0:
         return v, open_
+    if count < len(open_):
+        index = torch.nonzero(open_)[:, 0]
+        part = operator.rows(index)
+        if part is not None:  # the others need not be followed
+            few, again = refused(part, v[index], point.rows(index), open_[index], allowed[index])
+            operator.adopt(index, part)
+            return placed(v, index, few), placed(torch.zeros_like(open_), index, again)
 
     # From afar, for what is beyond a plateau; nearer, in front of a wall; and where the bottom should be.
     seen = _probed(operator, at, reach, open_)

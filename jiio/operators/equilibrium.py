@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor
 
 from ..layout import Layout, Tree
+from ..persample import rows_of, taken
 from ..problem import Cell
 from ..solution import Evaluations
 from ..solvers.base import Damping, damping_of
@@ -22,6 +25,18 @@ class EquilibriumMap:
         self.layout = Layout.of(z=z0)
         self.damping = damping_of(damping, "z")
         self.evaluations = Evaluations()
+
+    def rows(self, index: Tensor) -> EquilibriumMap | None:
+        """The map of the samples ``index`` (k,) alone; None where the cell does not offer that."""
+        cell = rows_of(self.cell, index)
+        if cell is None:
+            return None
+        part = copy.copy(self)
+        part.cell, part.x = cell, taken(self.x, index)
+        return part
+
+    def adopt(self, places: Tensor, part: EquilibriumMap) -> None:
+        """Nothing changes in the course of a solve."""
 
     @property
     def places(self) -> dict[str, slice]:

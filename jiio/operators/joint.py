@@ -10,11 +10,14 @@ Both transposed products and both gradients of l come from one reverse pass. Ins
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor
 
 from ..layout import Spec, Tree
 from ..metric import Metric
+from ..persample import placed, rows_of, taken
 from ..problem import Problem
 from ..prox import AbstractProx, Identity
 from ..rules import AbstractRule
@@ -102,6 +105,31 @@ class JointMap:
     def parts(self, v: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
         """v -> packed z, mu, x in natural units, and the memory."""
         return self.scales.unpack(v, self.sizes)
+
+    def rows(self, index: Tensor) -> JointMap | None:
+        """The map of the samples ``index`` (k,) alone, where cell, objective, prox and rule offer that; else None."""
+        cell, objective = rows_of(self.problem.cell, index), rows_of(self.problem.objective, index)
+        if cell is None or objective is None:
+            return None
+        # Bound to the input, the parameters of the prox are (B, n) whatever they were.
+        prox = self.prox.rows(index, self.factor.expand(self.batch, self.xspec.size))
+        rule = self.rule.rows(index, self.batch)
+        if prox is None or rule is None:
+            return None
+
+        part = copy.copy(self)
+        part.problem, part.prox, part.rule, part.batch = Problem(cell, objective, prox), prox, rule, len(index)
+        part.packed = self.packed.rows(part.problem, part.batch)
+        part.metric = None if self.metric is None else self.metric.rows(index, self.batch)
+        part.memory, part.scales = taken(self.memory, index), self.scales.rows(index)
+        for name in ("factor", "plain", "looks", "steep"):
+            setattr(part, name, getattr(self, name).index_select(0, index))
+        return part
+
+    def adopt(self, places: Tensor, part: JointMap) -> None:
+        """Take over the units of the samples ``places`` (k,), which went on as ``part``."""
+        self.scales = self.scales.with_rows(places, part.scales)
+        self.plain, self.looks = placed(self.plain, places, part.plain), placed(self.looks, places, part.looks)
 
     @property
     def places(self) -> dict[str, slice]:

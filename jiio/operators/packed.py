@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import NamedTuple
 
 import torch
@@ -36,6 +37,12 @@ class PackedProblem:
         self.problem, self.zspec, self.xspec, self.batch = problem, zspec, xspec, batch
         self.differentiable = differentiable
         self.evaluations = Evaluations()
+
+    def rows(self, problem: Problem, batch: int) -> PackedProblem:
+        """The same for ``problem``, of so many of the samples; calls are counted with those so far."""
+        part = copy.copy(self)
+        part.problem, part.batch = problem, batch
+        return part
 
     def pull(self, z: Tensor, mu: Tensor, x: Tensor, weight: Tensor | None = None) -> Pulled:
         """One evaluation and one VJP at packed (z, mu, x); ``weight`` (B,) multiplies the objective (1 where None)."""

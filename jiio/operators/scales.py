@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..checks import ArgumentTypeError, fail
+from ..persample import placed
 from .packed import PackedProblem
 
 REACH = 0.1  # length of a secant over the length of what it probes
@@ -36,6 +37,14 @@ class Scales:
     def given(cls, pair: tuple[Tensor, Tensor], like: Tensor) -> Scales:
         """From sigma and kappa, each () or (B, 1), constants for packed ``like`` (B, n); NaN: unknown."""
         return cls(*(part.detach().to(like).reshape(-1, 1).expand(len(like), 1) for part in pair))
+
+    def rows(self, index: Tensor) -> Scales:
+        """Those of the samples ``index`` (k,)."""
+        return Scales(self.sigma.index_select(0, index), self.kappa.index_select(0, index))
+
+    def with_rows(self, places: Tensor, part: Scales) -> Scales:
+        """These, with those of ``part`` for the samples ``places`` (k,)."""
+        return Scales(placed(self.sigma, places, part.sigma), placed(self.kappa, places, part.kappa))
 
     @property
     def unknown(self) -> Tensor:

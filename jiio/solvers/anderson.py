@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ..checks import check_choice, check_integer, check_number, fail
-from .base import AbstractSolver, write
+from .base import AbstractSolver, kept, write
 from .inverse import Inverse
 from .partial import Partial
 
@@ -101,6 +101,11 @@ class Anderson(AbstractSolver):
 
     def restart(self, state: AndersonState, mask: Tensor) -> AndersonState:
         return state._replace(valid=state.valid & ~mask[:, None], fresh=state.fresh | mask)
+
+    def rows(self, state: AndersonState, index: Tensor) -> AndersonState:
+        history = (kept(part, index) for part in (state.s, state.y, state.gram))
+        few = (part.index_select(0, index) for part in (state.valid, state.last_v, state.last_g, state.fresh))
+        return AndersonState(*history, *few, state.count)
 
     def step(self, v: Tensor, fv: Tensor, state: AndersonState) -> tuple[Tensor, AndersonState]:
         g = fv - v

@@ -61,10 +61,26 @@ class AbstractSolver(ABC):
         """Forget the history of the samples in ``mask`` (B,)."""
         return state
 
+    def rows(self, state: Any, index: Tensor) -> Any:
+        """The state of the samples ``index`` (k,), ascending, alone; NotImplemented where all have to stay."""
+        return NotImplemented
+
     def inverse(self, state: Any) -> Inverse:
         """What it has learnt of the inverse of I - J, in tensors of its own; a solver that learns nothing raises."""
         remedy = "Solve by Broyden() or Anderson(), or take the gradient by Implicit()."
         fail("solver", "one that estimates the inverse Jacobian", f"{type(self).__name__}()", remedy, GradientError)
+
+
+def kept(buffer: Tensor, index: Tensor) -> Tensor:
+    """The rows ``index`` (k,), ascending, of a buffer (B, ...): moved to its front while no graph is recorded, so that
+    no second buffer is ever there.
+    """
+    if torch.is_grad_enabled():
+        return buffer.index_select(0, index)
+    for place, row in enumerate(index.tolist()):
+        if place != row:
+            buffer[place].copy_(buffer[row])
+    return buffer[: len(index)]
 
 
 def write(buffer: Tensor, slot: int, column: Tensor, dim: int = 1) -> Tensor:

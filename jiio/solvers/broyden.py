@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..checks import check_integer, check_number
-from .base import AbstractSolver, write
+from .base import AbstractSolver, kept, write
 from .inverse import Inverse
 
 
@@ -52,6 +52,10 @@ class Broyden(AbstractSolver):
     def restart(self, state: BroydenState, mask: Tensor) -> BroydenState:
         keep = (~mask).to(state.u.dtype)[:, None, None]
         return state._replace(u=state.u * keep, w=state.w * keep, fresh=state.fresh | mask)
+
+    def rows(self, state: BroydenState, index: Tensor) -> BroydenState:
+        few = (part.index_select(0, index) for part in (state.last_v, state.last_g, state.fresh))
+        return BroydenState(kept(state.u, index), kept(state.w, index), *few, state.count)
 
     def inverse(self, state: BroydenState) -> Inverse:
         return Inverse(1.0, state.u.clone(), state.w.clone())

@@ -40,5 +40,8 @@ class Partial(AbstractSolver):
             at, done = place.stop, done + width
         return torch.cat([*parts, fv[:, at:]], dim=1), state
 
+    def rows(self, state: Any, index: Tensor) -> Any:
+        return self.solver.rows(state, index)
+
     def restart(self, state: Any, mask: Tensor) -> Any:
         return self.solver.restart(state, mask)

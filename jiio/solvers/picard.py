@@ -19,5 +19,8 @@ class Picard(AbstractSolver):
     def init(self, v: Tensor) -> Any:
         return None
 
+    def rows(self, state: Any, index: Tensor) -> Any:
+        return None
+
     def step(self, v: Tensor, fv: Tensor, state: Any) -> tuple[Tensor, Any]:
         return fv, None

@@ -147,7 +147,7 @@ class JointAdversary(AbstractAdversary):
     ) -> jiio.Problem:
         """Least probability of ``targets`` (B, T) over embeddings in balls around ``start`` (B, T, width)."""
         return body.at(memory).problem(
-            lambda state, _: -body.tokens.surprise(state, targets).sum(1),
+            jiio.PerSample(lambda state, _, words: -body.tokens.surprise(state, words).sum(1), targets),
             TokenBalls(reach(start, self.radius), start, start.shape[2]),
         )
 

@@ -23,6 +23,7 @@ from jiio.checks import check_integer, check_number, fail
 from jiio.models.equilibrium import EquilibriumModel
 from jiio.models.sequences.model import EquilibriumSequenceModel
 from jiio.outputs.seeds import generator
+from jiio.persample import rows_of
 from jiio.tasks.frame.files import InputError
 
 from .depths import Equilibrium
@@ -58,6 +59,11 @@ class _Prompted(nn.Module):
     def __init__(self, inject: nn.Module, rest: Tensor) -> None:
         super().__init__()
         self.inject, self.rest = inject, rest
+
+    def rows(self, index: Tensor) -> _Prompted | None:
+        """The prompts ``index`` (k,), where the injection offers that."""
+        inject = rows_of(self.inject, index)
+        return None if inject is None else _Prompted(inject, self.rest)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         return self.inject(torch.cat([x, self.rest.expand(len(x), -1, -1)], dim=1))
@@ -100,13 +106,14 @@ class PromptProblem:
         said = state[:, -len(self.target) :]
         return self.body.tokens.surprise(said, self.target.expand(len(state), -1))
 
-    def objective(self, state: Tensor, x: Tensor) -> Tensor:
-        """(B,)"""
-        return self.surprise(state).sum(1) + 0.5 * self.prior * (x - self.start).square().flatten(1).sum(1)
+    def objective(self, state: Tensor, x: Tensor, start: Tensor | None = None) -> Tensor:
+        """(B,); ``start``: where these prompts began (None: all of them)."""
+        away = x - (self.start if start is None else start)
+        return self.surprise(state).sum(1) + 0.5 * self.prior * away.square().flatten(1).sum(1)
 
     def problem(self) -> jiio.Problem:
         """For :func:`jiio.solve`."""
-        return self.model.problem(self.objective)
+        return self.model.problem(jiio.PerSample(self.objective, self.start))
 
     @torch.no_grad()
     def measure(self, x: Tensor) -> Tensor:

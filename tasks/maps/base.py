@@ -7,7 +7,7 @@ it can be restricted to a window of the image, so that large pictures are restor
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from jiio.checks import check_integer, check_number, fail
 from jiio.outputs.shares import drawn
+from jiio.persample import share_of
 
 from .forward import AbstractMap
 from .least import explained, nearest
@@ -120,6 +121,9 @@ class Denoise(LinearMap):
     def __post_init__(self) -> None:
         check_number("sigma", self.sigma, 0.0)
 
+    def of_samples(self, index: Tensor, batch: int) -> LinearMap:
+        return self
+
     @property
     def diagonal(self) -> Tensor:
         return torch.ones(1, 1, 1, 1)
@@ -171,6 +175,9 @@ class Inpaint(LinearMap):
         if not fits:
             fail("x", f"images that the mask of shape {tuple(self.mask.shape)} fits", x)
         return self.mask.to(x)
+
+    def of_samples(self, index: Tensor, batch: int) -> LinearMap:
+        return replace(self, mask=share_of(self.mask, index, batch, 4))
 
     @property
     def diagonal(self) -> Tensor:

@@ -36,6 +36,9 @@ class Compressed(LinearMap):
     def __post_init__(self) -> None:
         check_number("sigma", self.sigma, 0.0)
 
+    def of_samples(self, index: Tensor, batch: int) -> LinearMap:
+        return self
+
     def A(self, x: Tensor) -> Tensor:
         """x: (B, C, H, W). Returns: (B, C, m)."""
         height, width = self.signs.shape

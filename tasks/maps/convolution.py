@@ -101,6 +101,9 @@ class Convolution(LinearMap):
     columns: Axis
     sigma: float = 0.0
 
+    def of_samples(self, index: Tensor, batch: int) -> LinearMap:
+        return self
+
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the images."""

@@ -68,6 +68,10 @@ class AbstractMap(ABC):
             x = image.detach().requires_grad_()
             return torch.autograd.grad(self.A(x), x, w)[0]
 
+    def of_samples(self, index: Tensor, batch: int) -> AbstractMap | None:
+        """The map for the images ``index`` (k,) of ``batch``; None where that is not known."""
+        return None
+
     def measure(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """``A(x)`` with noise from a CPU generator; the values are not clipped."""
         return self.noise.draw(self.A(x), generator)
@@ -77,6 +81,23 @@ class AbstractMap(ABC):
         return x
 
 
+class Disagreement:
+    """Images -> ``factor`` times how badly they explain the measurement y (B, ...), (B,); as an objective or a part of
+    one, which can go on with some of the samples.
+    """
+
+    def __init__(self, operator: AbstractMap, y: Tensor, factor: float = 1.0) -> None:
+        self.operator, self.y, self.factor = operator, y, factor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.factor * self.operator.disagreement(x, self.y)
+
+    def rows(self, index: Tensor) -> Disagreement | None:
+        """The samples ``index`` (k,), where the map is known for them."""
+        operator = self.operator.of_samples(index, len(self.y))
+        return None if operator is None else Disagreement(operator, self.y.index_select(0, index), self.factor)
+
+
 @dataclass(frozen=True, eq=False)
 class WithNoise(AbstractMap):
     """A map under a noise of another kind than its own. sigma: the level of that noise on the measurement at hand."""
@@ -84,6 +105,10 @@ class WithNoise(AbstractMap):
     operator: AbstractMap
     kind: AbstractNoise
     sigma: float
+
+    def of_samples(self, index: Tensor, batch: int) -> AbstractMap | None:
+        operator = self.operator.of_samples(index, batch)
+        return None if operator is None else WithNoise(operator, self.kind, self.sigma)
 
     @property
     def noise(self) -> AbstractNoise:

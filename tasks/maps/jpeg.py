@@ -104,6 +104,9 @@ class Jpeg(LinearMap):
     sigma: float = 0.0
     level: float | None = None
 
+    def of_samples(self, index: Tensor, batch: int) -> LinearMap:
+        return self
+
     @classmethod
     def of(
         cls, errors: Tensor, size: tuple[int, int], coarse: tuple[int, int] = (1, 1), *, level: float | None = None

@@ -26,6 +26,12 @@ class Composed(LinearMap):
     then: LinearMap
     sigma: float = 0.0
 
+    def of_samples(self, index: Tensor, batch: int) -> Composed | None:
+        first, then = self.first.of_samples(index, batch), self.then.of_samples(index, batch)
+        return (
+            Composed(first, then, self.sigma) if isinstance(first, LinearMap) and isinstance(then, LinearMap) else None
+        )
+
     def A(self, x: Tensor) -> Tensor:
         return self.then.A(self.first.A(x))
 

@@ -60,6 +60,10 @@ class FilmCell:
         driven = (1 + gamma) * self.u + beta
         return self.module.cell(z.flatten(0, 1), driven.flatten(0, 1)).view_as(z)
 
+    def rows(self, index: Tensor) -> FilmCell:
+        """The tasks ``index`` (k,)."""
+        return FilmCell(self.module, self.u.index_select(0, index))
+
     def initial_state(self, x: Tensor) -> Tensor:
         """(B, M, F) of zeros."""
         return torch.zeros_like(self.u)
@@ -106,7 +110,7 @@ class FewShotLearner(nn.Module):
             loss = F.cross_entropy(scores.transpose(1, 2), labels.expand(len(z), -1), reduction="none").sum(1)
             return loss + self.config.prior * x.square().sum(1)
 
-        return jiio.Problem(support, objective)
+        return jiio.Problem(support, jiio.PerSample(objective))
 
     def start(self, batch: int) -> Tensor:
         """(B, task): no modulation."""

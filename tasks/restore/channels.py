@@ -15,7 +15,8 @@ from torch import Tensor
 
 import jiio
 from jiio.checks import fail
-from jiio.models.images.prior import ImagePrior
+from jiio.models.images.prior import ImagePrior, Posterior
+from jiio.persample import rows_of
 
 
 def channelwise(prior: ImagePrior, *, images: int) -> ImagePrior | Channelwise:
@@ -52,19 +53,36 @@ class Channelwise:
         """As that of the prior. The state of an image is that of its channels, (B, channels, ...)."""
         model = self.prior.at(level)
         inner = model.problem(lambda residual, x: residual.flatten(1).sum(1)).cell
+        objective = _Residuals(model.head, Posterior(fidelity, weight))
+        return jiio.Problem(_PerChannel(inner, model, self.channels), objective, prox)
 
-        def objective(z: Tensor, x: Tensor) -> Tensor:
-            residual = model.head(z.flatten(0, 1)).view(len(x), -1)
-            return fidelity(x) + 0.5 * weight * residual.square().sum(1)
 
-        return jiio.Problem(_PerChannel(inner, model), objective, prox)
+class _Residuals:
+    """The posterior of images whose residuals are those of their channels."""
+
+    def __init__(self, head: torch.nn.Module, posterior: Posterior) -> None:
+        self.head, self.posterior = head, posterior
+
+    def __call__(self, z: Tensor, x: Tensor) -> Tensor:
+        return self.posterior(self.head(z.flatten(0, 1)).view(len(x), -1), x)
+
+    def rows(self, index: Tensor) -> _Residuals | None:
+        """The images ``index`` (k,)."""
+        posterior = self.posterior.rows(index)
+        return None if posterior is None else _Residuals(self.head, posterior)
 
 
 class _PerChannel:
     """The cell of grey images on (B, C, ...) states and images."""
 
-    def __init__(self, cell: Any, module: torch.nn.Module) -> None:
-        self.cell, self.module = cell, module
+    def __init__(self, cell: Any, module: torch.nn.Module, channels: int) -> None:
+        self.cell, self.module, self.channels = cell, module, channels
+
+    def rows(self, index: Tensor) -> _PerChannel | None:
+        """The images ``index`` (k,): all channels of each."""
+        places = index[:, None] * self.channels + torch.arange(self.channels, device=index.device)
+        cell = rows_of(self.cell, places.flatten())
+        return None if cell is None else _PerChannel(cell, self.module, self.channels)
 
     def __call__(self, z: Tensor, x: Tensor) -> Tensor:
         return self.cell(z.flatten(0, 1), x.flatten(0, 1)[:, None]).view_as(z)

@@ -33,6 +33,12 @@ class Explains(AbstractProx):
     def bind(self, x: Tree) -> Explains:
         return self  # nothing here has the shape of x
 
+    def rows(self, index: Tensor, x: Tree) -> Explains | None:
+        operator = self.operator.of_samples(index, len(self.y))
+        if not isinstance(operator, LinearMap):
+            return None
+        return Explains(operator, self.y.index_select(0, index), self.shape, self.weight)
+
     def apply(self, x: Tensor, step: Tensor | float) -> Tensor:
         images = x.view(-1, *self.shape)
         step = step.view(-1, 1, 1, 1) if isinstance(step, Tensor) else x.new_tensor(step)

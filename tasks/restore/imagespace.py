@@ -26,8 +26,9 @@ from torch import Tensor
 import jiio
 from jiio.checks import check_number, fail
 from jiio.models.images.prior import ImagePrior
+from jiio.persample import SampleBySample
 from jiio.tasks.maps.base import LinearMap
-from jiio.tasks.maps.forward import AbstractMap
+from jiio.tasks.maps.forward import AbstractMap, Disagreement
 from jiio.tasks.maps.noise import Gaussian
 
 from .base import AbstractRestorer, Restoration
@@ -68,6 +69,13 @@ HOLES = Strength(levels=(0.1, 0.05, 0.025, 0.015))
 MOST, LEAST, LIGHT = 0.22, 0.002, 0.5  # for maps that know their level: it at most, the noise at least, the weight
 
 
+class _Nothing(SampleBySample):
+    """No fidelity: the prox has all of it."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x.new_zeros(len(x))
+
+
 class ImageRestorer(AbstractRestorer):
     """Joint solve over image, state and multiplier; for plain noise one gradient step, as trained.
 
@@ -84,11 +92,9 @@ class ImageRestorer(AbstractRestorer):
         """The joint problem at one level. norm: of the map, by which everything measured is divided."""
         sigma = max(operator.sigma / norm, strength.sigma)
 
-        def fidelity(x: Tensor) -> Tensor:
-            return operator.disagreement(x, y) / norm**2
-
         prior = channelwise(self.prior, images=operator.start(y).shape[1])
         weight = strength.weight * (sigma / level) ** 2
+        fidelity = Disagreement(operator, y, norm**-2)
         return prior.problem(fidelity, level=level, weight=weight, prox=operator.domain)
 
     def split(
@@ -101,7 +107,7 @@ class ImageRestorer(AbstractRestorer):
         weight = strength.weight * (max(operator.sigma / norm, strength.sigma) / level) ** 2
         prox = Explains(operator, y, shape, norm**-2)
         prior = channelwise(self.prior, images=shape[0])
-        problem = prior.problem(lambda x: x.new_zeros(len(x)), level=level, weight=weight, prox=prox)
+        problem = prior.problem(_Nothing(), level=level, weight=weight, prox=prox)
         rule = jiio.GradientStep(RATE, curvature=weight)
         return problem, {"rule": rule, "tolerance": SPLIT_TOLERANCE, "max_steps": 60}
 

@@ -13,7 +13,7 @@ from jiio.layout import Tree
 from jiio.models import EquilibriumModel, ModelConfig
 from jiio.tasks.frame.choices import Choice
 from jiio.tasks.images.config import DataConfig
-from jiio.tasks.maps.forward import AbstractMap
+from jiio.tasks.maps.forward import AbstractMap, Disagreement
 
 from .foresight import Foresight
 from .starts import AbstractStart, Plain
@@ -61,6 +61,20 @@ class DecoderConfig:
         return ModelConfig(cell, (self.latent,), "image", (data.channels, data.size, data.size), self.squash)
 
 
+class _CodeObjective:
+    """(prediction, x) -> twice the disagreement of the image, and the prior of the code."""
+
+    def __init__(self, model: LatentRestorer, misfit: Disagreement) -> None:
+        self.model, self.misfit = model, misfit
+
+    def __call__(self, prediction: Tensor, x: Tensor) -> Tensor:
+        return self.misfit(prediction + self.model.mean) + self.model.prior * x.square().sum(1)
+
+    def rows(self, index: Tensor) -> _CodeObjective | None:
+        misfit = self.misfit.rows(index)
+        return None if misfit is None else _CodeObjective(self.model, misfit)
+
+
 class LatentRestorer(nn.Module):
     """An equilibrium decoder around a mean image.
 
@@ -83,10 +97,7 @@ class LatentRestorer(nn.Module):
     def problem(self, y: Tensor, operator: AbstractMap) -> jiio.Problem:
         """The joint problem for measurements y (B, ...)."""
 
-        def objective(prediction: Tensor, x: Tensor) -> Tensor:
-            return 2.0 * operator.disagreement(prediction + self.mean, y) + self.prior * x.square().sum(1)
-
-        return self.decoder.problem(objective)
+        return self.decoder.problem(_CodeObjective(self, Disagreement(operator, y, 2.0)))
 
     def start(self, y: Tensor) -> Tensor:
         """The code to start from: zero, the mean of the prior."""

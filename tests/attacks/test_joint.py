@@ -57,7 +57,7 @@ def test_a_point_whose_state_lags_is_not_believed() -> None:
     for step, (off, wrong, place) in enumerate(offered):
         state = torch.ones(1, 4)
         seen.hear(state * (1 - off), state)
-        seen.scores(lambda logits: logits.sum(1))(torch.tensor([[0.0, wrong]]))
+        seen.keep(torch.tensor([[0.0, wrong]]))
         seen.step(step, state, torch.full_like(x, place), torch.zeros(1))
     assert seen.strongest.tolist() == [[2.0, 2.0]]
 
@@ -67,7 +67,7 @@ def test_without_a_believed_point_it_is_the_one_nearest_to_an_equilibrium() -> N
     for step, off in enumerate((0.5, 0.2, 0.4)):
         state = torch.ones(1, 4)
         seen.hear(state * (1 - off), state)
-        seen.scores(lambda logits: logits.sum(1))(torch.tensor([[0.0, 1.0]]))
+        seen.keep(torch.tensor([[0.0, 1.0]]))
         seen.step(step, state, torch.full((1, 2), float(step)), torch.zeros(1))
     assert seen.strongest.tolist() == [[1.0, 1.0]]
 

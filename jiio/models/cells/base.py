@@ -10,6 +10,7 @@ from torch import nn
 
 from ...checks import ArgumentTypeError, check_integer, fail
 from ...layout import Tree
+from ...persample import SampleBySample
 from ..layers import check_sizes
 
 MAX_HALVINGS = 16  # an image of one pixel at the coarsest resolution has 65,536 a side then
@@ -17,10 +18,11 @@ MAX_HALVINGS = 16  # an image of one pixel at the coarsest resolution has 65,536
 KINDS: dict[str, type[AbstractCellConfig]] = {}
 
 
-class AbstractCell(nn.Module, ABC):
+class AbstractCell(SampleBySample, nn.Module, ABC):
     """Base of the cells: the map f(z, u) whose fixed point is the network; u is what the injection says to it.
 
-    No state between calls: a map that changes during a solve has no fixed point.
+    No state between calls: a map that changes during a solve has no fixed point. Samples never meet, so that a solve
+    may go on without those that have ended; a cell in which they do defines ``rows(index)`` as None.
     """
 
     dropout: float = 0.0

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ...checks import check_choice, check_integer
 from ...layout import Tree
+from ...persample import SampleBySample
 from ..cells.base import AbstractCell
 from ..layers import check_dtype, check_image, elementwise
 from .smooth import SmoothConv2d
@@ -22,7 +23,7 @@ SMOOTH_ACTIVATIONS = ("elu", "softplus", "silu", "gelu", "tanh")
 IMAGE_SCALE, LEVEL_SCALE = 4.0, 8.0
 
 
-class LevelInjection(nn.Module):
+class LevelInjection(SampleBySample, nn.Module):
     """u = conv3x3(image at half resolution, noise level).
 
     ``forward(x, level)``: x (B, channels, H, W), level (B,) in the units of x -> (B, features, H/2, W/2). Four pixels
@@ -80,7 +81,7 @@ class TwoScaleCell(AbstractCell):
         return u.detach().clone()
 
 
-class ResidualHead(nn.Module):
+class ResidualHead(SampleBySample, nn.Module):
     """From the state (B, features, H/2, W/2) to what the network holds for noise, (B, channels, H, W)."""
 
     def __init__(self, features: int, channels: int) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ...adjoints import Implicit
 from ...checks import check_choice, check_instance, check_integer, check_number, fail
-from ...layout import Tree
+from ...persample import rows_of
 from ...problem import Problem
 from ...prox import AbstractProx, Identity
 from ...solution import Solution
@@ -62,8 +62,28 @@ class _AtLevel(nn.Module):
         self.inject = inject
         self.register_buffer("level", level, persistent=False)
 
+    def rows(self, index: Tensor) -> _AtLevel:
+        """The samples ``index`` (k,), at their levels."""
+        level: Tensor = self.level  # type: ignore[assignment]
+        return _AtLevel(self.inject, level if level.numel() == 1 else level.index_select(0, index))
+
     def forward(self, x: Tensor) -> Tensor:
         return self.inject(x, self.level.expand(len(x)))  # type: ignore[operator]
+
+
+class Posterior:
+    """(R, x) -> fidelity(x) + weight |R|^2 / 2, the objective of an image; R, the residual, (B, ...)."""
+
+    def __init__(self, fidelity: Callable[[Tensor], Tensor], weight: float) -> None:
+        self.fidelity, self.weight = fidelity, weight
+
+    def __call__(self, residual: Tensor, x: Tensor) -> Tensor:
+        return self.fidelity(x) + (0.5 * self.weight) * residual.square().flatten(1).sum(1)
+
+    def rows(self, index: Tensor) -> Posterior | None:
+        """The samples ``index`` (k,), where the fidelity offers that."""
+        fidelity = rows_of(self.fidelity, index)
+        return None if fidelity is None else Posterior(fidelity, self.weight)
 
 
 class ImagePrior(nn.Module):
@@ -135,8 +155,5 @@ class ImagePrior(nn.Module):
         fidelity: x (B, C, H, W) -> (B,). prox: a constraint on x, such as ``jiio.Box(0, 1)``.
         """
 
-        def objective(residual: Tensor, x: Tree) -> Tensor:
-            return fidelity(x) + (0.5 * weight) * residual.square().flatten(1).sum(1)  # type: ignore[arg-type]
-
         check_number("weight", weight, 0.0)
-        return self.at(level).problem(objective, Identity() if prox is None else prox)
+        return self.at(level).problem(Posterior(fidelity, weight), Identity() if prox is None else prox)

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...checks import CellError, check_integer, fail
+from ...persample import SampleBySample, rows_of, taken
 from ...settings import SolveSettings
 from ..cells.base import AbstractCell
 from ..equilibrium import EquilibriumModel
@@ -92,7 +93,7 @@ class CrossModalCell(AbstractCell):
         return tuple(block.draw_masks(part, generator) for block, part in zip(self.blocks, z, strict=True))  # type: ignore[operator]
 
 
-class CrossModalInjection(nn.Module):
+class CrossModalInjection(SampleBySample, nn.Module):
     """Streams (B, T_a, n_a) and (B, T_b, n_b) -> u for :class:`CrossModalCell`: embedded, with the sines of places."""
 
     def __init__(self, inputs: tuple[int, int], config: TransformerConfig) -> None:
@@ -119,7 +120,7 @@ class CrossModalInjection(nn.Module):
         return tuple(said)
 
 
-class CrossModalHead(nn.Module):
+class CrossModalHead(SampleBySample, nn.Module):
     """The mean of each stream's tokens, one after the other, through a linear layer -> (B, outputs)."""
 
     def __init__(self, config: TransformerConfig, outputs: int) -> None:
@@ -155,6 +156,11 @@ class _Masked(nn.Module):
 
     def forward(self, x: Pair) -> Any:
         return self.module(x, self.there)
+
+    def rows(self, index: Tensor) -> _Masked | None:
+        """The samples ``index`` (k,), with their masks."""
+        module = rows_of(self.module, index)
+        return None if module is None else _Masked(module, None if self.there is None else taken(self.there, index))
 
 
 def _check_inputs(inputs: Any) -> tuple[int, int]:

@@ -19,6 +19,7 @@ from torch.func import functional_call
 from ...checks import check_instance, check_integer, check_number, fail
 from ...diagnostics import jacobian_penalty
 from ...draws import uniform_like
+from ...persample import rows_of, taken
 from ...settings import SolveSettings
 from ...solution import Solution
 from ...solving import equilibrium
@@ -105,6 +106,13 @@ class _Remembering(nn.Module):
     def __init__(self, inject: nn.Module, cell: Any, memory: Memory | None) -> None:
         super().__init__()
         self.inject, self.cell, self.memory = inject, cell, memory
+
+    def rows(self, index: Tensor) -> _Remembering | None:
+        """The samples ``index`` (k,), with what they remember."""
+        inject, memory = rows_of(self.inject, index), self.memory
+        if memory is not None:
+            memory = Memory(taken(memory.states, index), taken(memory.embedding, index))
+        return None if inject is None else _Remembering(inject, self.cell, memory)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         u = self.inject(x)

@@ -25,6 +25,7 @@ from torch.nn.utils.parametrizations import weight_norm as apply_weight_norm
 
 from ...checks import check_choice, check_integer, check_number, fail
 from ...outputs.shares import drawn
+from ...persample import SampleBySample
 from ..cells.base import AbstractCell
 from ..layers import ACTIVATIONS, elementwise, zeros
 from .attention import ATTENTIONS, AbstractAttention, check_tokens
@@ -177,7 +178,7 @@ class TransformerCell(TransformerBlock):
         return self.layer(z, stream, u["said"], u.get("past"), masks)
 
 
-class TransformerInjection(nn.Module):
+class TransformerInjection(SampleBySample, nn.Module):
     """Embeddings (B, T, width) -> {"stream", "said"} for :class:`TransformerCell`. config: its sizes."""
 
     def __init__(self, config: TransformerConfig) -> None:

@@ -23,6 +23,7 @@ from torch.nn.utils.parametrizations import weight_norm as apply_weight_norm
 
 from ...checks import check_instance, check_integer, check_number
 from ...outputs.shares import drawn
+from ...persample import SampleBySample
 from ...settings import SolveSettings
 from ..cells.base import AbstractCell
 from ..layers import zeros
@@ -109,7 +110,7 @@ class TrellisCell(AbstractCell):
         return torch.cat([state[:, -1:], u["before"][:, -1:]], dim=2)
 
 
-class TrellisInjection(nn.Module):
+class TrellisInjection(SampleBySample, nn.Module):
     """Embeddings (B, T, width) -> {"said", "before"} for :class:`TrellisCell`. config: its sizes."""
 
     def __init__(self, config: TrellisConfig) -> None:
@@ -127,7 +128,7 @@ class TrellisInjection(nn.Module):
         return {"said": self.said(x), "before": self.before(x)}
 
 
-class TrellisHead(nn.Module):
+class TrellisHead(SampleBySample, nn.Module):
     """States (B, T, 2 hidden) -> (B, T, width) that ``tokens`` predicts from, from h alone."""
 
     def __init__(self, config: TrellisConfig) -> None:
