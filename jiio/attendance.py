@@ -48,8 +48,11 @@ class Outcome:
 
     def with_rows(self, places: Tensor, part: Outcome) -> Outcome:
         """This one, with ``part`` for the samples ``places`` (k,)."""
-        pairs = ((getattr(self, entry.name), getattr(part, entry.name)) for entry in fields(self))
-        return Outcome(*(None if old is None else placed(old, places, new) for old, new in pairs))
+        found: dict[str, Any] = {"gradient": None}
+        for entry in fields(self):
+            if getattr(self, entry.name) is not None:
+                found[entry.name] = placed(getattr(self, entry.name), places, getattr(part, entry.name))
+        return Outcome(**found)
 
 
 class Rest(NamedTuple):

@@ -11,6 +11,7 @@ Both transposed products and both gradients of l come from one reverse pass. Ins
 from __future__ import annotations
 
 import copy
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -106,7 +107,7 @@ class JointMap:
         """v -> packed z, mu, x in natural units, and the memory."""
         return self.scales.unpack(v, self.sizes)
 
-    def rows(self, index: Tensor) -> JointMap | None:
+    def rows(self, index: Tensor) -> Self | None:
         """The map of the samples ``index`` (k,) alone, where cell, objective, prox and rule offer that; else None."""
         cell, objective = rows_of(self.problem.cell, index), rows_of(self.problem.objective, index)
         if cell is None or objective is None:
@@ -126,7 +127,7 @@ class JointMap:
             setattr(part, name, getattr(self, name).index_select(0, index))
         return part
 
-    def adopt(self, places: Tensor, part: JointMap) -> None:
+    def adopt(self, places: Tensor, part: Self) -> None:
         """Take over the units of the samples ``places`` (k,), which went on as ``part``."""
         self.scales = self.scales.with_rows(places, part.scales)
         self.plain, self.looks = placed(self.plain, places, part.plain), placed(self.looks, places, part.looks)

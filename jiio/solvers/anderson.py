@@ -103,9 +103,9 @@ class Anderson(AbstractSolver):
         return state._replace(valid=state.valid & ~mask[:, None], fresh=state.fresh | mask)
 
     def rows(self, state: AndersonState, index: Tensor) -> AndersonState:
-        history = (kept(part, index) for part in (state.s, state.y, state.gram))
-        few = (part.index_select(0, index) for part in (state.valid, state.last_v, state.last_g, state.fresh))
-        return AndersonState(*history, *few, state.count)
+        s, y, gram = (kept(part, index) for part in (state.s, state.y, state.gram))
+        v, g = (part.index_select(0, index) for part in (state.last_v, state.last_g))
+        return AndersonState(s, y, gram, state.valid[index], v, g, state.fresh[index], state.count)
 
     def step(self, v: Tensor, fv: Tensor, state: AndersonState) -> tuple[Tensor, AndersonState]:
         g = fv - v

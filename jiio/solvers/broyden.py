@@ -54,8 +54,8 @@ class Broyden(AbstractSolver):
         return state._replace(u=state.u * keep, w=state.w * keep, fresh=state.fresh | mask)
 
     def rows(self, state: BroydenState, index: Tensor) -> BroydenState:
-        few = (part.index_select(0, index) for part in (state.last_v, state.last_g, state.fresh))
-        return BroydenState(kept(state.u, index), kept(state.w, index), *few, state.count)
+        v, g = (part.index_select(0, index) for part in (state.last_v, state.last_g))
+        return BroydenState(kept(state.u, index), kept(state.w, index), v, g, state.fresh[index], state.count)
 
     def inverse(self, state: BroydenState) -> Inverse:
         return Inverse(1.0, state.u.clone(), state.w.clone())

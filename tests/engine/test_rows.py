@@ -92,12 +92,13 @@ WAYS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("options", WAYS.values(), ids=WAYS)
 def test_whatever_the_solver_and_the_rule(options: dict[str, Any]) -> None:
-    same(*both(mixed(), **options), bound=1e-7)
+    whole, divided = both(mixed(), None, **options)
+    same(whole, divided, bound=1e-7)
 
 
 def test_in_single_precision() -> None:
     options = LOOSE | {"tolerance": jiio.Tolerance(1e-4, 1e-4)}
-    whole, divided = both(mixed(torch.float32), **options)
+    whole, divided = both(mixed(torch.float32), None, **options)
     for name in ("z", "x", "multiplier"):
         assert gap(getattr(whole, name), getattr(divided, name)) < 1e-3, name
 
@@ -219,7 +220,7 @@ def test_who_watches_sees_all_samples_and_may_end_the_solve() -> None:
         seen.append([])
         problem = posed(case, divisible=divisible)
         found.append(jiio.solve(problem, case.x0, case.z0, callback=watch, **OPTIONS))
-    same(*found)
+    same(found[0], found[1])
     assert bool((found[1].status == int(Status.STOPPED)).any()) and bool(found[1].converged.any())
     for old, new in zip(*seen, strict=True):
         assert gap(old, new) < 1e-8
@@ -247,7 +248,7 @@ def test_a_warm_start_ends_a_part_at_once() -> None:
         options = OPTIONS | {"multiplier": mu, "scaling": first.scaling}
         found.append(jiio.solve(problem, x0, z0, **options))
         prices.append(problem.cell.counts[1])  # type: ignore[attr-defined]
-    same(*found)
+    same(found[0], found[1])
     assert prices[1] < 0.5 * prices[0]
 
 
@@ -255,7 +256,8 @@ def test_in_a_metric() -> None:
     case = make(2, act="tanh", batch=16).with_(y=mixed().y[:16])
     inverse = torch.eye(4, dtype=DOUBLE) * torch.linspace(0.5, 1, 16, dtype=DOUBLE)[:, None, None]
     scaling = (torch.ones(16, 1, dtype=DOUBLE), torch.linspace(1, 2, 16, dtype=DOUBLE)[:, None])
-    same(*both(case, metric=jiio.Metric(inverse, scaling)))
+    whole, divided = both(case, metric=jiio.Metric(inverse, scaling))
+    same(whole, divided)
 
 
 # -- the contract of each part
