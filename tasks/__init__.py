@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .frame.checkpoint import Checkpoint, load
     from .frame.evaluate import evaluate
     from .frame.loop import train
+    from .frame.pushing import push
     from .frame.task import AbstractTask
     from .restore.latent import RestoreConfig
     from .restore.load import load_restorer
@@ -29,6 +30,7 @@ __all__ = [
     "evaluate",
     "load",
     "load_restorer",
+    "push",
     "restore_photo",
     "train",
 ]
@@ -43,6 +45,7 @@ _HOME = {
     "evaluate": "frame.evaluate",
     "load": "frame.checkpoint",
     "load_restorer": "restore.load",
+    "push": "frame.pushing",
     "restore_photo": "restore.photos.one",
     "train": "frame.loop",
 }

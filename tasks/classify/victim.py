@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -106,7 +105,8 @@ class Victim:
 
     def checked(self) -> Victim:
         """The victim, of which one image went through: what does not fit together is said before anything runs."""
-        x, y = (part[:1] for part in self.batches(len(self.pictures.images))[0])
+        place = next((p.device for p in self.target.model.parameters()), torch.device("cpu"))
+        x, y = (part[:1].to(place) for part in self.batches(len(self.pictures.images))[0])
         self.threat.check(self.pictures.images)
         self.target.check(x, y, self.threat)
         count = self.scores(x)
@@ -161,11 +161,8 @@ def check_alike(victims: list[Victim], options: AttackOptions) -> list[Victim]:
 
 def on_device(model: nn.Module, models: ModelOptions, options: AttackOptions, default: str) -> Target:
     """The model where it is to run, behind the normalisation that it wants. Of torchrun each has its own GPU."""
-    name = options.device or default
-    if name == "cuda" and "LOCAL_RANK" in os.environ:
-        name = f"cuda:{os.environ['LOCAL_RANK']}"
     mean, std = (torch.tensor(models.moments[key]) if key in models.moments else None for key in ("mean", "std"))
-    return Target(model.to(check_device(name)).eval(), mean=mean, std=std)
+    return Target(model.to(check_device(options.device or default)).eval(), mean=mean, std=std)
 
 
 def the_threat(options: AttackOptions, images: ImageOptions, norm: str, radius: float) -> ThreatModel:

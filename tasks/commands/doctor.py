@@ -18,7 +18,8 @@ from jsonargparse import ArgumentParser
 from torch import Tensor
 
 import jiio
-from jiio.tasks.frame.machine import package_version
+from jiio.tasks.frame.machine import check_device, package_version
+from jiio.tasks.frame.options import chosen, declare
 
 EXTRAS = {
     "vision": ("torchvision",),
@@ -27,6 +28,7 @@ EXTRAS = {
     "log": ("tensorboard",),
     "heif": ("pillow_heif",),
     "deepinv": ("deepinv",),
+    "hub": ("huggingface_hub",),
 }
 PACKAGES = ("jiio", "torch", "numpy", "scikit-image", "safetensors", "pillow", "jsonargparse")
 LIMIT = 1e-6  # relative error of a gradient in float64
@@ -41,8 +43,8 @@ class VitalSign:
     well: bool = True
 
 
-def examine() -> Iterator[VitalSign]:
-    """Every finding, in the order in which it is read."""
+def examine(device: torch.device) -> Iterator[VitalSign]:
+    """Every finding, in the order in which it is read. device: whose gradients are checked."""
     yield VitalSign("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     for name in PACKAGES:
         yield VitalSign("package", f"{name} {package_version(name)}")
@@ -50,8 +52,8 @@ def examine() -> Iterator[VitalSign]:
     yield from devices()
     for extra, modules in EXTRAS.items():
         yield VitalSign("extra", f"{extra}: {extra_state(modules)}")
-    yield compare("implicit gradient", equilibrium_loss)
-    yield compare("exact joint gradient", joint_loss)
+    yield compare("implicit gradient", equilibrium_loss, device)
+    yield compare("exact joint gradient", joint_loss, device)
     yield batched_lu()
 
 
@@ -77,16 +79,17 @@ def extra_state(modules: tuple[str, ...]) -> str:
     return f"not installed ({', '.join(missing)})" if missing else "imports"
 
 
-def _weights() -> tuple[Tensor, Tensor, Tensor]:
-    """A contraction W (6, 6), an input map U (6, 3) and a target (2, 6), in float64."""
+def _weights(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """A contraction W (6, 6), an input map U (6, 3) and a target (2, 6), in float64; the same on every device."""
     random = torch.Generator().manual_seed(7)
     w, u, y = (torch.randn(shape, generator=random, dtype=torch.float64) for shape in ((6, 6), (6, 3), (2, 6)))
-    return 0.6 * w / torch.linalg.matrix_norm(w, 2), u, y
+    w = 0.6 * w / torch.linalg.matrix_norm(w, 2)
+    return w.to(device), u.to(device), y.to(device)
 
 
 def equilibrium_loss(w: Tensor) -> Tensor:
     """A loss of the fixed point of tanh(W z + U x)."""
-    _, u, y = _weights()
+    _, u, y = _weights(w.device)
     cell = lambda z, x: torch.tanh(z @ w.T + x @ u.T)  # noqa: E731
     tight = jiio.Tolerance(atol=1e-13, rtol=0.0)
     adjoint = jiio.Implicit(tolerance=jiio.Tolerance(atol=1e-12, rtol=0.0))
@@ -98,7 +101,7 @@ def equilibrium_loss(w: Tensor) -> Tensor:
 
 def joint_loss(w: Tensor) -> Tensor:
     """An outer loss, other than the inner objective, of the input that fits z* to a target best."""
-    _, u, y = _weights()
+    _, u, y = _weights(w.device)
     cell = lambda z, x: torch.tanh(z @ w.T + x @ u.T)  # noqa: E731
     problem = jiio.Problem(cell, lambda z, x: (z - 0.5 * y).square().sum(1) + 0.1 * x.square().sum(1))
     solution = jiio.solve(
@@ -113,11 +116,11 @@ def joint_loss(w: Tensor) -> Tensor:
     return (solution.z - y.flip(0)).square().sum()
 
 
-def compare(topic: str, loss: Callable[[Tensor], Tensor], step: float = 1e-4) -> VitalSign:
+def compare(topic: str, loss: Callable[[Tensor], Tensor], device: torch.device, step: float = 1e-4) -> VitalSign:
     """The gradient of ``loss`` along one direction of W against central differences."""
-    w = _weights()[0]
+    w = _weights(device)[0]
     random = torch.Generator().manual_seed(8)
-    direction = torch.randn(w.shape, generator=random, dtype=w.dtype)
+    direction = torch.randn(w.shape, generator=random, dtype=w.dtype).to(w)
     leaf = w.clone().requires_grad_()
     try:
         (gradient,) = torch.autograd.grad(loss(leaf), leaf)
@@ -127,9 +130,8 @@ def compare(topic: str, loss: Callable[[Tensor], Tensor], step: float = 1e-4) ->
         return VitalSign(topic, f"raised {' '.join(str(error).split())}", False)
     told = float((gradient * direction).sum())
     error = abs(told - measured) / max(abs(measured), 1e-12)
-    return VitalSign(
-        topic, f"{told:.8f}, finite differences {measured:.8f}, relative error {error:.1e}", error <= LIMIT
-    )
+    words = f"{told:.8f}, finite differences {measured:.8f}, relative error {error:.1e}, on {device}"
+    return VitalSign(topic, words, error <= LIMIT)
 
 
 def batched_lu() -> VitalSign:
@@ -150,20 +152,32 @@ def batched_lu() -> VitalSign:
     return VitalSign("batched LU", f"largest residual {worst:.1e} up to size 128", worst < 1e-9)
 
 
-def main() -> int:
+def main(device: torch.device) -> int:
     """Print the report; 0 where all is well, 1 otherwise."""
     sick = 0
-    for reading in examine():
+    for reading in examine(device):
         sick += not reading.well
         print(f"{'ok  ' if reading.well else 'FAIL'}  {reading.topic:<22}{reading.words}", flush=True)
     print("All is well." if not sick else f"{sick} finding(s) not well.")
     return 1 if sick else 0
 
 
+@dataclass(frozen=True)
+class DoctorOptions:
+    """What is looked at.
+
+    Args:
+        device: whose gradients are checked: cpu, cuda, cuda:0, auto (a GPU where there is one)
+    """
+
+    device: str = "auto"
+
+
 def declare_doctor(parser: ArgumentParser, argv: Sequence[str]) -> None:
-    """It takes no options."""
+    """The options."""
+    declare(parser, DoctorOptions)
 
 
 def run_doctor(values: dict[str, Any], argv: Sequence[str]) -> int:
     """Examine this machine."""
-    return main()
+    return main(check_device(chosen(DoctorOptions, values).device))

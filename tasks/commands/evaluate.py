@@ -68,6 +68,7 @@ def named_config(argv: Sequence[str]) -> type[RunConfig]:
     from safetensors import SafetensorError
 
     from jiio.tasks.frame.checkpoint import checkpoints
+    from jiio.tasks.frame.hub import PREFIX, fetched
     from jiio.tasks.frame.paths import only
     from jiio.tasks.frame.registry import config_class
     from jiio.tasks.frame.sealed import UNUSABLE, configured
@@ -75,6 +76,8 @@ def named_config(argv: Sequence[str]) -> type[RunConfig]:
 
     # Whatever a stranger's file brings up; run_evaluate reads it again, and says what is wrong.
     for word in argv[1:MOST_WORDS]:
+        if word.startswith(PREFIX):  # a hub that does not answer is waited for once
+            word = str(fetched("CHECKPOINT", word))
         with contextlib.suppress(*UNUSABLE, SafetensorError):
             path = shipped("CHECKPOINT", word, "weights", ".safetensors")
             path = checkpoints(path)[-1] if path.is_dir() else path
@@ -87,7 +90,7 @@ def run_evaluate(values: dict[str, Any], argv: Sequence[str]) -> int:
     """Measure what the command line says."""
     from jiio.outputs.tables import finite, table, write
     from jiio.tasks.frame.evaluate import evaluate
-    from jiio.tasks.frame.ranks import Post
+    from jiio.tasks.frame.post import Post
 
     options, keys = chosen(EvaluateOptions, values), left(EvaluateOptions, values)
     check_seed(keys.get("seed"))

@@ -71,7 +71,7 @@ def run_train(values: dict[str, Any], argv: Sequence[str]) -> int:
     from jiio.tasks.frame.load import build, merge
     from jiio.tasks.frame.loop import train
     from jiio.tasks.frame.place import WEIGHTS
-    from jiio.tasks.frame.ranks import Post
+    from jiio.tasks.frame.post import Post
     from jiio.tasks.frame.registry import config_class
 
     options = chosen(TrainOptions, values)

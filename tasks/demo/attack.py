@@ -64,13 +64,14 @@ class Attempt:
 class Attack:
     """The shipped classifier, those of its test pictures that it gets right, and both ways from there."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
         weights = checkpoint.load(shipped("weights", "classify-faces", "weights", ".safetensors"))
         assert isinstance(weights.config, ClassifyConfig)
-        data, self.model = load_labelled(weights.config.data), Classify.trained(weights)
+        data, self.model = load_labelled(weights.config.data), Classify.trained(weights).to(device)
+        images, labels = data.test.to(device), data.test_labels.to(device)
         with torch.no_grad():
-            right = self.model(data.test).argmax(1) == data.test_labels
-        self.images, self.labels = data.test[right], data.test_labels[right]
+            right = self.model(images).argmax(1) == labels
+        self.images, self.labels = images[right], labels[right]
 
         # One problem for both: a large cross-entropy inside ball and bounds.
         ball = attacks.ThreatModel("l2", RADIUS).prox(self.images)

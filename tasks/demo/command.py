@@ -25,9 +25,12 @@ def run_demo(values: dict[str, Any], argv: Sequence[str]) -> int:
     outputs = Outputs(overwrite=options.overwrite)
     outputs.folder("--output", options.output, FILES, ours=is_demo(options.output / "index.html"))
 
+    from jiio.tasks.frame.machine import check_device
+
     from . import demo
 
-    demo.run(fast=options.fast, output=options.output, seed=options.seed)
+    device = check_device(options.device)
+    demo.run(fast=options.fast, output=options.output, seed=options.seed, device=device)
     return 0
 
 

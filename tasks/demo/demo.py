@@ -7,6 +7,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
+
 from jiio.outputs.atomic import write_whole
 from jiio.outputs.page import Page
 from jiio.tasks.frame.machine import versions
@@ -21,18 +23,18 @@ from .race import OURS
 from .strip import strip
 
 
-def run(*, fast: bool, output: Path, seed: int) -> Path:
+def run(*, fast: bool, output: Path, seed: int, device: torch.device) -> Path:
     """Write the page ``index.html``, its pictures and ``figures.json`` into ``output``; return the page.
 
     fast: use the weights that come with jiio instead of training live.
     """
     begin = time.perf_counter()
     say("Restoring a photograph of 512 x 512 pixels.")
-    photo = Photo(seed)
+    photo = Photo(seed, device)
     say("Attacking a classifier.")
-    attack = Attack()
-    trained, how = trained_inpainter(fast, output, seed)
-    rows, example, race = shown_at_work(trained)
+    attack = Attack(device)
+    trained, how = trained_inpainter(fast, output, seed, device)
+    rows, example, race = shown_at_work(trained, device)
     shown = {
         **{"photo.webp": photo.moving(), "photo.png": photo.sheet()},
         **{"attack.gif": attack.gif(), "attack.png": attack.plot()},

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import torch
+
 import jiio
 from jiio.outputs.seeds import generator
 from jiio.tasks.frame import checkpoint, drawings
@@ -28,29 +30,30 @@ LIVE_STEPS = 400
 FACES = 6
 
 
-def trained_inpainter(fast: bool, output: Path, seed: int) -> tuple[checkpoint.Checkpoint, str]:
+def trained_inpainter(fast: bool, output: Path, seed: int, device: torch.device) -> tuple[checkpoint.Checkpoint, str]:
     """The weights, and how they came about. fast: those that come with jiio, instead of training live."""
     if fast:
         ours = checkpoint.load(shipped("weights", RECIPE, "weights", ".safetensors"))
         return ours, f"weights that come with jiio ({ours.step} steps; recipe: jiio train {RECIPE})"
     recipe = read_yaml("recipe", shipped("recipe", RECIPE, "configs", ".yaml"))
     config = build(RestoreConfig, merge(recipe, {"seed": seed}))
-    config = dataclasses.replace(config, steps=LIVE_STEPS, output=str(output / "training"))
+    config = dataclasses.replace(config, steps=LIVE_STEPS, output=str(output / "training"), device=str(device))
     say(f"Training a joint inpainter for {config.steps} steps on scikit-image's faces.")
     return train(config, resume=True), f"trained live for {config.steps} steps"
 
 
-def shown_at_work(trained: checkpoint.Checkpoint) -> tuple[list[Row], Example, Race]:
+def shown_at_work(trained: checkpoint.Checkpoint, device: torch.device) -> tuple[list[Row], Example, Race]:
     """The figures of the model beside the classical restorers, a few faces, and what they cost."""
     # Trained with noise on the known pixels, which regularises; shown without, as a person would use it.
     assert isinstance(trained.config, RestoreConfig)
-    clean = dataclasses.replace(trained.config, corruption=Choice("BoxHole", {"side": 8}))
+    corruption = Choice("BoxHole", {"side": 8})
+    clean = dataclasses.replace(trained.config, corruption=corruption, device=str(device))
     task = Restore(clean)
     say("Restoring held-out faces, with the classical restorers beside.")
     rows = evaluate(trained, config=clean, task=task)
     model = task.model()
     trained.restore_model(model)
-    model.eval().requires_grad_(False)
+    model.to(device).eval().requires_grad_(False)
 
     say("Counting what the joint and the nested iteration cost.")
     with cpu_threads(trained.config.threads):
@@ -67,7 +70,7 @@ class Example:
         operator = task.draw(self.clean, "demo", 0)
         assert isinstance(operator, Inpaint)
         self.operator = operator
-        self.y = operator.measure(self.clean, generator(task.config.seed, "noise", "demo", 0))
+        self.y = operator.measure(self.clean, generator(task.config.seed, "noise", "demo", 0)).to(task.device)
         self.problem = model.problem(self.y, operator)
         self.solution = self.solve(jiio.Tolerance(1e-6, 1e-4))
         self.restored = operator.keep(self.y, model.decode(self.solution.z)).clamp(0, 1)
@@ -99,5 +102,5 @@ class Example:
 
     def sheet(self) -> bytes:
         names = ("clean", "measured", "biharmonic", "jiio")
-        pictures = (self.clean, self.y, biharmonic(self.y, self.operator), self.restored)
+        pictures = (self.clean, self.y, biharmonic(self.y.cpu(), self.operator), self.restored)
         return drawings.sheet(dict(zip(names, pictures, strict=True)))

@@ -22,12 +22,14 @@ class DemoOptions:
         fast: use the weights that come with jiio instead of training
         output: folder for the pictures and the report; those of an earlier demo are replaced
         seed: of everything random
+        device: cpu, cuda, cuda:0, auto (a GPU where there is one)
         overwrite: replace other files of the same names as well
     """
 
     fast: bool = False
     output: Path = Path("jiio-demo")
     seed: int = 0
+    device: str = "cpu"
     overwrite: bool = False
 
     def __post_init__(self) -> None:

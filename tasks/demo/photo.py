@@ -66,20 +66,20 @@ class Photo:
     VJPs.
     """
 
-    def __init__(self, seed: int, size: int = SIZE, steps: int = STEPS) -> None:
+    def __init__(self, seed: int, device: torch.device, size: int = SIZE, steps: int = STEPS) -> None:
         self.clean, physics = photograph(size), damage(size)
         self.measured = physics.measure(self.clean, generator(seed, "demo photo"))
         self.way: list[Tensor] = []
 
         # Few steps, as they are shown one by one: the solve is near its end by then, and not there.
         how: dict[str, Any] = {"max_steps": steps, "callback": self._keep, "on_failure": "ignore"}
-        done = Restorer.load("prior-colour")(self.measured, physics, **how)
+        done = Restorer.load("prior-colour", device=device)(self.measured, physics, **how)
         self.restored, self.calls = done.image, (done.evaluations, done.vjps)
 
     def _keep(self, step: int, z: Any, x: Tensor, value: Tensor) -> None:
         """``callback`` of :func:`jiio.solve`."""
         if step % EVERY == 0:
-            self.way.append(x.detach().clone())
+            self.way.append(x.detach().to("cpu", copy=True))
 
     @property
     def row(self) -> dict[str, str | float]:

@@ -25,6 +25,7 @@ from .bounds import bounded, check_usable, check_weights
 from .config import RunConfig
 from .files import InputError, as_path, reason
 from .load import build, flatten
+from .hub import PREFIX, fetched
 from .machine import versions
 from .paths import only
 from .place import BEST, CHECKPOINTS
@@ -83,6 +84,13 @@ class Checkpoint:
         """The tensors whose names begin so, without it."""
         return {key.removeprefix(prefix): t for key, t in self.tensors.items() if key.startswith(prefix)}
 
+    def write(self, path: Path) -> None:
+        """Into a file, whole or not at all."""
+        about = {"step": self.step, "config": dataclasses.asdict(self.config), "versions": self.versions}
+        if self.handed is not None:
+            about["handed"] = self.handed
+        sealed.write(path, self.tensors, about)
+
     def restore_optimiser(self, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
         """Load the state of the optimiser of ``model.parameters()``, in place. Errors: CheckpointError."""
         state: dict[int, dict[str, Tensor]] = {}
@@ -114,10 +122,7 @@ def default_type(kind: torch.dtype) -> Iterator[None]:
 def save(path: Path, *what: Any, **more: Any) -> Checkpoint:
     """Write what :func:`made` makes of these arguments, and return it."""
     done = made(path, *what, **more)
-    about = {"step": done.step, "config": dataclasses.asdict(done.config), "versions": done.versions}
-    if done.handed is not None:
-        about["handed"] = done.handed
-    sealed.write(path, done.tensors, about)
+    done.write(path)
     return done
 
 
@@ -151,14 +156,17 @@ def _state(model: nn.Module, optimiser: torch.optim.Optimizer | None) -> dict[st
 def load(path: str | Path, *, allow: Iterable[str] = ()) -> Checkpoint:
     """Read a checkpoint file, or of the folder of a training the best one, where it was validated, else the last.
 
-    path: file, folder, or the name of weights that come with jiio, such as ``"restore-faces"``. allow:
-    import paths, modules or packages of one's own that the file may name; others are not followed.
+    path: file, folder, the name of weights that come with jiio, such as ``"restore-faces"``, or of some on the hub, as
+    ``"hub:OWNER/NAME@v1"``. allow: import paths, modules or packages of one's own that the file may name; others are not
+    followed.
 
     Errors: InputError for what is no path; CheckpointError where the file is missing, damaged, of another kind, or of
     an unknown configuration.
     """
     path, ours = as_path("path", path), all_shipped("weights", ".safetensors")
-    if str(path) in ours and not path.exists():
+    if str(path).startswith(PREFIX):
+        path = fetched("path", str(path))
+    elif str(path) in ours and not path.exists():
         path = ours[str(path)]
     if path.is_dir():
         found = [path / BEST] if (path / BEST).is_file() else checkpoints(path)

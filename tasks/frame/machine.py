@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from jiio.checks import ArgumentError
 
+from .post import Post
+
 if TYPE_CHECKING:
     import torch
 
@@ -62,16 +64,25 @@ def processes() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+def named_device(name: str) -> str:
+    """The name of a device, of which ``auto`` is none."""
+    import torch
+
+    return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def check_device(name: str) -> torch.device:
     """A device that this machine has and that a solve can run on; ``auto`` is its GPU where it has one, else the CPU.
+    Of several processes that a launcher has started each has the GPU of its number as ``cuda``.
 
     Apple's MPS has no float64, in which a solve keeps its small linear systems and judges its gradients: refused in a
     sentence, and never chosen by ``auto``.
     """
     import torch
 
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+    name = named_device(name)
+    if name == "cuda" and (post := Post.of()).count > 1:
+        name = f"cuda:{post.local}"
     if name.partition(":")[0] == "mps":
         came = "'mps', which has no float64, the numbers of a solve's small linear systems"
         raise ArgumentError(f"device: expected a device that a solve can run on, got {came}. Say cuda or cpu.")

@@ -1,5 +1,4 @@
-"""The processes of one run: which of them this is, as the launcher says it in the environment, and what they tell each
-other.
+"""The processes of one run, and what they tell each other.
 
 ``torchrun``, and whatever else sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT, starts the same command
 once for each rank. Rank 0 leads: it alone looks at folders and writes into them.
@@ -8,9 +7,8 @@ once for each rank. Rank 0 leads: it alone looks at folders and writes into them
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,6 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from jiio.checks import ArgumentError, JiioError, fail
 
 from .guards import reason
+from .machine import named_device
+from .post import ALONE, Post
 
 if TYPE_CHECKING:
     import torch
@@ -27,59 +27,10 @@ T = TypeVar("T")
 ASKED = 143  # what a shell says of a program that SIGTERM ended; for ranks that were not asked themselves
 PATIENCE = timedelta(minutes=10)  # in a training, where all ranks have the same to do
 LONG = timedelta(days=2)  # where one may have much more to do than another
-BEGIN = "Start it by: torchrun --nproc-per-node N -m jiio ..."
-ALONE = "Unset WORLD_SIZE to run one process alone."
 
 
 class RankError(JiioError, RuntimeError):
     """Another process of this run has ended, or cannot be reached."""
-
-
-@dataclass(frozen=True)
-class Post:
-    """Where the launcher put this process: rank ``index`` of ``count``, number ``local`` on its machine."""
-
-    index: int = 0
-    count: int = 1
-    local: int = 0
-
-    @property
-    def leads(self) -> bool:
-        """Whether it is the one that reads and writes for all."""
-        return self.index == 0
-
-    @classmethod
-    def of(cls, values: Mapping[str, str] | None = None) -> Post:
-        """As the environment says; alone where it says nothing of other processes.
-
-        Errors: ArgumentError where it contradicts itself.
-        """
-        values = os.environ if values is None else values
-        count = _number(values, "WORLD_SIZE", 1)
-        if count < 1:
-            fail("WORLD_SIZE", "a number of processes, at least 1", f"{count}", ALONE)
-        if count == 1:
-            return cls()
-
-        # A number that is missing is no zero: all processes would take themselves for the first.
-        if "RANK" not in values:
-            fail("RANK", f"the number of this process beside WORLD_SIZE={count}", "none", f"{BEGIN} {ALONE}")
-        index = _number(values, "RANK", 0)
-        if not 0 <= index < count:
-            fail("RANK", f"a number from 0 to {count - 1} beside WORLD_SIZE={count}", f"{index}", BEGIN)
-        for name in ("MASTER_ADDR", "MASTER_PORT"):
-            if not values.get(name):
-                what = "the address of rank 0" if name == "MASTER_ADDR" else "a free port there"
-                fail(name, f"{what} beside WORLD_SIZE={count}", "none", f"{BEGIN} {ALONE}")
-        return cls(index, count, _number(values, "LOCAL_RANK", index))
-
-
-def _number(values: Mapping[str, str], name: str, default: int) -> int:
-    word = values.get(name, str(default))
-    try:
-        return int(word)
-    except ValueError:
-        fail(name, "a whole number", repr(word), BEGIN)
 
 
 @dataclass(frozen=True)
@@ -206,6 +157,7 @@ def joined(device: str, patience: timedelta = PATIENCE) -> Iterator[Ranks]:
     if not dist.is_available():
         fail("WORLD_SIZE", "1 with a torch that was built without torch.distributed", f"{post.count}", ALONE)
     # A rank's GPU is its `cuda` before anything is put there.
+    device = named_device(device)
     choose_device(device, post)
     ranks = Ranks(post)
     if dist.is_initialized():

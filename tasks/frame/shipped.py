@@ -1,9 +1,12 @@
-"""Files that come with jiio, or with a package that adds a room: the configurations and the weights of the rooms."""
+"""Files that come with jiio, or with a package that adds a room: the configurations and the weights of the rooms; and
+weights on the hub.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from .hub import PREFIX, fetched
 from .registry import FOLDERS
 
 
@@ -13,7 +16,9 @@ def all_shipped(folder: str, suffix: str) -> dict[str, Path]:
 
 
 def shipped(argument: str, word: str, folder: str, suffix: str) -> Path:
-    """A path, or the name of a file that comes with the package."""
+    """A path, the name of a file that comes with the package, or weights on the hub as ``hub:OWNER/NAME``."""
+    if folder == "weights" and word.startswith(PREFIX):
+        return fetched(argument, word)
     path, known = Path(word), all_shipped(folder, suffix)
     try:
         there = path.exists()

@@ -38,6 +38,7 @@ class WriteOptions:
         length: characters or words to write
         temperature: of the draw; 0 takes the most probable always
         seed: of the draw
+        device: cpu, cuda, cuda:0, auto (a GPU where there is one)
     """
 
     checkpoint: str
@@ -45,6 +46,7 @@ class WriteOptions:
     length: int = 300
     temperature: float = 0.8
     seed: int = 0
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         whole("--length", self.length, 1, MAX_LENGTH)
@@ -67,10 +69,10 @@ def run_write(values: dict[str, Any], argv: Sequence[str]) -> int:
 
     from .writing import beginning, go_on, opened
 
-    model = opened(options.checkpoint)
+    model = opened(options.checkpoint, options.device)
     begin = beginning(model, options.start)
     with cpu_threads(1):
-        x = model.body.tokens.embed(torch.tensor([begin])).detach()  # (1, n, width)
+        x = model.body.tokens.embed(torch.tensor([begin]).to(model.words.device)).detach()  # (1, n, width)
         draw = generator(options.seed, "write")
         told = go_on(model, x, options.length, temperature=options.temperature, generator=draw)
 
@@ -92,6 +94,7 @@ class PromptOptions:
         restarts: starts, of which the best is kept
         max_steps: of the joint solve
         seed: of the starts
+        device: cpu, cuda, cuda:0, auto (a GPU where there is one)
         output: write the prompt to this file (safetensors)
         overwrite: replace the file of --output; a checkpoint, never
     """
@@ -103,6 +106,7 @@ class PromptOptions:
     restarts: int = 4
     max_steps: int = 200
     seed: int = 0
+    device: str = "cpu"
     output: Path | None = None
     overwrite: bool = False
 
@@ -128,7 +132,7 @@ def run_prompt(values: dict[str, Any], argv: Sequence[str]) -> int:
     from .prompt import fit_prompt
     from .writing import encoded, go_on, opened
 
-    model = opened(options.checkpoint)
+    model = opened(options.checkpoint, options.device)
     target = encoded(model, "--target", options.target)
     if len(target) > MAX_TARGET:
         fail("--target", f"at most {MAX_TARGET} {model.vocabulary().unit}", f"{len(target)}", error=InputError)
@@ -136,7 +140,7 @@ def run_prompt(values: dict[str, Any], argv: Sequence[str]) -> int:
     # The prompt, and what the model says after it when left alone.
     names = ("length", "prior", "restarts", "max_steps", "seed")
     with cpu_threads(1):
-        prompt = fit_prompt(model, target, **{name: getattr(options, name) for name in names})
+        prompt = fit_prompt(model, target.to(model.words.device), **{name: getattr(options, name) for name in names})
         told = go_on(model, prompt.embedding[None], len(target), temperature=0.0)
 
     if options.output is not None:

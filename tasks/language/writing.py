@@ -11,6 +11,7 @@ from torch import Tensor
 from jiio.checks import fail
 from jiio.tasks.frame.checkpoint import load
 from jiio.tasks.frame.files import InputError
+from jiio.tasks.frame.machine import check_device
 from jiio.tasks.frame.shipped import shipped
 
 from .model import LanguageModel
@@ -75,6 +76,9 @@ def beginning(model: LanguageModel, text: str | None) -> list[int]:
     return [vocabulary.entries.index(line_end) if line_end in vocabulary.entries else 0]
 
 
-def opened(word: str) -> LanguageModel:
-    """The model of a checkpoint: a file, the folder of a training, or the name of weights that come with jiio."""
-    return LanguageModel.of(load(shipped("CHECKPOINT", word, "weights", ".safetensors")))
+def opened(word: str, device: str = "cpu") -> LanguageModel:
+    """The model of a checkpoint, on a device: a file, the folder of a training, or the name of weights that come with
+    jiio.
+    """
+    place = check_device(device)
+    return LanguageModel.of(load(shipped("CHECKPOINT", word, "weights", ".safetensors"))).to(place)

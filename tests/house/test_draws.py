@@ -41,7 +41,6 @@ EXCUSED = {
     "tasks/generate/inversion/base.py": "starts, moved to the images in the next line",
     "tasks/generate/samples.py": "sets of images are compared on the CPU",
     "tasks/generate/task.py": "codes and orders of images on the CPU; the task moves its batches",
-    "tasks/language/commands.py": "texts are written on the CPU",
     "tasks/language/prompt.py": "numbers of tokens, moved where they become vectors",
     "tasks/language/writing.py": "numbers of tokens that were written",
     "tasks/restore/latent.py": "images on the CPU; the task moves its batches",

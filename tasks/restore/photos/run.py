@@ -17,7 +17,8 @@ from jiio.checks import JiioError, fail
 from jiio.tasks.frame.files import InputError
 from jiio.tasks.frame.machine import cpu_threads
 from jiio.tasks.frame.outputs import OutputError, Outputs, of_checkpoint, real, write_new
-from jiio.tasks.frame.ranks import LONG, Post, Ranks, joined
+from jiio.tasks.frame.post import Post
+from jiio.tasks.frame.ranks import LONG, Ranks, joined
 from jiio.tasks.frame.terminal import plain, say, sentence
 from jiio.tasks.images.encode import write_picture
 from jiio.tasks.images.formats import PLUGINS, SUFFIXES_OF

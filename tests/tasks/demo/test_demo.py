@@ -42,7 +42,7 @@ def test_the_damage_is_a_linear_map_that_loses_pixels() -> None:
 
 
 def test_a_small_photograph_is_restored_and_every_step_is_shown() -> None:
-    photo = Photo(0, size=48, steps=4)
+    photo = Photo(0, torch.device("cpu"), size=48, steps=4)
     row = photo.row
     assert torch.equal(photo.clean, photograph(48)) and photo.restored.shape == photo.clean.shape
     assert float(row["restored, dB"]) > float(row["measured, dB"]) + 3

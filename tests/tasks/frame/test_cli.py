@@ -351,7 +351,7 @@ def test_demo_passes_its_arguments_on(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "jiio.tasks.demo.demo", stand_in)
     monkeypatch.setattr(importlib.import_module("jiio.tasks.demo"), "demo", stand_in, raising=False)
     assert main(["demo", "--fast", "--output", "pictures", "--seed", "4"]) == 0
-    assert seen == {"fast": True, "output": Path("pictures"), "seed": 4}
+    assert seen == {"fast": True, "output": Path("pictures"), "seed": 4, "device": torch.device("cpu")}
 
 
 def test_figures_are_replaced_where_it_is_asked_for(capsys):

@@ -12,7 +12,8 @@ from jiio.checks import JiioError
 from jiio.tasks.cli import main
 from jiio.tasks.frame import ranks
 from jiio.tasks.frame.dealing import dealing, dealt
-from jiio.tasks.frame.ranks import Post, RankError, Ranks, choose_device, joined
+from jiio.tasks.frame.post import Post
+from jiio.tasks.frame.ranks import RankError, Ranks, choose_device, joined
 from rank_cases import apart, begin, chained, said, write_recipe
 
 THERE = {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "node-1", "MASTER_PORT": "29500"}

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from jiio.tasks.cli import main
-from jiio.tasks.frame.ranks import Post, Ranks
+from jiio.tasks.frame.post import Post
+from jiio.tasks.frame.ranks import Ranks
 from jiio.tasks.restore import load as loading
 from jiio.tasks.restore.photos import run
 from restore_cases import photo, toy, write
