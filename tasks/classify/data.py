@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from jiio.outputs.seeds import generator
 from jiio.outputs.shares import rows
 from jiio.tasks.frame.config import whole
 from jiio.tasks.frame.load import ConfigError, nearest
-from jiio.tasks.images.batches import augment, batch_indices, resized
+from jiio.tasks.images.batches import augment, batch_indices, resident, resized
 from jiio.tasks.images.config import DataConfig
 from jiio.tasks.images.families import load_images
 
@@ -87,6 +88,11 @@ class Labelled:
     train_labels: Tensor
     test: Tensor
     test_labels: Tensor
+
+    def near(self, device: torch.device) -> Labelled:
+        """With the training images on that device, where they are few enough: batches are made where they lie."""
+        train = resident(self.train, device)
+        return dataclasses.replace(self, train=train, train_labels=self.train_labels.to(train.device))
 
 
 def load_labelled(config: ClassifyDataConfig, *, data_root: Path | None = None) -> Labelled:

@@ -134,7 +134,7 @@ class Classify(AbstractTask):
     def __init__(self, config: ClassifyConfig, *, data_root: Path | None = None) -> None:
         self.config, self.device = config, check_device(config.device)
         self.defences = config.defences()
-        self.data = load_labelled(config.data, data_root=data_root)
+        self.data = load_labelled(config.data, data_root=data_root).near(self.device)
 
     def model(self) -> nn.Module:
         return self.config.build()

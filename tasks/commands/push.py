@@ -40,10 +40,11 @@ def run_push(values: dict[str, Any], argv: Sequence[str]) -> int:
     from jiio.tasks.frame.checkpoint import load
     from jiio.tasks.frame.hub import PREFIX, Address
     from jiio.tasks.frame.pushing import push
+    from jiio.tasks.frame.shipped import shipped
 
     address = Address.of("REPOSITORY", options.repository)
     done = push(
-        load(options.checkpoint),
+        load(shipped("CHECKPOINT", options.checkpoint, "weights", ".safetensors")),
         options.repository,
         private=options.private,
         message=options.message,

@@ -24,8 +24,8 @@ from . import sealed
 from .bounds import bounded, check_usable, check_weights
 from .config import RunConfig
 from .files import InputError, as_path, reason
-from .load import build, flatten
 from .hub import PREFIX, fetched
+from .load import build, flatten
 from .machine import versions
 from .paths import only
 from .place import BEST, CHECKPOINTS
@@ -157,8 +157,8 @@ def load(path: str | Path, *, allow: Iterable[str] = ()) -> Checkpoint:
     """Read a checkpoint file, or of the folder of a training the best one, where it was validated, else the last.
 
     path: file, folder, the name of weights that come with jiio, such as ``"restore-faces"``, or of some on the hub, as
-    ``"hub:OWNER/NAME@v1"``. allow: import paths, modules or packages of one's own that the file may name; others are not
-    followed.
+    ``"hub:OWNER/NAME@v1"``. allow: import paths, modules or packages of one's own that the file may name; others are
+    not followed.
 
     Errors: InputError for what is no path; CheckpointError where the file is missing, damaged, of another kind, or of
     an unknown configuration.

@@ -33,7 +33,7 @@ from jiio.tasks.frame.dealing import dealt
 from jiio.tasks.frame.files import InputError
 from jiio.tasks.frame.machine import check_device
 from jiio.tasks.frame.task import AbstractTask
-from jiio.tasks.images.batches import training_batch
+from jiio.tasks.images.batches import resident, training_batch
 from jiio.tasks.images.config import DataConfig
 from jiio.tasks.images.families import load_images
 from jiio.tasks.images.metrics import psnr, ssim
@@ -146,6 +146,7 @@ class Generate(AbstractTask):
         self.images = load_images(config.data, data_root=data_root)
         if len(self.images.train) < 2:
             fail("data", "at least two training images", f"{len(self.images.train)}", error=InputError)
+        self.near = resident(self.images.train, self.device)
 
     @classmethod
     def trained(cls, checkpoint: Checkpoint) -> nn.Module:
@@ -157,7 +158,7 @@ class Generate(AbstractTask):
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """The images (B, C, H, W) of a step and noise (B, latent) for their codes."""
         seed = self.config.seed
-        images = training_batch(self.images.train, self.config.data, seed=seed, step=step)
+        images = training_batch(self.near, self.config.data, seed=seed, step=step)
         source, latent = generator(seed, "code", step), self.config.model.latent
         noise = drawn(lambda n: torch.randn(n, latent, generator=source), len(images))
         return images.to(self.device), noise.to(self.device)

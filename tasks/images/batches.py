@@ -26,6 +26,9 @@ def resized(images: Tensor, size: int, channels: int) -> Tensor:
     return images.expand(-1, channels, -1, -1).contiguous()
 
 
+RESIDENT = 2 << 30  # bytes of training images that may lie on a GPU
+
+
 @functools.lru_cache(maxsize=2)
 def _order(count: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(count, generator=generator(seed, "order", epoch))
@@ -40,6 +43,14 @@ def batch_indices(count: int, batch_size: int, *, seed: int, step: int) -> Tenso
     return torch.stack([_order(count, seed, place // count)[place % count] for place in places])
 
 
+def resident(images: Tensor, device: torch.device) -> Tensor:
+    """Training images where the network computes, so that no batch has to be copied; as they are where they are read
+    from a disk or would take too much of a GPU.
+    """
+    fits = isinstance(images, Tensor) and images.nbytes <= RESIDENT
+    return images.to(device) if fits else images
+
+
 def training_batch(images: Tensor, config: DataConfig, *, seed: int, step: int) -> Tensor:
     """The images (B, C, H, W) of one training step, mirrored and shifted at random as the configuration asks."""
     if len(images) == 0:
@@ -49,13 +60,25 @@ def training_batch(images: Tensor, config: DataConfig, *, seed: int, step: int) 
 
 
 def augment(images: Tensor, config: DataConfig, *, generator: torch.Generator) -> Tensor:
-    """Each image mirrored with chance one half and shifted by up to ``config.shift`` pixels, its edge repeated."""
-    batch, _, height, width = images.shape
+    """Each image mirrored with chance one half and shifted by up to ``config.shift`` pixels, its edge repeated.
+
+    The numbers are drawn by the generator, the images are moved where they are: on every device the same.
+    """
+    batch = len(images)
     if config.mirror:
         flip = drawn(lambda n: torch.rand(n, 1, 1, 1, generator=generator), batch) < 0.5
-        images = torch.where(flip, images.flip(3), images)
+        images = torch.where(flip.to(images.device), images.flip(3), images)
     if config.shift > 0:
-        moves = drawn(lambda n: torch.randint(2 * config.shift + 1, (n, 2), generator=generator), batch).tolist()
-        padded = F.pad(images, (config.shift,) * 4, mode="replicate")
-        images = torch.stack([one[:, y : y + height, x : x + width] for one, (y, x) in zip(padded, moves, strict=True)])
+        moves = drawn(lambda n: torch.randint(2 * config.shift + 1, (n, 2), generator=generator), batch)
+        images = shifted(images, moves - config.shift)
     return images
+
+
+def shifted(images: Tensor, moves: Tensor) -> Tensor:
+    """Images (B, C, H, W) moved up and left by (B, 2) whole pixels, their edges repeated; without a loop over them."""
+    places = []
+    for axis, size in enumerate(images.shape[2:]):
+        every = torch.arange(size, device=images.device) + moves[:, axis, None].to(images.device)
+        places.append(every.clamp(0, size - 1))  # (B, size): the row or column that comes to each place
+    down, across = places
+    return images.take_along_dim(down[:, None, :, None], 2).take_along_dim(across[:, None, None], 3)

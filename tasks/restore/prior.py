@@ -166,8 +166,10 @@ class Prior(AbstractTask):
         chances = drawn(lambda n: torch.rand(n, generator=source), len(clean))
         level = config.noise.low + (config.noise.high - config.noise.low) * chances
         noise = drawn(lambda n: torch.randn(n, *clean.shape[1:], generator=source), len(clean))
-        noisy = clean + level.view(-1, 1, 1, 1) * noise
-        return clean.to(self.device), noisy.to(self.device), level.to(self.device)
+
+        # Added where the network computes.
+        clean, level, noise = (t.to(self.device) for t in (clean, level, noise))
+        return clean, clean + level.view(-1, 1, 1, 1) * noise, level
 
     def denoise(self, model: ImagePrior, noisy: Tensor, level: Tensor, steps: int) -> tuple[Tensor, Tensor, Tensor]:
         """(denoised, z, u), with the graph to the parameters."""

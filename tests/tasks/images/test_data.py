@@ -12,7 +12,8 @@ from PIL import Image
 
 from jiio.outputs.seeds import derive, generator
 from jiio.tasks.frame.files import InputError, read_image
-from jiio.tasks.images.batches import augment, batch_indices, resized, training_batch
+from jiio.tasks.images import batches
+from jiio.tasks.images.batches import augment, batch_indices, resident, resized, training_batch
 from jiio.tasks.images.config import DataConfig
 from jiio.tasks.images.families import load_images
 
@@ -180,6 +181,21 @@ def test_batches_are_functions_of_seed_and_step():
     assert all(torch.equal(a, b) for a, b in zip(forward, reversed(backward), strict=True))
     assert not torch.equal(forward[0], training_batch(images, config, seed=2, step=0))
     assert training_batch(images, DataConfig(size=8, batch_size=25), seed=0, step=0).shape[0] == 25
+
+
+def test_batches_are_made_where_the_images_lie_and_are_the_same_everywhere(gpu):
+    images, config = torch.rand(10, 3, 8, 7, generator=generator(0)), DataConfig(size=8, batch_size=6, shift=2)
+    near = resident(images, gpu)
+    assert near.is_cuda and resident(images, torch.device("cpu")) is images
+    for step in range(3):
+        batch = training_batch(near, config, seed=1, step=step)
+        assert batch.is_cuda and torch.equal(batch.cpu(), training_batch(images, config, seed=1, step=step))
+
+
+def test_many_images_stay_where_they_are(gpu, monkeypatch):
+    monkeypatch.setattr(batches, "RESIDENT", 100)
+    images = torch.rand(10, 3, 8, 8)
+    assert resident(images, gpu) is images and resident(images[:1, :1, :5, :5], gpu).is_cuda
 
 
 def test_augmentation_mirrors_and_shifts_whole_images():
