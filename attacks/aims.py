@@ -17,7 +17,7 @@ class AbstractAim(ABC):
 
     @abstractmethod
     def reached(self, logits: Tensor, y: Tensor) -> Tensor:
-        """(B,) which of the samples with these scores (B, classes) and labels the attack is through with."""
+        """(B,) which of the samples with these logits (B, classes) and labels y (B,) the attack is through with."""
 
 
 @dataclass(frozen=True)

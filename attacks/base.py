@@ -87,8 +87,9 @@ class AbstractAttack(ABC):
 
     @abstractmethod
     def run(self, model: Target, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator) -> Tensor:
-        """Candidates (B, ...), feasible or nearly so. The model is in eval mode; ``generator`` is the only source of
-        randomness. Nothing that ``run`` believes about its success is believed here.
+        """Candidates like the images x (B, ...) with labels y (B,), feasible under ``threat`` or nearly so. The model
+        is in eval mode; ``generator`` is the only source of randomness. Nothing that ``run`` believes about its success
+        is believed here.
         """
 
     def fits(self, model: Target, x: Tensor, threat: ThreatModel) -> None:

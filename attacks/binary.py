@@ -22,7 +22,7 @@ class BinaryLogits(nn.Module):
         self.label = None if label is None else check_integer("label", label, 0)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 2)."""
+        """(B, 2) for inputs x."""
         yes = self._one(self.model(x), x)
         return torch.stack([torch.zeros_like(yes), yes], dim=1)
 

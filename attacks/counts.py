@@ -31,7 +31,7 @@ class Counts:
             self._vjps += closed.vjp + closed.adjoint_vjp
 
     def add(self, cost: Mapping[str, int]) -> None:
-        """Count what was called elsewhere, by the names of :meth:`plain`."""
+        """Count what was called elsewhere. cost: as :meth:`plain` has it."""
         self.forward += cost["forward"]
         self.backward += cost["backward"]
         self._evaluations += cost["evaluations"]

@@ -50,7 +50,7 @@ class AbstractObjective(ABC):
 
     @abstractmethod
     def value(self, logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
-        """(B,); ``target`` is y again for an objective without a target."""
+        """(B,), from logits (B, classes) and labels y (B,); ``target`` is y again for an objective without a target."""
 
     def __call__(self, logits: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
         if logits.shape[1] < self.least_classes:

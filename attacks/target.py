@@ -96,11 +96,13 @@ class Target:
         return model if isinstance(model, Target) else cls(model)
 
     def variant(self, **settings: Any) -> Self:
-        """The same model with other settings of the solve; both count into the same :class:`Counts`."""
+        """The same model with other settings of the solve (adjoint, solver, tolerance, max_steps); both count into the
+        same :class:`Counts`.
+        """
         return self._with(self.model, settings, self.counts)
 
     def copied(self, twin: nn.Module) -> Self:
-        """The same settings for a copy of the model, with books of its own."""
+        """The same settings for ``twin``, a copy of the model, with books of its own."""
         return self._with(twin, {}, Counts())
 
     def _with(self, model: nn.Module, settings: dict[str, Any], counts: Counts) -> Self:
@@ -154,7 +156,9 @@ class Target:
         return bool((self.mean != 0).any() | (self.std != 1).any())
 
     def forward(self, x: Tensor, z0: Any = None) -> tuple[Tensor, Reached | None]:
-        """Scores with whatever graph grad mode asks for, and what the solves behind them did."""
+        """Scores for x (B, ...), with whatever graph grad mode asks for, and what the solves behind them did. z0: where
+        the solver starts; None for its own start.
+        """
         self.counts.forward += 1
         # A model may write into what it is handed; the caller's images stay what they are.
         seen, solutions = self.normalised(x) if self.shifted else x.clone(), []
@@ -174,7 +178,7 @@ class Target:
         return logits, Reached.of(solutions, x)
 
     def scores(self, answer: Any, x: Tensor) -> Tensor:
-        """The scores in what the model answered for x; raises where there are none."""
+        """The scores in ``answer``, what the model said of x; raises where there are none."""
         return check_logits(answer, x)
 
     @torch.no_grad()
@@ -190,7 +194,7 @@ class Target:
 
     @torch.inference_mode(False)
     def slope(self, x: Tensor, score: Score, z0: Any = None) -> Slope:
-        """``score`` of the scores, (B,), and its gradient in x; zero where there is none."""
+        """``score`` of the scores, (B,), and its gradient in x; zero where there is none. z0: as in :meth:`forward`."""
         with torch.enable_grad():
             leaf = x.detach().clone().requires_grad_()
             logits, reached = self.forward(leaf, z0)
@@ -256,7 +260,7 @@ class Target:
 
     @staticmethod
     def check_labels(logits: Tensor, y: Tensor) -> None:
-        """Raise unless every label has a score."""
+        """Raise unless every label in y (B,) has a score in logits (B, classes)."""
         if int(y.min()) < 0 or int(y.max()) >= logits.shape[1]:
             came = f"labels from {int(y.min())} to {int(y.max())}"
             fail("y", f"labels from 0 to {logits.shape[1] - 1}, one per score of the model", came)

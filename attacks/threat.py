@@ -53,7 +53,7 @@ class ThreatModel:
     # -- the ball or balls
 
     def parts(self, size: int) -> tuple[Part, ...]:
-        """Which numbers of a packed sample each ball holds, and its radius: a number or (B,)."""
+        """Which numbers of a packed sample of this size each ball holds, and its radius: a number or (B,)."""
         return ((slice(0, size), self.radius),)
 
     def select(self, mask: Tensor) -> ThreatModel:
@@ -64,7 +64,7 @@ class ThreatModel:
 
     @staticmethod
     def joined(threats: Sequence[ThreatModel]) -> ThreatModel:
-        """One threat for several batches, one after the other, from one threat each."""
+        """One threat for several batches, one after the other. threats: one for each."""
         radii = [threat.radius for threat in threats]
         many = [radius for radius in radii if isinstance(radius, Tensor)]
         return replace(threats[0], radius=torch.cat(many)) if len(many) == len(radii) else threats[0]
@@ -100,7 +100,7 @@ class ThreatModel:
 
     @torch.no_grad()
     def project(self, point: Tensor, x: Tensor) -> Tensor:
-        """The nearest allowed point to ``point``, both (B, ...)."""
+        """The nearest allowed point to ``point``, for images x, all (B, ...)."""
         low, high = (bound.expand_as(x).flatten(1) for bound in self.box(x))
         flat, center = point.flatten(1), x.flatten(1)
         out = torch.empty_like(flat)
@@ -110,7 +110,7 @@ class ThreatModel:
         return out.view_as(point)
 
     def retract(self, point: Tensor, x: Tensor) -> Tensor:
-        """An allowed point near ``point``: onto the ball, then clipped to the box.
+        """An allowed point near ``point``, for images x: onto the ball, then clipped to the box.
 
         What published attacks do; not the nearest point for L1 and L2, where clipping leaves part of the radius unused.
         """
@@ -122,7 +122,9 @@ class ThreatModel:
         return torch.minimum(torch.maximum(x + out.view_as(x), low), high)
 
     def restored(self, point: Tensor, x: Tensor) -> Tensor:
-        """``point`` with everything that may not move at all put back to the last bit; nothing here."""
+        """``point`` with everything that may not move at all put back to where it is in x, to the last bit; nothing
+        here.
+        """
         return point
 
     # -- directions and sizes
@@ -160,7 +162,7 @@ class ThreatModel:
         return torch.stack(sizes).amax(0)
 
     def violation(self, point: Tensor, x: Tensor) -> Tensor:
-        """(B,) by how much ``point`` leaves the balls or the box, in double precision; 0 when it does not."""
+        """(B,) by how much ``point`` leaves the balls around x or the box, in double precision; 0 when it does not."""
         delta = (point.double() - x.double()).flatten(1)
         low, high = (bound.expand_as(x).flatten(1).double() for bound in self.box(x))
         flat = point.double().flatten(1)
@@ -182,8 +184,9 @@ class ThreatModel:
         return 4.0 * torch.finfo(x.dtype).eps * (terms * (largest + reach) + reach)
 
     def random_start(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """A random allowed point per sample: uniform in the Linf ball, of uniform length in the L2 and L1 balls, then
-        clipped to the box. Draws in the order of torchattacks, so that a seed means the same there.
+        """A random allowed point for each sample of x, drawn by ``generator``: uniform in the Linf ball, of uniform
+        length in the L2 and L1 balls, then clipped to the box. Draws in the order of torchattacks, so that a seed means
+        the same there.
         """
         low, high = self.box(x)
         flat = x.flatten(1)

@@ -77,7 +77,7 @@ class Box(AbstractProx):
         return _clip(x, self.low, self.high)
 
     def interval(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The bounds of every coordinate, each (B, n)."""
+        """The bounds of every coordinate, each like x (B, n)."""
         low, high = (torch.as_tensor(t, dtype=x.dtype, device=x.device) for t in (self.low, self.high))
         return low.expand_as(x), high.expand_as(x)
 
@@ -154,7 +154,7 @@ class LinfBall(_Ball):
         return self._moved(x, d, torch.minimum(torch.maximum(d, -radius), radius))
 
     def interval(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The bounds of every coordinate, each (B, n)."""
+        """The bounds of every coordinate, each like x (B, n)."""
         zero = torch.zeros_like(x)
         return self._place(zero - self.radius), self._place(zero + self.radius)
 

@@ -44,7 +44,7 @@ class Metric:
 
     @classmethod
     def of_curvature(cls, hessian: Tensor, gain: Tensor) -> Metric:
-        """From H (B, k, k), symmetric, and the mean squared gain () of z in a unit of x.
+        """From ``hessian`` H (B, k, k), symmetric, and the mean squared gain () of z in a unit of x.
 
         Negative curvature counts by its size, so that a step goes downhill, and the flattest directions as if they had
         a thousandth of the largest.

@@ -50,8 +50,8 @@ class Problem:
     def explicit(function: Callable[[Any], Any], objective: Objective, prox: AbstractProx | None = None) -> Problem:
         """The problem of a feed-forward z = function(x): :func:`jiio.solve` eliminates the state (L-BFGS on x).
 
-        function: x -> z, a tree with the batch first. objective: (z, x) -> (B,). Its solver, rule and units are its
-        own; a sample that ends at a kink of the function has the status KINK.
+        function: x -> z, a tree with the batch first. objective: (z, x) -> (B,). prox: on x, none by default. Its
+        solver, rule and units are its own; a sample that ends at a kink of the function has the status KINK.
         """
         check_callable("Problem.function", function, "x -> z")
         return Problem(ExplicitCell(function), objective, Identity() if prox is None else prox)
@@ -69,7 +69,7 @@ class Problem:
         return None if prox is None else Problem(cell, objective, prox)
 
     def value(self, z: Tree, x: Tree, batch: int) -> Tensor:
-        """objective(z, x), checked to be (B,)."""
+        """objective(z, x) of trees (B, ...), checked to be (B,). batch: B."""
         value = self.objective(z, x)
         if not isinstance(value, Tensor) or value.shape != (batch,):
             remedy = "Sum over each sample, not over the batch."
@@ -79,7 +79,7 @@ class Problem:
         return value
 
     def total(self, z: Tree, x: Tree, batch: int) -> Tensor:
-        """What a solve minimises: objective plus the prior of the prox, (B,)."""
+        """What a solve minimises at z and x, trees (B, ...): objective plus the prior of the prox, (B,). batch: B."""
         value = self.value(z, x, batch)
         return value if self.prox.is_set else value + self.prox.bind(x).penalty(Spec.of(x).pack(x))
 

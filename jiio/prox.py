@@ -37,7 +37,7 @@ class Active:
     diagonal: Tensor | float = 0.0
 
     def project(self, w: Tensor) -> Tensor:
-        """Orthogonal projection of (B, n) onto the tangent space."""
+        """Orthogonal projection of w (B, n) onto the tangent space."""
         w = w * self.free
         for normal in self._basis():
             w = w - normal * (normal * w).sum(1, keepdim=True)
@@ -92,7 +92,7 @@ class AbstractProx(ABC):
         """Active set at packed x, given the gradient (B, n) of the smooth part there."""
 
     def project(self, x: Tensor) -> Tensor:
-        """The nearest feasible point (the identity for a prior without a constraint)."""
+        """The feasible point nearest to packed x (B, n); x itself for a prior without a constraint."""
         return self.apply(x, 1.0) if self.is_set else x
 
     def penalty(self, x: Tensor) -> Tensor:
@@ -123,7 +123,7 @@ class AbstractProx(ABC):
         return spec.unpack(self.bind(x).apply(spec.pack(x), step))
 
     def violation(self, x: Tree) -> Tensor:
-        """(B,) by how much a tree of tensors breaks the constraint."""
+        """(B,) by how much a tree of tensors x breaks the constraint."""
         return self.bind(x).excess(Spec.of(x).pack(x))
 
 

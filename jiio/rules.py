@@ -75,7 +75,9 @@ class AbstractRule(ABC):
 
     @abstractmethod
     def update(self, x: Tensor, gradient: Tensor, memory: Memory, rate: Tensor | float) -> tuple[Tensor, Memory]:
-        """The moved input, before the prox, and the new memory. rate: a number or (B, 1)."""
+        """The moved input, before the prox, and the new memory. x, gradient: (B, n), packed; the gradient is divided by
+        the curvature. memory: from :meth:`init` or the step before. rate: a number or (B, 1).
+        """
 
 
 def _rms(x: Tensor) -> Tensor:

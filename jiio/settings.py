@@ -38,7 +38,9 @@ class SolveSettings:
         return {name: getattr(self, name) for name in OPTIONS}
 
     def merged(self, **overrides: Any) -> SolveSettings:
-        """The same settings with some replaced; None leaves one as it is. An unknown name is an ArgumentTypeError."""
+        """The same settings with some replaced. overrides: settings by name; None leaves one as it is. An unknown name
+        is an ArgumentTypeError.
+        """
         unknown = sorted(set(overrides) - set(OPTIONS))
         if unknown:
             names = "the options " + ", ".join(OPTIONS)

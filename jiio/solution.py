@@ -220,7 +220,9 @@ class Solution:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Solution:
-        """What :meth:`save` wrote, on the CPU and without gradients. Raises CheckpointError for anything else."""
+        """What :meth:`save` wrote to ``path``, on the CPU and without gradients. Raises CheckpointError for anything
+        else.
+        """
         fields = read_record(path, _FORM)
         try:
             counts, trace = Evaluations(**fields.pop("evaluations")), fields.pop("trace")
@@ -236,7 +238,9 @@ class Solution:
         return f"{', '.join(counts)}; worst residual {worst}; {calls}, {int(self.steps.max())} steps"
 
     def report(self, on_failure: str, floored: Tensor | None = None) -> Solution:
-        """Warn or raise where a sample did not converge; say where it converged to the arithmetic alone (B,)."""
+        """Warn or raise, as ``on_failure`` says, where a sample did not converge; ``floored`` (B,): where it converged
+        to the arithmetic alone, which is a warning.
+        """
         if on_failure == "ignore":
             return self
         if floored is not None and bool(floored.any()):

@@ -50,11 +50,13 @@ class CorruptionReport:
         return sum(self.family_error(name) for name in self.errors) / len(self.errors)
 
     def family_error(self, name: str) -> float:
-        """The mean over the severities of a family."""
+        """The mean over the severities of the family of this name."""
         return sum(self.errors[name]) / (len(SEVERITIES) * self.total)
 
     def ratio(self, name: str) -> float | None:
-        """CE of a family: its errors over those of the baseline, summed over severities; None where that has none."""
+        """CE of the family of this name: its errors over those of the baseline, summed over severities; None where that
+        has none.
+        """
         if self.base is None:
             return None
         below = sum(self.base["errors"][name])
@@ -93,7 +95,7 @@ class CorruptionReport:
     # -- baselines
 
     def against(self, baseline: CorruptionReport) -> CorruptionReport:
-        """The same, counted against another model on the same pictures."""
+        """The same, counted against a baseline: the report of another model on the same pictures."""
         baseline.check_serves(list(self.errors), self.seed)
         digests = [one.provenance.get("data", "").rpartition("digest ")[2] for one in (self, baseline)]
         if baseline.total != self.total or digests[0] != digests[1]:
@@ -112,7 +114,7 @@ class CorruptionReport:
 
     @classmethod
     def read(cls, path: str | Path) -> CorruptionReport:
-        """What :meth:`save` wrote as JSON. Errors: CheckpointError."""
+        """What :meth:`save` wrote to ``path`` as JSON. Errors: CheckpointError."""
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
             if content.pop("kind") != KIND:

@@ -87,7 +87,11 @@ class PixelAttack:
         return f"{type(self.objective).__name__} by {self.climber.name}"
 
     def run(self, target: DenseTarget, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator) -> Tensor:
-        """The image (B, C, H, W) in the ball, of all that were seen, in which the most pixels are wrong."""
+        """The image (B, C, H, W) in the ball, of all that were seen, in which the most pixels are wrong.
+
+        target: the model. x: images (B, C, H, W). y: masks (B, H, W). threat: what is allowed. generator: of the
+        starts.
+        """
         best, nobody = Best.empty(x), torch.zeros(len(x), dtype=torch.int64, device=x.device)
         if self.climber.adjoint is not None:
             target = target.variant(adjoint=self.climber.adjoint)

@@ -26,7 +26,9 @@ class DenseTarget(Target):
     """
 
     def scores(self, answer: Any, x: Tensor) -> Tensor:
-        """(B, classes, H, W), in the precision of x."""
+        """(B, classes, H, W) in what the model answered for x, in the precision of x; see :class:`DenseTarget` for the
+        forms of an answer.
+        """
         found = answer.get("out") if isinstance(answer, Mapping) else getattr(answer, "pixels", answer)
         if not isinstance(found, Tensor) or not found.is_floating_point():
             remedy = "Wrap the model so that it returns the scores of the pixels alone."

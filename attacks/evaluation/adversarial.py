@@ -32,9 +32,9 @@ class Adversarial:
         return len(self.labels)
 
     def save(self, path: str | Path) -> None:
-        """Write an .npz file, whole or not at all: the tensors by their names here, and ``norm``, ``radius`` (a number
-        or (N,)), ``low``, ``high`` of the threat. Images keep their precision, so that the file says the same as the
-        report; numpy has no bfloat16, so that half precision is widened to float32, which changes no number.
+        """Write ``path``, an .npz file, whole or not at all: the tensors by their names here, and ``norm``, ``radius``
+        (a number or (N,)), ``low``, ``high`` of the threat. Images keep their precision, so that the file says the same
+        as the report; numpy has no bfloat16, so that half precision is widened to float32, which changes no number.
         """
         import numpy as np
 

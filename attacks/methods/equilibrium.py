@@ -102,7 +102,9 @@ class IntermediateAttack(AbstractAttack):
         return grid
 
     def gradient(self, model: Target, x: Tensor, y: Tensor, state: int, unrolled: int) -> Tensor:
-        """The gradient of the objective at the state after ``state`` solver and ``unrolled`` taped steps, like x."""
+        """The gradient of the objective of a model at images x with labels y, at the state after ``state`` solver and
+        ``unrolled`` taped steps, like x.
+        """
         problem = model.problem(lambda logits: self.objective(logits, y), jiio.Identity())
         z = _state_after(model, problem.cell, x, state)
         spec = Spec.of(z)

@@ -70,7 +70,7 @@ class JointAttack(AbstractAttack):
         check_integer("JointAttack.check", self.check, 1)
 
     def moves(self, x: Tensor, threat: ThreatModel) -> tuple[jiio.AbstractRule, jiio.AbstractSolver]:
-        """How the input moves and how the iteration is accelerated, for this norm."""
+        """How the input x moves and how the iteration is accelerated, for the norm of the threat."""
         signs = threat.norm == "linf" and self.rule is None
         rule = FallingSign(fall(self.steps), stride=threat.steps(x, 1.0).flatten(1)) if signs else jiio.GradientStep()
         solver = jiio.Anderson(memory=6, blocks=("z", "mu")) if signs else jiio.Anderson()

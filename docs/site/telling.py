@@ -135,3 +135,18 @@ def unmentioned(thing: Any) -> list[str]:
     """The arguments that the reference says nothing of."""
     known = mentioned(thing).union(*(entries for _, entries in borrowed(thing)))
     return [name for name in arguments(thing) if name not in known]
+
+
+def members(cls: type) -> dict[str, Any]:
+    """The methods of a class that its page shows: public ones with a docstring of their own."""
+    found = {name: getattr(member, "__func__", member) for name, member in vars(cls).items() if name[0] != "_"}
+    return {name: f for name, member in found.items() if inspect.isfunction(f := inspect.unwrap(member)) and f.__doc__}
+
+
+def unmentioned_by(cls: type, method: str) -> list[str]:
+    """The arguments of a method of which neither its docstring says anything, nor that of a base's, nor the class's."""
+    function = members(cls)[method]
+    above = [vars(base)[method] for base in bases(cls) if method in vars(base)]
+    text = "\n".join([words(cls), *(inspect.getdoc(getattr(f, "__func__", f)) or "" for f in (function, *above))])
+    names = [name for name in docstrings.arguments(function) if name not in (*UNTOLD, "cls", "_")]
+    return [name for name in names if not re.search(rf"(?<![\w.]){name}\b", text)]

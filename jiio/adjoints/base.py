@@ -36,10 +36,10 @@ class AbstractAdjoint(ABC):
 
     @abstractmethod
     def attach(self, problem: Problem, solution: Solution) -> Solution:
-        """Gradients for a joint solve; ``problem.cell`` is called once with a tape."""
+        """A finished ``solution`` with gradients for a joint solve; ``problem.cell`` is called once with a tape."""
 
     def attach_equilibrium(self, cell: Cell, x: Tree, solution: Solution) -> Solution:
-        """Gradients for a plain equilibrium z = f(z, x), also with respect to x."""
+        """A finished ``solution`` with gradients for a plain equilibrium z = cell(z, x), also with respect to x."""
         remedy = "An equilibrium has no objective; use Implicit(), Phantom(), Unrolled() or Detached()."
         fail("adjoint", "one for a plain equilibrium", f"{type(self).__name__}()", remedy, GradientError)
 

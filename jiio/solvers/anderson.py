@@ -131,7 +131,8 @@ class Anderson(AbstractSolver):
         return self._mix(v, fv, g, gamma, after), after
 
     def inverse(self, state: AndersonState) -> Inverse:
-        """I - (S + Y) A^-1 W, with A = W Y^T the small system and W the rows that the residual is made orthogonal to.
+        """I - (S + Y) A^-1 W of a state, with A = W Y^T the small system and W the rows that the residual is made
+        orthogonal to.
 
         The mixing is how far a step goes and no part of it.
         """

@@ -51,14 +51,16 @@ class AbstractSolver(ABC):
 
     @abstractmethod
     def step(self, v: Tensor, fv: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """The next point (B, D) from this one and its image, sample by sample."""
+        """The next point (B, D), sample by sample, and the new state. v: (B, D), this point. fv: its image. state: from
+        :meth:`init` or the step before.
+        """
 
     def on(self, blocks: Mapping[str, slice]) -> AbstractSolver:
         """The solver of a vector that has these blocks; who treats all numbers alike is it itself."""
         return self
 
     def restart(self, state: Any, mask: Tensor) -> Any:
-        """Forget the history of the samples in ``mask`` (B,)."""
+        """The state without the history of the samples in ``mask`` (B,)."""
         return state
 
     def rows(self, state: Any, index: Tensor) -> Any:
@@ -66,7 +68,7 @@ class AbstractSolver(ABC):
         return NotImplemented
 
     def inverse(self, state: Any) -> Inverse:
-        """What it has learnt of the inverse of I - J, in tensors of its own; a solver that learns nothing raises."""
+        """What a state has learnt of the inverse of I - J, in tensors of its own; who learns nothing raises."""
         remedy = "Solve by Broyden() or Anderson(), or take the gradient by Implicit()."
         fail("solver", "one that estimates the inverse Jacobian", f"{type(self).__name__}()", remedy, GradientError)
 

@@ -67,7 +67,7 @@ class Checkpoint:
         return model
 
     def restore_model(self, model: nn.Module, *, averaged: bool = False) -> None:
-        """Load the weights, in place. averaged: their moving average, where the training kept one.
+        """Load the weights into ``model``, in place. averaged: their moving average, where the training kept one.
 
         Errors: CheckpointError where they do not fit, or are not finite floating-point numbers.
         """
@@ -81,7 +81,7 @@ class Checkpoint:
             ) from error
 
     def named(self, prefix: str) -> dict[str, Tensor]:
-        """The tensors whose names begin so, without it."""
+        """The tensors whose names begin with ``prefix``, without it."""
         return {key.removeprefix(prefix): t for key, t in self.tensors.items() if key.startswith(prefix)}
 
     def write(self, path: Path) -> None:

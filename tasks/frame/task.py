@@ -49,7 +49,7 @@ class AbstractTask(ABC):
 
     @abstractmethod
     def loss(self, model: nn.Module, step: int) -> tuple[Tensor, Mapping[str, Figure]]:
-        """The scalar loss of training step ``step`` (0, 1, ...), and figures for the log.
+        """The scalar loss of the model at training step ``step`` (0, 1, ...), and figures for the log.
 
         A figure that is a function is called at the end of the step, when the costs of the backward pass are known.
         """
@@ -67,12 +67,14 @@ class AbstractTask(ABC):
         return lowered(model, number_format(self.config.precision, check_device(self.config.device)))
 
     def pictures(self, model: nn.Module) -> dict[str, bytes]:
-        """File name -> content of something to look at, written at the end of a training; none by default."""
+        """File name -> content of something to look at, made with the model and written at the end of a training; none
+        by default.
+        """
         return {}
 
     @classmethod
     def trained(cls, checkpoint: Checkpoint) -> nn.Module:
-        """The trained network, in evaluation mode and without the data."""
+        """The trained network of a checkpoint, in evaluation mode and without the data."""
         came = f"{checkpoint.path}, of {cls.__name__}, which has no method `trained`"
         fail("CHECKPOINT", "a training whose network can be had without its data", came, error=InputError)
 
@@ -84,7 +86,7 @@ class AbstractTask(ABC):
 
     @classmethod
     def restorer(cls, checkpoint: Checkpoint) -> Any:
-        """The :class:`jiio.tasks.restore.base.AbstractRestorer` that was trained."""
+        """The ``jiio.tasks.restore.base.AbstractRestorer`` of a checkpoint."""
         came = f"{checkpoint.path}, a training of the task {checkpoint.config.task!r}"
         fail("CHECKPOINT", "weights of a restorer", came, "Train one by `jiio train prior-grey`.", InputError)
 

@@ -43,7 +43,8 @@ class Restorer(nn.Module):
     ) -> Restorer:
         """The restorer in shipped weights (``prior-grey``, ``prior-colour``), a checkpoint or the folder of a training.
 
-        allow: import paths, modules or packages of one's own that the file may name.
+        device, dtype: of the weights, in which everything is computed. allow: import paths, modules or packages of
+        one's own that the file may name.
 
         Errors: InputError where there is none, CheckpointError where it is damaged, ArgumentError for a device that
         this machine has not, or a number type that no image has.
@@ -104,11 +105,13 @@ class Denoiser(nn.Module):
 
     @classmethod
     def load(cls, weights: str, **options: Any) -> Denoiser:
-        """From weights, as :meth:`Restorer.load`."""
+        """From weights and options as :meth:`Restorer.load` takes them."""
         return cls(Restorer.load(weights, **options))
 
     def forward(self, x: Tensor, sigma: float | Tensor, **_: Any) -> Tensor:
-        """x (B, C, H, W) without its noise. Other arguments, which some algorithms hand on, are not used here."""
+        """x (B, C, H, W) without its noise, of level ``sigma`` in the units of x. Other arguments, which some
+        algorithms hand on, are not used here.
+        """
         if isinstance(sigma, Tensor):
             levels = sigma.detach().flatten().cpu().clamp_min(1e-6)
             sigma = float(levels) if levels.numel() == 1 else levels
@@ -128,9 +131,11 @@ class Reconstructor(nn.Module):
 
     @classmethod
     def load(cls, weights: str, **options: Any) -> Reconstructor:
-        """From weights, as :meth:`Restorer.load`."""
+        """From weights and options as :meth:`Restorer.load` takes them."""
         return cls(Restorer.load(weights, **options))
 
     def forward(self, y: Any, physics: Any, **_: Any) -> Tensor:
-        """The image (B, C, H, W). Other arguments, which trainers hand on, are not used here."""
+        """The image (B, C, H, W) behind measurements y by ``physics``, as :class:`Restorer` takes both. Other
+        arguments, which trainers hand on, are not used here.
+        """
         return self.restorer(y, physics, **self.settings).image

@@ -44,16 +44,28 @@ def test_every_argument_is_explained(package: str, name: str) -> None:
     assert not missing, f"write `{missing[0]}: what it is` into the docstring, or into that of its base"
 
 
+@pytest.mark.parametrize("cls", params(functions=False))
+def test_every_argument_of_a_method_is_explained(cls: Any) -> None:
+    missing = {name: left for name in telling.members(cls) if (left := telling.unmentioned_by(cls, name))}
+    assert not missing, f"write `argument: what it is` into the docstrings: {missing}"
+
+
 class Base:
     """size, weight: how large."""
 
     def __init__(self, size: int, weight: int) -> None: ...
+
+    def move(self, here: int, there: int) -> None:
+        """From here."""
 
 
 class Child(Base):
     """The fields are those of its base. shape: any."""
 
     def __init__(self, size: int, weight: int, shape: int, speed: float) -> None: ...
+
+    def move(self, here: int, there: int, shape: int) -> None:
+        """Anywhere."""
 
 
 def cook(size: int, heat: float, time: int, speed: float) -> None:
@@ -84,6 +96,7 @@ def test_what_a_docstring_leaves_out_comes_from_its_base(monkeypatch: pytest.Mon
         (eat, {"speed": "forks per minute, of which one is a spoon."}),
     ]
     assert not telling.unmentioned(cook) and not telling.unmentioned(eat)
+    assert telling.unmentioned_by(Child, "move") == ["there"]
 
 
 # -- errors
@@ -110,7 +123,7 @@ def trials() -> list[Any]:
     for param in params(functions=False):
         thing = param.values[0]
         if dataclasses.is_dataclass(thing) and not inspect.isabstract(thing) and not param.id.startswith(ELSEWHERE):
-            signature = inspect.signature(thing).parameters.values()
+            signature = inspect.signature(param.values[0]).parameters.values()
             if all(p.default is not p.empty for p in signature):
                 found += [pytest.param(thing, p.name, id=f"{param.id}-{p.name}") for p in signature]
     return [param for param in found if not param.id.endswith(UNCHECKED)]

@@ -29,14 +29,18 @@ class AbstractCell(SampleBySample, nn.Module, ABC):
 
     @abstractmethod
     def forward(self, z: Tree, u: Tree, masks: Tree | None = None) -> Tree:
-        """One application of f: a new tree with the shapes of z. ``masks``: from :meth:`draw_masks`, None without."""
+        """One application of f to z and u: a new tree with the shapes of z. ``masks``: from :meth:`draw_masks`, None
+        without.
+        """
 
     @abstractmethod
     def initial_state(self, u: Tree) -> Tree:
         """z0 = 0, with the batch, dtype and device of u."""
 
     def draw_masks(self, z: Tree, generator: torch.Generator) -> Tree | None:
-        """Variational dropout masks for the state z, to be held fixed for a whole solve; None without dropout."""
+        """Variational dropout masks for the state z, drawn by ``generator``, to be held fixed for a whole solve; None
+        without dropout.
+        """
         return None
 
 

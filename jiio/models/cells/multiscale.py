@@ -75,7 +75,7 @@ class MultiscaleConfig(AbstractCellConfig):
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> MultiscaleConfig:
-        """A configuration by name (one of ``PRESETS``), with some fields changed."""
+        """A configuration by name (one of ``PRESETS``). changes: fields that are others."""
         return replace(PRESETS[check_choice("preset", name, PRESETS)], **changes)
 
     @property

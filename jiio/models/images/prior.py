@@ -115,7 +115,9 @@ class ImagePrior(nn.Module):
         return 0.5 * self.head(z).square().flatten(1).sum(1)
 
     def unrolled(self, x: Tensor, level: Tensor, steps: int) -> tuple[Tensor, Tensor, Tensor]:
-        """(R(z), z, u) after ``steps`` plain iterations from z = u, with the graph of all of them: for training."""
+        """(R(z), z, u) for images x (B, C, H, W) at noise ``level``, a number or (B,), after ``steps`` plain iterations
+        from z = u, with the graph of all of them: for training.
+        """
         u = self.inject(x, level)
         z = u
         for _ in range(check_integer("steps", steps, 1)):

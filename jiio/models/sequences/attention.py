@@ -74,14 +74,14 @@ class AbstractAttention(nn.Module, ABC):
 
     @abstractmethod
     def split(self, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, n, parts * width) -> queries, keys, values, each (B, heads, n, size)."""
+        """projected (B, n, parts * width) -> queries, keys, values, each (B, heads, n, size)."""
 
     @abstractmethod
     def scores(self, q: Tensor, k: Tensor) -> Tensor:
         """q (B, heads, T, size), k (B, heads, L, size) -> logarithms of the weights (B, heads, T, L), without mask."""
 
     def by_head(self, part: Tensor) -> Tensor:
-        """(B, n, width) -> (B, heads, n, size)."""
+        """part (B, n, width) -> (B, heads, n, size)."""
         return part.unflatten(2, (self.heads, self.size)).transpose(1, 2)
 
     def forward(self, z: Tensor, said: Tensor, past: Tensor | None = None) -> Tensor:

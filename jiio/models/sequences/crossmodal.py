@@ -205,7 +205,8 @@ class CrossModalModel(nn.Module):
 
     def at(self, there: Pair | None = None, **options: Any) -> EquilibriumModel:
         """The equilibrium model from the pair of streams to the outputs under these masks, with these very weights: for
-        :func:`jiio.solve` over one or both streams, and for the diagnostics.
+        :func:`jiio.solve` over one or both streams, and for the diagnostics. there: as in :meth:`forward`. options:
+        settings of the solve.
         """
         inject, head = _Masked(self.inject, there), _Masked(self.head, there)
         return EquilibriumModel(inject, self.cell, head, **self.settings.merged(**options).arguments())

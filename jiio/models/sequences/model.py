@@ -41,13 +41,17 @@ class Memory:
     embedding: Tensor
 
     def extended(self, states: tuple[Tensor, ...], embedding: Tensor, length: int) -> Memory | None:
-        """This memory and a further segment, cut to the last ``length`` tokens; None where that is no token."""
+        """This memory and a further segment, its states and its embedding (B, T, width), cut to the last ``length``
+        tokens; None where that is no token.
+        """
         joined = tuple(torch.cat(pair, dim=1) for pair in zip(self.states, states, strict=True))
         return Memory.of(joined, torch.cat([self.embedding, embedding], dim=1), length)
 
     @classmethod
     def of(cls, states: tuple[Tensor, ...], embedding: Tensor, length: int) -> Memory | None:
-        """The last ``length`` tokens of a segment; None where that is no token."""
+        """The last ``length`` tokens of a segment, of its states and its embedding (B, T, width); None where that is no
+        token.
+        """
         if length == 0:
             return None
         return cls(tuple(s.detach()[:, -length:] for s in states), embedding.detach()[:, -length:])
@@ -90,12 +94,12 @@ class AbstractSequenceModel(nn.Module, ABC):
 
     @abstractmethod
     def states(self, x: Tensor, memory: Memory | None = None) -> tuple[Tensor, Memory | None]:
-        """Embeddings (B, T, width) -> states (B, T, width) that ``tokens`` predicts from, and the memory for the next
-        segment.
+        """Embeddings x (B, T, width) -> states (B, T, width) that ``tokens`` predicts from, and the memory for the next
+        segment. memory: of the segments before.
         """
 
     def forward(self, tokens: Tensor, memory: Memory | None = None) -> tuple[Tensor, Memory | None]:
-        """Token numbers (B, T) -> log-probabilities of every next token (B, T, vocabulary), and the memory."""
+        """tokens, numbers (B, T) -> log-probabilities of every next token (B, T, vocabulary), and the memory."""
         state, memory = self.states(self.tokens.embed(tokens), memory)
         return self.tokens.log_probabilities(state), memory
 
@@ -155,7 +159,7 @@ class EquilibriumSequenceModel(AbstractSequenceModel):
 
     def at(self, memory: Memory | None = None, **options: Any) -> EquilibriumModel:
         """The equilibrium model from embeddings (B, T, width) to states (B, T, width) after ``memory``, with these very
-        weights: for :func:`jiio.solve` over embeddings, and for the diagnostics.
+        weights: for :func:`jiio.solve` over embeddings, and for the diagnostics. options: settings of the solve.
         """
         inject = _Remembering(self.inject, self.cell, memory)
         return EquilibriumModel(inject, self.cell, self.last, **self.settings.merged(**options).arguments())
@@ -165,7 +169,7 @@ class EquilibriumSequenceModel(AbstractSequenceModel):
         return read.state, read.memory
 
     def solved(self, x: Tensor, memory: Memory | None = None) -> Read:
-        """As :meth:`states`, with the solution that the states come from."""
+        """As :meth:`states` of x (B, T, width) and a memory, with the solution that the states come from."""
         around = arithmetic_of(x)
         with around.asked(self.settings.tolerance.rtol, torch.float32):
             u, bound = self.at(memory).inject(around.raised(x)), BoundCell(self.cell, self.cell, None)
@@ -183,7 +187,8 @@ class EquilibriumSequenceModel(AbstractSequenceModel):
     ) -> tuple[Tensor, Memory | None]:
         """The same parameters as an ordinary weight-tied network of ``layers`` layers, with ordinary gradients.
 
-        masks: from :func:`sparse_masks`, one for each layer. The last layer is what is remembered.
+        x, memory: as for :meth:`states`. masks: from :func:`sparse_masks`, one for each layer. The last layer is what
+        is remembered.
         """
         check_integer("layers", layers, 1)
         if masks is not None and len(masks) != layers:

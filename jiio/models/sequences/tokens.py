@@ -38,7 +38,7 @@ class Tokens(nn.Module):
             self.bias = nn.Parameter(torch.zeros(vocabulary))
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """(B, T) whole numbers below ``vocabulary`` -> embeddings (B, T, width) with entries of order one."""
+        """tokens (B, T), whole numbers below ``vocabulary`` -> embeddings (B, T, width) with entries of order one."""
         self.check("tokens", tokens)
         if not self.cutoffs:
             return self.width**0.5 * F.embedding(tokens, self.table)
@@ -65,14 +65,14 @@ class Tokens(nn.Module):
         return F.cross_entropy(scores.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
 
     def log_probabilities(self, state: Tensor) -> Tensor:
-        """(B, T, width) -> (B, T, vocabulary), of every token."""
+        """state (B, T, width) -> (B, T, vocabulary), of every token."""
         check_tokens("state", state, self.width)
         if self.cutoffs:
             return self.softmax.log_prob(state.flatten(0, 1)).unflatten(0, state.shape[:2])
         return F.linear(state, self.table, self.bias).log_softmax(2)
 
     def check(self, argument: str, tokens: Tensor) -> None:
-        """Raise unless ``tokens`` are (B, T) whole numbers of the vocabulary."""
+        """Raise unless ``tokens`` are (B, T) whole numbers of the vocabulary. argument: their name in the sentence."""
         if tokens.dtype != torch.int64 or tokens.dim() != 2 or tokens.numel() == 0:
             fail(argument, "int64 token numbers of shape (B, T)", tokens, error=ArgumentTypeError)
         low, high = int(tokens.min()), int(tokens.max())

@@ -89,7 +89,7 @@ class TransformerConfig:
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> TransformerConfig:
-        """One of :data:`TRANSFORMERS`, with ``changes`` laid on it."""
+        """The one of :data:`TRANSFORMERS` with this name, ``changes`` laid on it."""
         return replace(TRANSFORMERS[check_choice("name", name, TRANSFORMERS)], **changes)
 
 
@@ -125,11 +125,15 @@ class TransformerBlock(AbstractCell):
     def layer(
         self, z: Tensor, stream: Tensor, said: Tensor, past: Tensor | None, masks: tuple[Tensor, Tensor] | None
     ) -> Tensor:
-        """The equations of the module with ``stream`` for what is added to A: z + s, s, or z in an ordinary layer."""
+        """The equations of the module with ``stream`` for what is added to A: z + s, s, or z in an ordinary layer.
+        said, past: see :class:`TransformerCell`. masks: from :meth:`draw_masks`.
+        """
         return self.finish(stream, self.attention(self.seen(z), said, past), masks)
 
     def finish(self, stream: Tensor, heard: Tensor, masks: tuple[Tensor, Tensor] | None) -> Tensor:
-        """The equations from A on: ``heard`` is what the attention said."""
+        """The equations from A on: ``heard`` is what the attention said, ``stream`` what it is added to. masks: from
+        :meth:`draw_masks`.
+        """
         h = stream + (heard if masks is None else heard * masks[0])
         h = self.norm1(h) if self.config.norm == "post" else h
         inner = self.act(self.up(h if self.config.norm == "post" else self.norm2(h)))
@@ -156,11 +160,11 @@ class TransformerBlock(AbstractCell):
         return mask(self.config.width), mask(self.config.inner)
 
     def past(self, state: Tensor, u: dict[str, Tensor]) -> Tensor:
-        """The projected memory of states (B, M, width), given what was said to them."""
+        """The projected memory of a state (B, M, width), given u, with what was said to it."""
         return self.remembered(state, u["said"])
 
     def remembered(self, state: Tensor, said: Tensor) -> Tensor:
-        """The projected memory (B, M, parts * width) of states (B, M, width) with what was said to them."""
+        """The projected memory (B, M, parts * width) of a state (B, M, width) with what was said to it."""
         return self.attention.project(self.seen(state)) + said
 
 

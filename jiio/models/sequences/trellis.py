@@ -77,7 +77,7 @@ class TrellisCell(AbstractCell):
             apply_weight_norm(self.gates)
 
     def forward(self, z: Tensor, u: dict[str, Tensor], masks: Tensor | None = None) -> Tensor:
-        """z (B, T, 2 hidden) -> the same shape."""
+        """z (B, T, 2 hidden) -> the same shape. u: see the class. masks: (B, 1, hidden) or None."""
         n = self.config.hidden
         check_tokens("z", z, 2 * n)
         past = u.get("past")
@@ -98,7 +98,7 @@ class TrellisCell(AbstractCell):
         return zeros(u["said"], u["said"].shape[1], 2 * self.config.hidden)
 
     def draw_masks(self, z: Tensor, generator: torch.Generator) -> Tensor | None:
-        """(B, 1, hidden): one mask for all tokens."""
+        """(B, 1, hidden): one mask for all tokens. generator: what draws."""
         if not self.dropout:
             return None
         hidden = self.config.hidden
@@ -106,7 +106,7 @@ class TrellisCell(AbstractCell):
         return (chances >= self.dropout).to(z.dtype) / (1.0 - self.dropout)
 
     def past(self, state: Tensor, u: dict[str, Tensor]) -> Tensor:
-        """Of a remembered segment, what its last token leaves to the next: (B, 1, 6 hidden)."""
+        """Of a remembered state (B, M, 2 hidden) and its u, what the last token leaves the next: (B, 1, 6 hidden)."""
         return torch.cat([state[:, -1:], u["before"][:, -1:]], dim=2)
 
 
@@ -156,7 +156,9 @@ class TrellisModel(EquilibriumSequenceModel):
 
     @classmethod
     def of_size(cls, config: TrellisConfig, other: AbstractSequenceModel, **options: Any) -> TrellisModel:
-        """As many parameters as ``other``, to within one hidden unit, whatever ``config.hidden`` says."""
+        """As many parameters as ``other``, to within one hidden unit, whatever ``config.hidden`` says. options:
+        settings of the solve.
+        """
         check_instance("other", other, AbstractSequenceModel)
 
         def size(hidden: int) -> int:

@@ -76,7 +76,9 @@ class LyapunovCell(AbstractCell):
         return self.cell.draw_masks(z, generator)
 
     def parts(self, z: Tree, u: Tree, masks: Tree | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """F (B, n), V (B,) and grad V (B, n), packed; with a graph where grad mode is on."""
+        """F (B, n), V (B,) and grad V (B, n), packed, at z for u, under dropout masks; with a graph where grad mode is
+        on.
+        """
         check_gradients("LyapunovCell")
         taped, spec = torch.is_grad_enabled(), Spec.of(z)
         with torch.enable_grad():
@@ -105,7 +107,8 @@ class LyapunovCell(AbstractCell):
     def trajectory(
         self, z: Tree, u: Tree, *, steps: int, length: float = 0.1, halvings: int = 0
     ) -> tuple[Tree, Tensor, Tensor]:
-        """``steps`` Euler steps of dz/dt = g: the end, V (steps + 1, B) and |F| (steps + 1, B) along the way.
+        """``steps`` Euler steps of dz/dt = g from z, for u: the end, V (steps + 1, B) and |F| (steps + 1, B) along the
+        way.
 
         halvings: a step after which V has not fallen by half of what the flow promises is not taken but halved, so many
         times at most; then it is taken, whatever V does. 0: steps of one ``length``.

@@ -42,7 +42,9 @@ class ConvexPotential(nn.Module):
         return self.with_slope(r)[0]
 
     def with_slope(self, r: Tensor) -> tuple[Tensor, Tensor]:
-        """v (B,) and its gradient (B, size), by hand: they exist without grad mode, and autograd can go on."""
+        """v (B,) and its gradient (B, size) at r (B, size), by hand: they exist without grad mode, and autograd can go
+        on.
+        """
         layers: list[Any] = list(self.inner)
         weights = [F.softplus(u) / u.shape[1] for u in self.outer]
         sums = [layers[0](r)]

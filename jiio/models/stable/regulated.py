@@ -89,7 +89,9 @@ class RegulatedModel(EquilibriumModel):
 
     @classmethod
     def of(cls, model: EquilibriumModel, *, radius: float, **settings: Any) -> RegulatedModel:
-        """The defended twin of a model: its parts, its settings of the solve, its mode."""
+        """The defended twin of a model: its parts, its settings of the solve, its mode. radius, settings: as the
+        constructor has them.
+        """
         check_instance("model", model, EquilibriumModel)
         options = model.settings.arguments() | settings
         return cls(model.inject, model.cell, model.head, radius=radius, **options).train(model.training)
