@@ -96,9 +96,7 @@ class Target:
         return model if isinstance(model, Target) else cls(model)
 
     def variant(self, **settings: Any) -> Self:
-        """The same model with other settings of the solve (adjoint, solver, tolerance, max_steps); both count into the
-        same :class:`Counts`.
-        """
+        """The same model with other settings of the solve; both count into the same :class:`Counts`."""
         return self._with(self.model, settings, self.counts)
 
     def copied(self, twin: nn.Module) -> Self:
@@ -156,9 +154,7 @@ class Target:
         return bool((self.mean != 0).any() | (self.std != 1).any())
 
     def forward(self, x: Tensor, z0: Any = None) -> tuple[Tensor, Reached | None]:
-        """Scores for x (B, ...), with whatever graph grad mode asks for, and what the solves behind them did. z0: where
-        the solver starts; None for its own start.
-        """
+        """Scores for x (B, ...), with a graph in grad mode, and what the solves did, from z0 or their own start."""
         self.counts.forward += 1
         # A model may write into what it is handed; the caller's images stay what they are.
         seen, solutions = self.normalised(x) if self.shifted else x.clone(), []
