@@ -50,15 +50,13 @@ def eliminated(system: System, right: Tensor, metric: Metric, rtol: float, max_s
 
 
 def _inverse(metric: Metric, system: System) -> Tensor:
-    """(B, k, k), nearly the inverse of the curvature in scaled x; zero where the metric says nothing."""
-    unit = system.scale[:, -system.sizes[2] :, None]  # (B, k, 1), one number a sample
+    """(B, k, k), nearly the inverse of the curvature in x but for the unit; zero where the metric says nothing."""
     found, damping = metric.inverse.double(), torch.as_tensor(system.stiffness).double()
     if bool(damping.any()):
         eye = torch.eye(found.shape[1]).to(found)
         found = torch.linalg.inv(torch.linalg.inv(found) + damping.to(found).reshape(-1, 1, 1) * eye)
-    found = found.to(unit) / unit.square()
-    plain = metric.plain.reshape(-1, 1, 1).expand(len(unit), 1, 1)
-    return torch.where(plain, torch.zeros_like(found), found)
+    plain = metric.plain.reshape(-1, 1, 1).expand(len(system.scale), 1, 1)
+    return torch.where(plain, 0.0, found.to(system.scale))
 
 
 class _Elimination:

@@ -27,7 +27,7 @@ class JointConfig:
 
     solver: Choice = Choice("Anderson", {"memory": 12})
     rule: Choice = Choice("GradientStep")
-    adjoint: Choice = Choice("KKT")
+    adjoint: Choice = Choice("Implicit")
     atol: float = 1e-5
     rtol: float = 1e-3
     max_steps: int = 60

@@ -7,8 +7,10 @@ import pytest
 import jiio
 from jiio.checks import JiioError
 from jiio.tasks.frame.choices import Choice
+from jiio.tasks.frame.load import build
 from jiio.tasks.generate.inference import JointInference, NestedInference, VariationalInference
 from jiio.tasks.meta.adaptation import FirstOrderAdaptation, JointAdaptation, NestedAdaptation
+from jiio.tasks.restore.latent import JOINT, RestoreConfig
 from jiio.tasks.solving.networks import SolvedConfig
 from jiio.tasks.solving.settings import JointConfig
 
@@ -23,6 +25,12 @@ def test_a_joint_configuration_is_a_record_and_a_rule() -> None:
     assert settings == jiio.SolveSettings(jiio.Picard(), jiio.KKT(0.1), jiio.Tolerance(1e-4, 0.0), 9)
     given = config.arguments()  # who solves says what is heard of a failure
     assert given.pop("rule") == jiio.GradientStep() and given | {"on_failure": "warn"} == settings.arguments()
+
+
+def test_without_a_word_trainings_through_a_solve_are_first_order() -> None:
+    """One default for all: the recipes', the class's, and where a file gives only some of its keys."""
+    for config in (JointConfig(), JOINT, RestoreConfig().joint, build(RestoreConfig, {"joint": {"rtol": 0.1}}).joint):
+        assert config.solve_settings().adjoint == jiio.Implicit()
 
 
 def test_the_adjoint_of_a_network_is_solved_as_finely_as_its_equilibrium() -> None:
