@@ -122,7 +122,9 @@ def _wrapped(function: Any, written: int, args: Any, kwargs: dict[str, Any], out
     """Results on the pretended device; what was written to in place is returned as the object that it is."""
     if written >= 0 and isinstance(out, Tensor):
         target = args[written] if written < len(args) else kwargs[function._schema.arguments[written].name]
-        assert target.shape == out.shape, f"{function} changes a shape in place, which is not pretended"
+        if target.shape != out.shape:  # squeeze_ and its kin
+            Tensor.data.__set__(target, Pretended(out))  # pyright: ignore[reportAttributeAccessIssue]
+            target.inner = out
         return target
     if isinstance(out, Tensor):
         return Pretended(out)

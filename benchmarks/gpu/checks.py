@@ -109,7 +109,7 @@ def on(setting: Setting) -> list[str]:
 
 
 COMMANDS: dict[str, Callable[[Setting], list[str]]] = {
-    "doctor": lambda s: ["doctor"],
+    "doctor": lambda s: ["doctor", "--device", str(s.device)],
     "evaluate": lambda s: ["evaluate", run_of("restore-faces", s), *on(s), "--data.test_limit", "4"],
     "attack": lambda s: [
         *("attack", run_of("classify-faces", s), "--samples", "8", "--attack", "PGD", '{"steps": 5}'),
@@ -130,7 +130,12 @@ COMMANDS: dict[str, Callable[[Setting], list[str]]] = {
         *("fit", picture(s), "--checkpoint", run_of("generate-patches", s), "--max-steps", "10"),
         *("--output", str(s.folder / "fitted"), *on(s)),
     ],
-    "write": lambda s: ["write", run_of("language-default", s), "--length", "20"],
+    "write": lambda s: ["write", run_of("language-default", s), "--length", "20", "--device", str(s.device)],
+    "prompt": lambda s: [
+        *("prompt", run_of("language-default", s), "--target", "the", "--restarts", "2"),
+        *("--max-steps", "20", "--device", str(s.device)),
+    ],
+    "demo": lambda s: ["demo", "--fast", "--output", str(s.folder / "demo"), *on(s)],
 }
 
 

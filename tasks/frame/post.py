@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -49,6 +50,19 @@ class Post:
                 what = "the address of rank 0" if name == "MASTER_ADDR" else "a free port there"
                 fail(name, f"{what} beside WORLD_SIZE={count}", "none", f"{BEGIN} {ALONE}")
         return cls(index, count, _number(values, "LOCAL_RANK", index))
+
+
+def check_address(values: Mapping[str, str] | None = None) -> None:
+    """Raise where the address of rank 0 is none: torch would try for as long as the others are waited for."""
+    values = os.environ if values is None else values
+    port = _number(values, "MASTER_PORT", 0)
+    if not 0 < port < 1 << 16:
+        fail("MASTER_PORT", "a port from 1 to 65535", f"{port}", BEGIN)
+    name = values.get("MASTER_ADDR", "")
+    try:
+        socket.getaddrinfo(name, port)
+    except (OSError, UnicodeError) as error:  # a name with an empty part is no name that could be asked for
+        fail("MASTER_ADDR", "an address of rank 0 that this machine can find", f"{name!r} ({error})", BEGIN)
 
 
 def _number(values: Mapping[str, str], name: str, default: int) -> int:

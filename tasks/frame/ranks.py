@@ -17,7 +17,7 @@ from jiio.checks import ArgumentError, JiioError, fail
 
 from .guards import reason
 from .machine import named_device
-from .post import ALONE, Post
+from .post import ALONE, Post, check_address
 
 if TYPE_CHECKING:
     import torch
@@ -163,6 +163,7 @@ def joined(device: str, patience: timedelta = PATIENCE) -> Iterator[Ranks]:
     if dist.is_initialized():
         yield ranks
         return
+    check_address()
     with ranks.talking():
         kinds = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
         dist.init_process_group(kinds, rank=post.index, world_size=post.count, timeout=patience)

@@ -125,6 +125,9 @@ def test_what_cuda_refuses_and_what_it_lets_through(gpu: torch.device) -> None:
     assert (there + here.sum()).tolist() == [4.0, 5.0, 6.0, 7.0]
     assert there[torch.tensor([0, 2])].tolist() == [0.0, 2.0] and f"{there.sum():.1f}" == "6.0"
     assert there.device.type == "cuda" and there.is_cuda and not there.cpu().is_cuda
+    tall = there[:, None].clone()
+    tall.squeeze_(-1)
+    assert tall.shape == (4,) and (tall + there).tolist() == [0.0, 2.0, 4.0, 6.0] and tall.is_cuda
     here.copy_(there)
     assert here.tolist() == [0.0, 1.0, 2.0, 3.0] and type(here) is Tensor
 

@@ -12,6 +12,7 @@ from jiio.checks import JiioError
 from jiio.tasks.cli import main
 from jiio.tasks.frame import ranks
 from jiio.tasks.frame.dealing import dealing, dealt
+from jiio.tasks.frame.machine import check_device, named_device
 from jiio.tasks.frame.post import Post
 from jiio.tasks.frame.ranks import RankError, Ranks, choose_device, joined
 from rank_cases import apart, begin, chained, said, write_recipe
@@ -61,6 +62,38 @@ def test_a_training_without_the_others_ends_in_a_sentence(tmp_path: Path, monkey
     assert main(["train", str(write_recipe("restore", tmp_path, 3))]) == 2
     assert "MASTER_ADDR: expected the address of rank 0" in capsys.readouterr().err
     assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"MASTER_ADDR": "no-such-node.invalid"},
+            "MASTER_ADDR: expected an address of rank 0 that this",
+        ),
+        ({"MASTER_ADDR": "node..1"}, "MASTER_ADDR: expected an address of rank 0 that this"),
+        ({"MASTER_PORT": "70000"}, "MASTER_PORT: expected a port from 1 to 65535, got 70000"),
+        ({"MASTER_PORT": "http"}, "MASTER_PORT: expected a whole number, got 'http'"),
+    ],
+)
+def test_an_address_that_leads_nowhere_is_said_before_anybody_waits(changes: dict[str, str], words: str, monkeypatch):
+    for name, word in ({**THERE, "MASTER_ADDR": "127.0.0.1"} | changes).items():
+        monkeypatch.setenv(name, word)
+    with pytest.raises(JiioError, match=words), joined("cpu"):
+        raise AssertionError("nobody has joined")
+
+
+def test_auto_is_what_every_rank_finds(monkeypatch) -> None:
+    """Without a GPU the ranks of `auto` meet on their CPUs; with one each has that of its number."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert named_device("auto") == "cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert named_device("auto") == "cuda" and named_device("cuda:1") == "cuda:1"
+    for name, word in THERE.items():
+        monkeypatch.setenv(name, word)
+    made: list[str] = []
+    monkeypatch.setattr(torch, "empty", lambda n, device: made.append(str(device)))
+    assert str(check_device("cuda")) == "cuda:1" and str(check_device("cpu")) == "cpu" and made == ["cuda:1", "cpu"]
 
 
 @pytest.mark.parametrize(
