@@ -8,6 +8,7 @@ from jiio.checks import check_choice, check_integer, check_number, describe, fai
 
 from .choices import Choice
 from .load import ConfigError
+from .machine import DEVICES
 from .paths import check_allowed, is_path
 from .precision import PRECISIONS
 from .registry import TABLE, look_up
@@ -136,7 +137,7 @@ class RunConfig:
         check_integer("validate_every", self.validate_every, 0)
         if self.optimiser.warmup >= self.steps:
             fail("optimiser.warmup", f"fewer than steps = {self.steps}", self.optimiser.warmup)
-        check_choice("device", self.device.partition(":")[0], ("auto", "cpu", "cuda", "mps"))
+        check_choice("device", self.device.partition(":")[0], DEVICES)
         for i, logger in enumerate(self.loggers):
             if is_path(logger.name) or logger.name not in TABLE["logger"]:
                 look_up("logger", logger.name, f"loggers[{i}].name")

@@ -8,12 +8,14 @@ import platform
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from jiio.checks import ArgumentError
+from jiio.checks import ArgumentError, check_choice
 
 from .post import Post
 
 if TYPE_CHECKING:
     import torch
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 @contextlib.contextmanager
@@ -80,6 +82,7 @@ def check_device(name: str) -> torch.device:
     """
     import torch
 
+    check_choice("device", name.partition(":")[0], DEVICES)
     name = named_device(name)
     if name == "cuda" and (post := Post.of()).count > 1:
         name = f"cuda:{post.local}"

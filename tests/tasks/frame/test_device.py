@@ -18,7 +18,7 @@ from jiio.tasks.frame.shipped import all_shipped
 from pretended import pretending
 
 ROOT = Path(__file__).parents[3]
-QUICK = ["classify-faces", "clean-mnist", "restore-faces", "generate-faces", "prior-grey", "segment-scenes"]
+QUICK = ["classify-faces", "restore-faces", "prior-grey"]  # the others are in the slow run
 
 
 @pytest.fixture
