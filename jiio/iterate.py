@@ -107,7 +107,9 @@ def iterate(
 
         # A solver never sees a number that is none: those samples stand at their best point.
         image = select(progress.finite, point.image, progress.best_image)
-        following, state = solver.step(select(progress.finite, v, progress.best_v), image, state)
+        seen = select(progress.finite, v, progress.best_v)
+        progress.points.lend(seen, image)
+        following, state = solver.step(seen, image, state)
         if step == max_steps - 2:
             following = progress.best_image  # the last evaluation goes to a value of the map, which can be returned
         following = _guarded(operator, progress, v, select(progress.met, image, following), point)
@@ -119,6 +121,7 @@ def iterate(
         v = select(progress.running, following, progress.best_v)
         if again is not None:
             v, state = select(again, fresh, v), solver.restart(state, again)
+        progress.points.lend(v)
 
         # Who still runs goes on alone, where that can be and pays; no sample waits to be looked at.
         if looked and not progress.coarse:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .best import BestPoints
 from .operators import Point, select
 from .solution import Status, Tolerance
 
@@ -47,9 +48,8 @@ class Progress:
     tolerance: Tolerance
     floor: float  # of the arithmetic, relative
 
-    # The best point so far, its image (B, D), and what was measured there; None before the first.
-    best_v: Tensor
-    best_image: Tensor
+    # The best point so far, its image, and what was measured there; None before the first.
+    points: BestPoints
     best: Point | None
     merit: Tensor  # the smallest
     lowest: Tensor  # the smallest objective
@@ -78,7 +78,18 @@ class Progress:
         zero = torch.zeros(batch, dtype=torch.int64, device=v.device)
         no = torch.zeros(batch, dtype=torch.bool, device=v.device)
         status = torch.full((batch,), int(Status.RUNNING), dtype=torch.int8, device=v.device)
-        return cls(tolerance, floor, v, v, None, infinite, infinite, zero, zero, zero, status, ~no, ~no, no, no, no, no)
+        counts, latest = (zero, zero, zero), (~no, no, no, no, no)
+        return cls(tolerance, floor, BestPoints(v), None, infinite, infinite, *counts, status, ~no, *latest)
+
+    @property
+    def best_v(self) -> Tensor:
+        """(B, D), the best point so far."""
+        return self.points.v
+
+    @property
+    def best_image(self) -> Tensor:
+        """(B, D), its image."""
+        return self.points.image
 
     def rows(self, index: Tensor) -> Progress:
         """What is known of the samples ``index`` (k,)."""
@@ -87,7 +98,8 @@ class Progress:
             value = getattr(self, entry.name)
             if isinstance(value, Tensor):
                 changes[entry.name] = value.index_select(0, index)
-        return dataclasses.replace(self, best=None if self.best is None else self.best.rows(index), **changes)
+        best = None if self.best is None else self.best.rows(index)
+        return dataclasses.replace(self, points=self.points.rows(index), best=best, **changes)
 
     def judge(self, v: Tensor, point: Point) -> None:
         """Take in what was measured at v (B, D)."""
@@ -137,7 +149,7 @@ class Progress:
         self.running = self.running | mask
         self.merit = self.merit.masked_fill(mask, float("inf"))
         self.met, self.since = self.met & ~mask, self.since.masked_fill(mask, 0)
-        self.best_v, self.best_image = (select(mask, v, old) for old in (self.best_v, self.best_image))
+        self.points.replace(select(mask, v, self.best_v), select(mask, v, self.best_image))
 
     def _within(self, point: Point, merit: Tensor) -> Tensor:
         """Who meets the tolerance, or, where nothing has become smaller for a while, what the arithmetic allows."""
@@ -157,8 +169,8 @@ class Progress:
     def _keep(self, v: Tensor, point: Point, merit: Tensor, within: Tensor) -> Tensor:
         """Remember the point where it is the best one; returns where it is."""
         if self.best is None:
-            self.merit, self.best_v, self.best = merit, v, point
-            self.best_image = select(self.finite, point.image, v)
+            self.merit, self.best = merit, point
+            self.points.replace(v, select(self.finite, point.image, v))
             self.status = self.status.masked_fill(~self.finite, int(Status.NONFINITE))
             self.running = self.finite
             return torch.ones_like(self.finite)
@@ -166,8 +178,7 @@ class Progress:
         better = self.running & ((merit < self.merit) | (self.met & within))
         self.best = _mixed(better, point, self.best)
         self.merit = select(better, merit, self.merit)
-        self.best_v = select(better, v, self.best_v)
-        self.best_image = select(better, point.image, self.best_image)
+        self.points.take(better, v, point.image)
         return better
 
     def _stalled(self, point: Point, better: Tensor) -> Tensor:

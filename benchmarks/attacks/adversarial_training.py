@@ -38,6 +38,7 @@ METHODS: dict[str, list[dict[str, Any]]] = {
     "none": [],
     "PGD-10": [{"name": "PGDTraining", "options": {"steps": 10}}],
     "PGD-10, warm": [{"name": "PGDTraining", "options": {"steps": 10, "warm": True}}],
+    "PGD-10, warm, loose": [{"name": "PGDTraining", "options": {"steps": 10, "warm": True, "tolerance": 3e-2}}],
     "JIIO": [{"name": "JointTraining", "options": {}}],
 }
 SMALL = {"channels": [16, 32], "expansion": 2, "halvings": 1, "groups": 4, "fusion_groups": 4}

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+ROWWISE = 1 << 14  # numbers from which it is cheaper to copy rows than to choose number by number
+
 
 def rms(part: Tensor) -> Tensor:
     """(B, n) -> (B,) root mean square."""
@@ -22,6 +24,10 @@ def select(mask: Tensor, new: Tensor, old: Tensor) -> Tensor:
         count = int(mask.sum())
         if count in (0, len(mask)):
             return new if count else old
+        if not torch.is_grad_enabled() and new.numel() > ROWWISE:
+            few, most = (new, old) if 2 * count <= len(mask) else (old, new)
+            index = torch.nonzero(mask == (few is new))[:, 0]
+            return most.clone().index_copy_(0, index, few.index_select(0, index))
     return torch.where(mask.view(-1, *([1] * (new.dim() - 1))), new, old)
 
 

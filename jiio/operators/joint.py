@@ -61,6 +61,7 @@ class JointMap:
         # What a solve changes: its units, the step that it is at, and shorter steps where it had to go back.
         self.scales = Scales.ones(x)
         self.step = 0
+        self.apart: Tensor | None = None  # to write F(v) - v of state and multiplier into
         self.factor = torch.ones_like(x[:, :1])
         self.shortened = False  # whether the factor is below 1 for any sample
         self.plain = torch.zeros_like(self.factor, dtype=torch.bool)  # who steps without the metric
@@ -122,6 +123,7 @@ class JointMap:
         part.problem, part.prox, part.rule, part.batch = Problem(cell, objective, prox), prox, rule, len(index)
         part.packed = self.packed.rows(part.problem, part.batch)
         part.metric = None if self.metric is None else self.metric.rows(index, self.batch)
+        part.apart = None
         part.memory, part.scales = taken(self.memory, index), self.scales.rows(index)
         for name in ("factor", "plain", "looks", "steep"):
             setattr(part, name, getattr(self, name).index_select(0, index))
@@ -186,7 +188,9 @@ class JointMap:
     def _residual(self, v: Tensor, image: Tensor, x: Tensor, moves: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Residual and scale of the blocks (B, 3); ``moves``: of the input, in the units of v; the longest counts."""
         n = self.zspec.size
-        apart = image[:, : 2 * n] - v[:, : 2 * n]
+        if self.apart is None:
+            self.apart = torch.empty_like(image[:, : 2 * n])
+        apart = torch.sub(image[:, : 2 * n], v[:, : 2 * n], out=self.apart)
         settled = torch.stack([rms(move) for move in moves]).amax(0)
         residual = torch.stack([rms(apart[:, :n]), rms(apart[:, n:]), settled], dim=1)
         sizes = [rms(image[:, :n]), rms(image[:, n : 2 * n]), rms(x * self.scales.root)]

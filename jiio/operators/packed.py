@@ -54,7 +54,7 @@ class PackedProblem:
             if self.evaluations.cell == 0 or [i.shape for i in image] != [i.shape for i in leaves(ztree)]:
                 self.zspec.check(out, z, "cell", "z'")
             value = self.problem.value(ztree, xtree, self.batch)
-            pairs = [*zip(image, leaves(self.zspec.unpack(mu)), strict=True)]
+            pairs = [*zip(image, (m.contiguous() for m in leaves(self.zspec.unpack(mu))), strict=True)]
             pairs.append((value, torch.ones_like(value) if weight is None else weight))
             grads = self._vjp(pairs, inputs)
         self.evaluations.cell += 1
@@ -90,11 +90,10 @@ class PackedProblem:
         if self.differentiable:
             z, x = (t if t.requires_grad else t.detach().requires_grad_() for t in (z, x))
             return self.zspec.unpack(z), self.xspec.unpack(x)
-        # Leaves of their own: a packed leaf would have to gather its gradient from the parts.
+        # Leaves of their own: a packed leaf would have to gather its gradient from the parts. And in one piece: of a
+        # stretch of v every layer that reads it would make a copy.
         ztree, xtree = self.zspec.unpack(z), self.xspec.unpack(x)
-        return map_tree(lambda t: t.detach().requires_grad_(), ztree), map_tree(
-            lambda t: t.detach().requires_grad_(), xtree
-        )
+        return map_tree(_leaf, ztree), map_tree(_leaf, xtree)
 
     def _vjp(self, pairs: list[tuple[Tensor, Tensor]], inputs: list[Tensor]) -> list[Tensor]:
         """Of all outputs with their weights at once, with respect to ``inputs``; zero where nothing depends on one."""
@@ -119,3 +118,7 @@ class PackedProblem:
                 return torch.zeros_like(z), torch.zeros_like(x)
             gz, gx = torch.autograd.grad(value.sum(), [z, x], allow_unused=True)
         return torch.zeros_like(z) if gz is None else gz, torch.zeros_like(x) if gx is None else gx
+
+
+def _leaf(t: Tensor) -> Tensor:
+    return t.detach().contiguous().requires_grad_()

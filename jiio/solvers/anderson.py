@@ -29,7 +29,8 @@ LARGEST_MEMORY = 128
 
 class AndersonState(NamedTuple):
     """s, y: (B, m, D) differences (type II: s + beta y in the place of s). gram: (B, m, m) of their products.
-    valid: (B, m) bool. last_v, last_g: (B, D). fresh: (B,) no last point.
+    valid: (B, m) bool. last_v, last_g: (B, D). fresh: (B,) no last point. pairs: two times (B, 2, D) to write y and g
+    into, in turn, where no graph is recorded: large tensors that are new in every step cost more than the arithmetic.
     """
 
     s: Tensor
@@ -40,6 +41,7 @@ class AndersonState(NamedTuple):
     last_g: Tensor
     fresh: Tensor
     count: int
+    pairs: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,7 @@ class Anderson(AbstractSolver):
             last_g=torch.zeros_like(v),
             fresh=torch.ones(batch, dtype=torch.bool, device=v.device),
             count=0,
+            pairs=() if torch.is_grad_enabled() else v.new_empty(2, batch, 2, size).unbind(0),
         )
 
     def restart(self, state: AndersonState, mask: Tensor) -> AndersonState:
@@ -105,30 +108,47 @@ class Anderson(AbstractSolver):
     def rows(self, state: AndersonState, index: Tensor) -> AndersonState:
         s, y, gram = (kept(part, index) for part in (state.s, state.y, state.gram))
         v, g = (part.index_select(0, index) for part in (state.last_v, state.last_g))
-        return AndersonState(s, y, gram, state.valid[index], v, g, state.fresh[index], state.count)
+        pairs = tuple(pair[: len(index)] for pair in state.pairs)
+        return AndersonState(s, y, gram, state.valid[index], v, g, state.fresh[index], state.count, pairs)
 
     def step(self, v: Tensor, fv: Tensor, state: AndersonState) -> tuple[Tensor, AndersonState]:
-        g = fv - v
         if state.count == 0:
+            g = fv - v
             return v + self.mixing * g, state._replace(last_v=v, last_g=g, fresh=torch.zeros_like(state.fresh), count=1)
-        # The new differences. Type II needs the s only for mixing, so it keeps s + beta y and mixes in one pass over
-        # one history.
         slot = (state.count - 1) % self.memory
-        s, y = v - state.last_v, g - state.last_g
-        all_s = write(state.s, slot, s if self.kind == "I" else torch.add(s, y, alpha=self.mixing))
-        all_y = write(state.y, slot, y)
+        all_s, all_y, pair = self._differences(v, fv, state, slot)
+        y, g = pair.unbind(1)
         alive = ~state.fresh & (torch.linalg.vector_norm(y, dim=1) > 0)
         valid = write(state.valid, slot, alive)
 
         # One column and one row of the small system are new; of type II it is symmetric.
-        column, right = _products((y, g), all_s if self.kind == "I" else all_y)
-        (row,) = (column,) if self.kind == "II" else _products((s,), all_y)
+        column, right = _products(pair, all_s if self.kind == "I" else all_y).unbind(1)
+        row = column if self.kind == "II" else _products((v - state.last_v)[:, None], all_y)[:, 0]
         gram = write(write(state.gram, slot, column, dim=2), slot, row, dim=1)
         gamma, failed = self._coefficients(gram, right, valid)
 
         fresh = torch.zeros_like(state.fresh)
-        after = AndersonState(all_s, all_y, gram, valid & ~failed[:, None], v, g, fresh, state.count + 1)
+        known = valid & ~failed[:, None]
+        after = AndersonState(all_s, all_y, gram, known, v, g, fresh, state.count + 1, state.pairs)
         return self._mix(v, fv, g, gamma, after), after
+
+    def _differences(self, v: Tensor, fv: Tensor, state: AndersonState, slot: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The histories with the new differences in ``slot``, and the pair y, g (B, 2, D).
+
+        Type II needs the s only for mixing, so it keeps s + beta y and mixes in one pass over one history.
+        """
+        if torch.is_grad_enabled() or not state.pairs:
+            g = fv - v
+            s, y = v - state.last_v, g - state.last_g
+            first = s if self.kind == "I" else torch.add(s, y, alpha=self.mixing)
+            return write(state.s, slot, first), write(state.y, slot, y), torch.stack((y, g), dim=1)
+        pair, s = state.pairs[state.count % 2], state.s.select(1, slot)
+        torch.sub(fv, v, out=pair[:, 1])
+        torch.sub(pair[:, 1], state.last_g, out=pair[:, 0])
+        torch.sub(v, state.last_v, out=s)
+        if self.kind == "II":
+            s.add_(pair[:, 0], alpha=self.mixing)
+        return state.s, write(state.y, slot, pair[:, 0]), pair
 
     def inverse(self, state: AndersonState) -> Inverse:
         """I - (S + Y) A^-1 W of a state, with A = W Y^T the small system and W the rows that the residual is made
@@ -176,10 +196,10 @@ class Anderson(AbstractSolver):
         return solved / columns[:, :, None], info
 
 
-def _products(vectors: tuple[Tensor, ...], history: Tensor) -> tuple[Tensor, ...]:
-    """Of each vector (B, D) with every row of a history (B, m, D): (B, m) each, in one pass over the history.
+def _products(vectors: Tensor, history: Tensor) -> Tensor:
+    """Of vectors (B, k, D) with every row of a history (B, m, D): (B, k, m), in one pass over the history.
 
     The long dimension comes last in both factors, so that both are read along memory; a product with tall columns
     takes four times as long on a CPU.
     """
-    return torch.bmm(torch.stack(vectors, dim=1), history.transpose(1, 2)).unbind(1)
+    return torch.bmm(vectors, history.transpose(1, 2))

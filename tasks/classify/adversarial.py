@@ -66,17 +66,19 @@ class PGDTraining(AbstractAdversarialTraining):
 
     adjoint: how the attack differentiates an equilibrium (None: as the model does), a name or {name, options}. warm:
     each solve starts at the equilibrium of the step before. step: length as a share of the radius (None: 2.5 / steps).
+    tolerance: relative, of the solves inside the attack (None: the model's own).
     """
 
     steps: int = 10
     adjoint: Any = None
     warm: bool = False
     step: float | None = None
+    tolerance: float | None = None
 
     @property
     def attack(self) -> PGD:
-        adjoint = as_adjoint(self.adjoint)
-        return PGD(steps=self.steps, adjoint=adjoint, warm=self.warm, step=self.step, best=False)
+        options = {"warm": self.warm, "step": self.step, "tolerance": self.tolerance}
+        return PGD(steps=self.steps, adjoint=as_adjoint(self.adjoint), best=False, **options)
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,7 @@ ORDER = [
     ("metric",),
     ("solvers",),
     ("operators",),
+    ("best",),
     ("progress",),
     ("attendance",),
     ("iterate",),
