@@ -78,7 +78,8 @@ class Attendance:
         would not pay, or cannot be.
         """
         running = solve.progress.running
-        count = int(running.sum())
+        count = solve.progress.counts.running
+        count = int(running.sum()) if count is None else count
         if not self.divisible or not 0 < count <= SHARE * len(running):
             return None
         index = torch.nonzero(running)[:, 0]

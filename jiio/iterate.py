@@ -102,23 +102,24 @@ def iterate(
         # On a GPU every look waits for the device; at the last point nobody is called converged without one.
         looked = step % tolerance.check_every == 0 or step == max_steps - 1
         fresh, again = _looked_at_again(operator, progress, v, point) if looked else (v, None)
-        if step == max_steps - 1 or (looked and not bool(progress.running.any())):
+        counts = progress.counts
+        if step == max_steps - 1 or (looked and not _any(counts.running, progress.running)):
             break
 
         # A solver never sees a number that is none: those samples stand at their best point.
-        image = select(progress.finite, point.image, progress.best_image)
-        seen = select(progress.finite, v, progress.best_v)
+        image = select(progress.finite, point.image, progress.best_image, counts.finite)
+        seen = select(progress.finite, v, progress.best_v, counts.finite)
         progress.points.lend(seen, image)
         following, state = solver.step(seen, image, state)
         if step == max_steps - 2:
             following = progress.best_image  # the last evaluation goes to a value of the map, which can be returned
-        following = _guarded(operator, progress, v, select(progress.met, image, following), point)
+        following = _guarded(operator, progress, v, select(progress.met, image, following, counts.met), point)
 
         troubled = progress.lost | progress.stalled
-        if bool(troubled.any()):
+        if _any(None if counts.lost is None or counts.stalled is None else counts.lost + counts.stalled, troubled):
             operator.slower(troubled)
             state = solver.restart(state, troubled)
-        v = select(progress.running, following, progress.best_v)
+        v = select(progress.running, following, progress.best_v, counts.running)
         if again is not None:
             v, state = select(again, fresh, v), solver.restart(state, again)
         progress.points.lend(v)
@@ -130,6 +131,11 @@ def iterate(
                 (operator, progress, v, state), index = rest
                 recorder.rows(index)
     return attendance.outcome(operator, progress)
+
+
+def _any(count: int | None, mask: Tensor) -> bool:
+    """Whether ``mask`` has any; ``count``: how many, where that is known."""
+    return bool(mask.any()) if count is None else count > 0
 
 
 def _looked_at_again(
@@ -151,5 +157,5 @@ def _guarded(
 ) -> Tensor:
     """The next point (B, D) made safe: downhill, back from where a sample went astray, feasible, finite."""
     following = operator.descend(v, following, point)
-    following = operator.project(select(progress.lost, progress.best_image, following))
+    following = operator.project(select(progress.lost, progress.best_image, following, progress.counts.lost))
     return select(torch.isfinite(following.detach().sum(1)), following, progress.best_image)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -41,6 +41,24 @@ def judged(point: Point, tolerance: Tolerance) -> Tensor:
     return torch.where(finite, status, int(Status.NONFINITE)).to(torch.int8)
 
 
+class Counts(NamedTuple):
+    """How many samples each mask has; None on a device where a look would wait."""
+
+    finite: int | None = None
+    met: int | None = None
+    lost: int | None = None
+    stalled: int | None = None
+    running: int | None = None
+
+    @classmethod
+    def of(cls, progress: Progress) -> Counts:
+        """All of them at one look."""
+        if progress.running.device.type != "cpu":
+            return cls()
+        masks = torch.stack([getattr(progress, name) for name in cls._fields])
+        return cls(*masks.sum(1).tolist())
+
+
 @dataclass
 class Progress:
     """Per sample (B,), unless it says otherwise; renewed by :meth:`judge` at every point."""
@@ -68,6 +86,7 @@ class Progress:
     lost: Tensor
     stalled: Tensor
     unverified: Tensor  # converged, and its units not looked at since
+    counts: Counts = Counts()  # of the five masks
     coarse: bool = False  # the cell still computes in a precision that cannot meet the tolerance
 
     @classmethod
@@ -99,7 +118,9 @@ class Progress:
             if isinstance(value, Tensor):
                 changes[entry.name] = value.index_select(0, index)
         best = None if self.best is None else self.best.rows(index)
-        return dataclasses.replace(self, points=self.points.rows(index), best=best, **changes)
+        few = dataclasses.replace(self, points=self.points.rows(index), best=best, **changes)
+        few.counts = Counts.of(few)
+        return few
 
     def judge(self, v: Tensor, point: Point) -> None:
         """Take in what was measured at v (B, D)."""
@@ -120,6 +141,7 @@ class Progress:
         self.met = met
         self.lost = self._lost(point, merit)
         self.running = self.status == int(Status.RUNNING)
+        self.counts = Counts.of(self)
 
     def allowance(self, point: Point) -> Tensor:
         """(B,) RMS that the tolerance, or the arithmetic, leaves the state."""
@@ -142,6 +164,7 @@ class Progress:
         """End all that still run."""
         self.status = self.status.masked_fill(self.running, int(Status.STOPPED))
         self.running = torch.zeros_like(self.running)
+        self.counts = Counts.of(self)
 
     def resume(self, mask: Tensor, v: Tensor) -> None:
         """Let the samples in ``mask`` (B,) run on from v (B, D), in units in which nothing was judged yet."""
@@ -150,6 +173,7 @@ class Progress:
         self.merit = self.merit.masked_fill(mask, float("inf"))
         self.met, self.since = self.met & ~mask, self.since.masked_fill(mask, 0)
         self.points.replace(select(mask, v, self.best_v), select(mask, v, self.best_image))
+        self.counts = Counts.of(self)
 
     def _within(self, point: Point, merit: Tensor) -> Tensor:
         """Who meets the tolerance, or, where nothing has become smaller for a while, what the arithmetic allows."""
@@ -201,6 +225,8 @@ class Progress:
         assert self.best is not None
         away = point.scale[:, 0] > RUNAWAY * (1 + self.best.scale[:, 0])
         lost = self.running & (~self.finite | away | (merit > GROWTH * self.merit.clamp_min(1.0)))
+        if lost.device.type == "cpu" and not bool(lost.any()):
+            return lost
         self.retries = self.retries + lost
         spent = lost & (self.retries > RETRIES)
         verdict = torch.where(self.finite, int(Status.DIVERGED), int(Status.NONFINITE)).to(self.status.dtype)
@@ -210,10 +236,13 @@ class Progress:
 
 def _mixed(better: Tensor, new: Point, old: Point) -> Point:
     """What was measured at the better of two points, sample by sample; the image is the new one's."""
+    count = int(better.sum()) if better.device.type == "cpu" else None
     return Point(
         image=new.image,
-        residual=select(better, new.residual, old.residual),
-        scale=select(better, new.scale, old.scale),
-        value=None if new.value is None or old.value is None else select(better, new.value, old.value),
-        gradient=None if new.gradient is None or old.gradient is None else select(better, new.gradient, old.gradient),
+        residual=select(better, new.residual, old.residual, count),
+        scale=select(better, new.scale, old.scale, count),
+        value=None if new.value is None or old.value is None else select(better, new.value, old.value, count),
+        gradient=None
+        if new.gradient is None or old.gradient is None
+        else select(better, new.gradient, old.gradient, count),
     )

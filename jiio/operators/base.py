@@ -15,16 +15,17 @@ def rms(part: Tensor) -> Tensor:
     return torch.linalg.vector_norm(part, dim=1) / part.shape[1] ** 0.5
 
 
-def select(mask: Tensor, new: Tensor, old: Tensor) -> Tensor:
+def select(mask: Tensor, new: Tensor, old: Tensor, count: int | None = None) -> Tensor:
     """Rows of ``new`` where ``mask`` (B,), else rows of ``old``.
 
     Most masks are all of one kind. On a CPU, where a look is free, one of the two then is the answer without a copy.
+    count: of the mask, where it is known.
     """
-    if new.dim() > 1 and new.device.type == "cpu":
-        count = int(mask.sum())
+    if count is not None or (new.dim() > 1 and new.device.type == "cpu"):
+        count = int(mask.sum()) if count is None else count
         if count in (0, len(mask)):
             return new if count else old
-        if not torch.is_grad_enabled() and new.numel() > ROWWISE:
+        if not torch.is_grad_enabled() and new.numel() > ROWWISE and new.device.type == "cpu":
             few, most = (new, old) if 2 * count <= len(mask) else (old, new)
             index = torch.nonzero(mask == (few is new))[:, 0]
             return most.clone().index_copy_(0, index, few.index_select(0, index))
