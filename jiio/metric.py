@@ -34,13 +34,15 @@ class Metric:
 
     scaling: curvature of the objective in z and squared gain of z in x, each () or (B, 1), as ``Solution.scaling``: the
     units of the solve, which then need not be measured; NaN for samples that are to be solved plainly. pace: the share
-    of the rule's rate that a step takes. State and multiplier have to follow, so that a tenth of Newton's step (rate
-    0.5, pace 0.2) arrives earlier than half of it.
+    of the rule's rate that a step takes: the multiplier has to follow, so that a quarter of Newton's step (rate 0.5,
+    pace 0.5) arrives earlier than half of it. following: dz*/dx (k, n), packed; by it the state goes along with a step
+    of the input at once. None leaves it behind by a step.
     """
 
     inverse: Tensor
     scaling: tuple[Tensor, Tensor]
-    pace: float = 0.2
+    pace: float = 0.5
+    following: Tensor | None = None
 
     @classmethod
     def of_curvature(cls, hessian: Tensor, gain: Tensor) -> Metric:
@@ -88,12 +90,18 @@ class Metric:
         batch, size = flat[0].shape[0], sum(leaf[0].numel() for leaf in flat)
         if self.inverse.dim() != 3 or self.inverse.shape[0] not in (1, batch) or self.inverse.shape[1:] != (size, size):
             fail("metric", f"a matrix ({batch}, {size}, {size}), for this x0", self.inverse, "Take it of this problem.")
-        if self.inverse.dtype != flat[0].dtype or self.inverse.device != flat[0].device:
-            fail("metric", "the dtype and device of x0", self.inverse)
+        for part in (self.inverse, self.following):
+            if part is not None and (part.dtype != flat[0].dtype or part.device != flat[0].device):
+                fail("metric", "the dtype and device of x0", part)
 
         check_smooth(problem)
         if not rule.exact_step or rule.diagonal or rule.curvature is not None:
             fail("metric", "GradientStep() without a curvature of its own", f"rule {type(rule).__name__}")
+
+    def check_state(self, size: int) -> None:
+        """Raise unless ``following`` is of a state of so many numbers."""
+        if self.following is not None and self.following.shape != (self.inverse.shape[1], size):
+            fail("metric", f"following ({self.inverse.shape[1]}, {size}), for this z0", self.following)
 
 
 def check_smooth(problem: Problem) -> None:

@@ -6,6 +6,7 @@ say, well enough to step by, how z* moves everywhere: the curvature in x of ever
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +25,8 @@ from .solving import equilibrium
 LARGEST_INPUT = 512
 SLOW = 0.65  # factor per step of the tangent solve from which on the state is what is slow, and no metric for x helps
 TRUST = 0.2  # of the way that a state has come: how far from an equilibrium the one foreseen by S may be
+NEWTON = 4  # steps on the linearised problem, at most
+ENOUGH = 0.03  # of the slope that there was: what is left of it then is not worth another step
 TIGHT = Tolerance(1e-6, 1e-4)
 STEPS = 60
 
@@ -100,9 +103,7 @@ class Sensitivity:
 
         begin = initial_state(problem.cell, x0, z0, first)
         followed = _Followed(problem, self, x0, begin)
-        slope, hessian = followed.bent()
-        metric = Metric.of_curvature(hessian, self.matrix.square().sum(1).mean())
-        d = followed.shortened(-metric(slope))
+        d, metric = followed.bottom(self.matrix.square().sum(1).mean())
         with held_fixed(problem.cell):
             image, good = followed.tried(d)
         if not bool(good.any()):
@@ -110,7 +111,8 @@ class Sensitivity:
 
         x = torch.where(good, followed.x + d, followed.x)
         z = torch.where(good, image, followed.zspec.pack(begin))
-        return Linearised(followed.xspec.unpack(x), followed.zspec.unpack(z), metric.only(good), 1)
+        metric = dataclasses.replace(metric.only(good), following=self.matrix)
+        return Linearised(followed.xspec.unpack(x), followed.zspec.unpack(z), metric, 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,19 +155,45 @@ class _Followed:
         off, way = (image - foreseen).norm(dim=1, keepdim=True), (foreseen - self.z).norm(dim=1, keepdim=True)
         return image, off <= TRUST * way
 
-    def shortened(self, d: Tensor) -> Tensor:
-        """d, or a quarter or a sixteenth of it, where the objective is no higher than at 0; else 0."""
-        best, at = self.value(torch.zeros_like(d)), torch.zeros_like(d)
+    def bottom(self, gain: Tensor) -> tuple[Tensor, Metric]:
+        """Where Newton's method ends, d (B, k), and the metric on the way there; no call of the cell.
+
+        A second step, and more, only where the objective bends: of a quadratic one the first leaves no slope.
+        """
+        d = torch.zeros_like(self.x)
+        slope, hessian = self.bent(d)
+        first = slope.norm(dim=1)
+        for _ in range(NEWTON):
+            d = self.shortened(d, -Metric.of_curvature(hessian, gain)(slope))
+            going = self.slope(d).norm(dim=1) > ENOUGH * first
+            if not bool(going.any()):
+                break
+            fresh = self.bent(d)
+            slope, hessian = (
+                torch.where(going[:, None], fresh[0], 0.0),
+                torch.where(going[:, None, None], fresh[1], hessian),
+            )
+        return d, Metric.of_curvature(hessian, gain)
+
+    def shortened(self, d: Tensor, step: Tensor) -> Tensor:
+        """d + step, or a quarter or a sixteenth of it, where the objective is no higher than at d; else d."""
+        best, at = self.value(d), d
         for share in (1 / 16, 1 / 4, 1.0):
-            value = self.value(share * d)
+            value = self.value(d + share * step)
             lower = value <= best
-            best, at = torch.where(lower, value, best), torch.where(lower[:, None], share * d, at)
+            best, at = torch.where(lower, value, best), torch.where(lower[:, None], d + share * step, at)
         return at
 
-    def bent(self) -> tuple[Tensor, Tensor]:
-        """Gradient (B, k) and Hessian (B, k, k) at d = 0."""
+    def slope(self, at: Tensor) -> Tensor:
+        """Gradient (B, k) at d = ``at`` (B, k)."""
         with torch.enable_grad():
-            d = torch.zeros_like(self.x).requires_grad_()
+            d = at.detach().clone().requires_grad_()
+            return torch.autograd.grad(self.value(d).sum(), d)[0]
+
+    def bent(self, at: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradient (B, k) and Hessian (B, k, k) at d = ``at`` (B, k)."""
+        with torch.enable_grad():
+            d = at.detach().clone().requires_grad_()
             (slope,) = torch.autograd.grad(self.value(d).sum(), d, create_graph=True)
         batch, k = d.shape
         if not slope.requires_grad:

@@ -59,7 +59,7 @@ SETS: dict[str, dict[str, Any]] = {
     "cifar10": {
         "data": {"family": "cifar10", "size": 32, "channels": 3, "batch_size": 64, "mirror": True, "shift": 2},
         "model": multiscale([16, 32], [8, 16]),
-        "warm": 1500,
+        "warm": 600,
         "threats": (("l2", 0.25), ("linf", 2 / 255)),
     },
 }
@@ -74,6 +74,7 @@ ATTACKS: dict[str, Any] = {
     "joint, 80 gradient steps": attacks.JointAttack(steps=80, **EUCLID),  # the rule of the other norms, in Linf too
     "joint, 80 steps, 5 starts": attacks.JointAttack(steps=80, restarts=5, objective=MARGIN),
     BASE: attacks.PGD(steps=20, **LOOSE),
+    "PGD-50, warm, loose": attacks.PGD(steps=50, **LOOSE),
     "APGD-25, warm, loose": attacks.APGD(steps=25, **LOOSE),
     "APGD-50, warm, loose": attacks.APGD(steps=50, **LOOSE),
 } | {

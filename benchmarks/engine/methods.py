@@ -11,13 +11,20 @@ from torch import Tensor
 from torch.utils import _pytree
 
 import jiio
-from benchmarks.engine.networks import Setting
+from benchmarks.engine.clocked import Clocked
+from benchmarks.engine.networks import Recipe, Setting
 from benchmarks.engine.published import Scheme, published
+from jiio.attacks.methods.joint import FallingSign, fall
 from jiio.layout import detach, map_tree
+from jiio.tasks.solving.ledger import NestedRun
 from jiio.tasks.solving.nested import nested
 
 OURS = "joint, defaults"
+METRIC = "joint, metric"
+NEAR = "joint, linearised start and metric"
+SIGNS = "joint, falling signs"
 PLAIN = ("nested, cold", "nested, warm", "nested, warm, loose")
+KNOWING = ("nested, warm, metric", "nested, linearised start and metric")
 LOOSE = jiio.Tolerance(1e-5, 1e-2)
 
 
@@ -34,17 +41,29 @@ class Path:
 Method = Callable[[jiio.Problem, Tensor], Path]
 
 
-def joint(**settings: Any) -> Method:
-    """``jiio.solve`` with these settings."""
+def joint(sensitivity: jiio.Sensitivity | None = None, near_by: bool = False, **settings: Any) -> Method:
+    """``jiio.solve`` with these settings. sensitivity: in its metric. near_by: and from the linearised optimum.
+
+    A sample's own calls are those of its steps; what is asked of a claim to have converged counts for the batch.
+    """
+    shared = {"adjoint": jiio.Detached(), "trace": "points", "on_failure": "ignore"} | settings
 
     def run(problem: jiio.Problem, x0: Tensor) -> Path:
-        s = jiio.solve(problem, x0, adjoint=jiio.Detached(), trace="points", on_failure="ignore", **settings)
+        near = jiio.Linearised(x0, None, None, 0) if sensitivity is None else sensitivity.linearised(problem, x0)
+        clocked, seen = Clocked(problem.cell), list[int]()
+        shown = {"callback": lambda *_: seen.append(len(clocked.times))}
+        start = {"z0": near.z} if near_by and near.metric is not None else {}
+        start |= {} if near.metric is None else {"metric": near.metric}
+        x = near.x if near_by else x0
+        s = jiio.solve(replace(problem, cell=clocked), x, **shared, **start, **shown)  # type: ignore[arg-type]
         assert s.trace is not None
-        steps = len(s.trace.x)
-        first = s.evaluations.cell - steps
-        cells = [first + k for k in range(steps)] + [s.evaluations.cell]
-        own = [2 * (first + s.steps.clamp_max(k)) for k in range(steps)] + [2 * (first + s.steps)]
-        return Path([*s.trace.x, s.x], [2 * c for c in cells], own, cells)
+
+        # Evaluations before each point, and VJPs: the first ones measure the scales, then there is one a step.
+        points, first = len(s.trace.x), s.evaluations.vjp - len(s.trace.x)
+        cells = [near.calls + k - 1 for k in seen] + [near.calls + s.evaluations.cell]
+        calls = [c + first + k for k, c in enumerate(cells)]
+        own = [calls[0] + 2 * s.steps.clamp_max(k) for k in range(points + 1)]
+        return Path([*s.trace.x, s.x], calls, own, cells)
 
     return run
 
@@ -87,44 +106,62 @@ def scheme(settings: Scheme) -> Method:
     return run
 
 
-def one_by_one(**settings: Any) -> Method:
-    """The nested baseline with these settings; its x is never declared settled, so that it uses all its steps."""
+def one_by_one(sensitivity: jiio.Sensitivity | None = None, near_by: bool = False, **settings: Any) -> Method:
+    """The nested baseline with these settings; its x is never declared settled, so that it uses all its steps.
+
+    sensitivity: to step in its metric. near_by: and to begin at the linearised optimum.
+    """
+    never = {"outer_tolerance": jiio.Tolerance(1e-12, 1e-12)}
 
     def run(problem: jiio.Problem, x0: Tensor) -> Path:
-        visits = nested(problem, x0, outer_tolerance=jiio.Tolerance(1e-12, 1e-12), **settings).visits
-        return Path([v.x for v in visits], [v.calls for v in visits], [v.own for v in visits], [v.cell for v in visits])
+        if sensitivity is None:
+            return visited(nested(problem, x0, **never, **settings))
+        near = sensitivity.linearised(problem, x0)
+        start = (near.x, near.z) if near_by else (x0,)
+        return visited(nested(problem, *start, metric=near.metric, **never, **settings), near.calls)
 
     return run
 
 
+def visited(run: NestedRun, before: int = 0) -> Path:
+    """What a nested run passed through, after so many evaluations ``before``."""
+    seen = run.visits
+    calls, own, cells = ([getattr(v, name) + before for v in seen] for name in ("calls", "own", "cell"))
+    return Path([v.x for v in seen], calls, own, cells)
+
+
 def methods(case: Setting, small: bool) -> dict[str, dict[str, Method]]:
     """Row of the table -> label of a grid point -> method; ``small`` thins the grids out."""
-    return one_by_ones(case.recipe.radius, small) | joints(case.recipe.radius, small) | papers_own(case.recipe.radius)
+    rows = one_by_ones(case.recipe, small) | joints(case.recipe, small) | papers_own(case.recipe, small)
+    return rows if case.recipe.radius else rows | knowing(case)
 
 
-def rules(radius: float, small: bool) -> dict[str, jiio.AbstractRule]:
-    """The rules of the nested loop; radius: of the ball, zero where the input is free."""
-    scaled = (0.1, 0.3, 1.0) if small else (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
+def rules(recipe: Recipe, small: bool) -> dict[str, jiio.AbstractRule]:
+    """The rules of the nested loop."""
+    radius, scaled = recipe.radius, (0.3, 1.0) if small else (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
     found: dict[str, jiio.AbstractRule] = {f"gradient, scaled {a:g}": jiio.GradientStep(a) for a in scaled}
     if radius:
         lengths = (0.2, 0.5) if small else (0.05, 0.1, 0.2, 0.5, 1.0)
-        return found | {f"normalised {a:g}": jiio.NormalizedStep(a * radius) for a in lengths}
-    return found | {f"Adam {a:g}": jiio.AdamStep(a) for a in ((0.03, 0.1) if small else (0.01, 0.03, 0.1, 0.3))}
+        kind, word = (jiio.SignStep, "sign") if recipe.norm == "Linf" else (jiio.NormalizedStep, "normalised")
+        return found | {f"{word} {a:g}": kind(a * radius) for a in lengths}
+    return found | {f"Adam {a:g}": jiio.AdamStep(a) for a in ((0.03,) if small else (0.01, 0.03, 0.1, 0.3))}
 
 
-def one_by_ones(radius: float, small: bool) -> dict[str, dict[str, Method]]:
+def one_by_ones(recipe: Recipe, small: bool) -> dict[str, dict[str, Method]]:
     """The nested loop: cold, warm, with a loose inner tolerance, and accelerated from outside."""
-    outer = 40 if small else 60
+    outer = 50 if small else 60
 
     def grid(word: str = "", **settings: Any) -> dict[str, Method]:
-        tried = {name: rule for name, rule in rules(radius, small).items() if name.startswith(word)}
+        tried = {name: rule for name, rule in rules(recipe, small).items() if name.startswith(word)}
         return {name: one_by_one(rule=rule, outer_steps=outer, **settings) for name, rule in tried.items()}
 
-    rows = {"nested, cold": grid(warm=False), "nested, warm": grid(), "nested, warm, loose": grid(tolerance=LOOSE)}
-    if not radius:
-        rows["nested, warm, Adam only"] = grid("Adam")
+    rows = {"nested, warm": grid(), "nested, warm, loose": grid(tolerance=LOOSE)}
+    if not small:
+        rows["nested, cold"] = grid(warm=False)
+    if not recipe.radius:
+        rows["nested, warm, Adam only"] = grid("Adam", tolerance=LOOSE) if small else grid("Adam")
 
-    # Our own solver on the outer iteration: not in the literature that we know of, and the strongest baseline.
+    # Our own solver on the outer iteration: not in the literature that we know of.
     rows["nested, warm, outer Anderson"] = {
         f"{a:g}{word}": one_by_one(rule=jiio.GradientStep(a), outer=jiio.Anderson(), outer_steps=outer, tolerance=t)
         for a in ((0.5,) if small else (0.2, 0.5))
@@ -133,31 +170,52 @@ def one_by_ones(radius: float, small: bool) -> dict[str, dict[str, Method]]:
     return rows
 
 
-def joints(radius: float, small: bool) -> dict[str, dict[str, Method]]:
-    """``jiio.solve``: its defaults, and what they are worth."""
-    rows = {
-        "joint, Picard": {
-            f"{a:g}": joint(solver=jiio.Picard(), rule=jiio.GradientStep(a), max_steps=200)
-            for a in ((0.1,) if small else (0.02, 0.05, 0.1, 0.2, 0.5))
-        }
+def knowing(case: Setting) -> dict[str, dict[str, Method]]:
+    """What a metric is worth to either side. Measuring S is a cost of the model, which is not charged here."""
+    sensitivity = jiio.Sensitivity.of(case.whole(), case.start[:1])
+    outers = {
+        f"{type(solver).__name__}{word}": {"outer": solver, "tolerance": tolerance}
+        for solver in (jiio.Picard(), jiio.Anderson())
+        for word, tolerance in (("", jiio.Tolerance()), (", loose", LOOSE))
     }
-    rows[OURS] = {"": joint()}
-    rows |= {f"joint, memory {m}": {"": joint(solver=jiio.Anderson(memory=m))} for m in (5, 20)}
-    rows["joint, type I"] = {"": joint(solver=jiio.Anderson(kind="I"))}
-    if radius:
-        rows["joint, normalised step"] = {"": joint(rule=jiio.NormalizedStep(0.5 * radius))}
+    newton = {"rule": jiio.GradientStep(1.0), "outer_steps": 30}
+    rows = {
+        name: {label: one_by_one(sensitivity, near_by, **newton, **how) for label, how in outers.items()}
+        for name, near_by in zip(KNOWING, (False, True), strict=True)
+    }
+    return {METRIC: {"": joint(sensitivity)}, NEAR: {"": joint(sensitivity, near_by=True)}, **rows}
+
+
+def joints(recipe: Recipe, small: bool) -> dict[str, dict[str, Method]]:
+    """``jiio.solve``: its defaults, and what they are worth."""
+    rows = {OURS: {"": joint()}}
+    if not small:
+        rows["joint, Picard"] = {
+            f"{a:g}": joint(solver=jiio.Picard(), rule=jiio.GradientStep(a)) for a in (0.02, 0.05, 0.1, 0.2, 0.5)
+        }
+        rows |= {f"joint, memory {m}": {"": joint(solver=jiio.Anderson(memory=m))} for m in (5, 20)}
+        rows["joint, type I"] = {"": joint(solver=jiio.Anderson(kind="I"))}
+    if recipe.norm == "Linf":
+        rows[SIGNS] = {
+            f"{steps} steps": joint(
+                rule=FallingSign(fall(steps), stride=recipe.radius),
+                solver=jiio.Anderson(memory=6, blocks=("z", "mu")),
+                max_steps=steps,
+            )
+            for steps in (20, 40)
+        }
+    elif recipe.radius:
+        rows["joint, normalised step"] = {"": joint(rule=jiio.NormalizedStep(0.5 * recipe.radius))}
     return rows
 
 
-def papers_own(radius: float) -> dict[str, dict[str, Method]]:
-    """The paper's settings in jiio, and the scheme itself."""
-    raw = (0.05, 0.2, 0.6) if radius else (0.003, 0.01, 0.03, 0.1)
-    weight = 10.0 if radius else 1.0
-    schemes = {f"{a:g}": Scheme((a, a / 3), normalised=radius > 0, weight=weight) for a in raw}
-    return {
-        "joint, the paper's settings": {f"{a:g}": papers(a, radius > 0) for a in raw},
-        "the scheme as published": {
-            name: scheme(replace(settings, accepts=True)) for name, settings in schemes.items()
-        },
-        "the scheme, its latest point": {name: scheme(settings) for name, settings in schemes.items()},
-    }
+def papers_own(recipe: Recipe, small: bool) -> dict[str, dict[str, Method]]:
+    """The scheme as published; and its latest point, and the paper's settings in jiio."""
+    raw = (0.05, 0.2, 0.6) if recipe.radius else (0.003, 0.01, 0.03, 0.1)
+    weight = 10.0 if recipe.radius else 1.0
+    schemes = {f"{a:g}": Scheme((a, a / 3), normalised=recipe.radius > 0, weight=weight) for a in raw}
+    rows = {"the scheme as published": {a: scheme(replace(one, accepts=True)) for a, one in schemes.items()}}
+    if small:
+        return rows
+    rows["the scheme, its latest point"] = {a: scheme(one) for a, one in schemes.items()}
+    return rows | {"joint, the paper's settings": {f"{a:g}": papers(a, recipe.radius > 0) for a in raw}}

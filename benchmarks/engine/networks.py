@@ -36,7 +36,10 @@ LOOSE = jiio.Tolerance(1e-5, 1e-3)
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one network is trained. prior: weight of |x|^2 (decoders). radius: of the L2 ball (classifiers)."""
+    """How one network is trained. family: of the images, where it is there. prior: weight of |x|^2, metric_every:
+    steps between two measurements of the metric that the training solves in, 0 for none (decoders). norm, radius: of
+    the ball (classifiers). network: whose weights it has, where it is not the only one with them.
+    """
 
     name: str
     cell: DenseConfig | ConvConfig | MultiscaleConfig
@@ -49,24 +52,49 @@ class Recipe:
     prior: float = 1e-2
     radius: float = 0.0
     joint_steps: int = 40
+    family: str = "celeba"
+    metric_every: int = 0
+    norm: str = "L2"
+    network: str = ""
+
+    @property
+    def trained(self) -> Recipe:
+        """What the weights depend on."""
+        return dataclasses.replace(self, name=self.network or self.name, norm="L2", radius=0.0, network="")
 
 
-RECIPES = {
-    "dense decoder": Recipe("dense decoder", DenseConfig(96, gain=0.7), 24, latent=16),
-    "multiscale decoder": Recipe(
-        "multiscale decoder",
-        MultiscaleConfig.preset("tiny", halvings=1, activation="silu"),
-        24,
-        latent=16,
-        steps=200,
-        batch=16,
-        rate=1e-3,
-        prior=0.1,
+DENSE = Recipe("dense decoder", DenseConfig(96, gain=0.7), 24, latent=16)
+DIGITS = Recipe("dense classifier", DenseConfig(64, gain=0.7), 14, steps=300, batch=128, rate=3e-3, radius=0.5)
+MULTISCALE = Recipe(
+    "multiscale decoder",
+    MultiscaleConfig.preset("tiny", halvings=1, activation="silu"),
+    24,
+    latent=16,
+    steps=250,
+    batch=16,
+    rate=2e-3,
+    prior=0.1,
+    joint_steps=12,
+    metric_every=10,
+)
+MADE = (
+    DENSE,
+    dataclasses.replace(DENSE, name="faces decoder", family="faces"),
+    dataclasses.replace(
+        DENSE,
+        name="dense decoder, 64 x 64",
+        cell=DenseConfig(128, gain=0.7),
+        size=64,
+        latent=32,
+        joint_steps=16,
+        metric_every=10,
     ),
-    "dense classifier": Recipe(
-        "dense classifier", DenseConfig(64, gain=0.7), 14, steps=500, batch=128, rate=3e-3, radius=0.5
-    ),
-}
+    MULTISCALE,
+    DIGITS,
+    dataclasses.replace(DIGITS, name="dense classifier, Linf", norm="Linf", radius=0.05, network=DIGITS.name),
+)
+RECIPES = {recipe.name: recipe for recipe in MADE}
+BALLS = {"L2": jiio.L2Ball, "Linf": jiio.LinfBall}
 
 
 @dataclass(frozen=True)
@@ -125,7 +153,7 @@ def setting(name: str, place: Place) -> Setting:
 
 def decoder(recipe: Recipe, place: Place) -> Setting:
     """Latent fitting: minimise |decode(x) - y|^2 + prior |x|^2 over x, from x = 0."""
-    family, pictures = images("celeba", "faces", recipe.size, place.root)
+    family, pictures = images(recipe.family, "faces", recipe.size, place.root)
     mean, shape = pictures.train.mean(0), (1, recipe.size, recipe.size)
     torch.manual_seed(derive(place.seed, recipe.name))
     model = build(ModelConfig(recipe.cell, (recipe.latent,), "image", shape, "none"))
@@ -136,10 +164,12 @@ def decoder(recipe: Recipe, place: Place) -> Setting:
 
         return model.problem(objective)
 
+    settings: dict[str, Any] = {"tolerance": LOOSE, "max_steps": recipe.joint_steps, "on_failure": "ignore"}
+    foreseen = Foreseen(recipe.metric_every)
+
     def loss(chosen: Tensor) -> Tensor:
         held = problem(pictures.train[chosen])
-        x0 = torch.zeros(len(chosen), recipe.latent)
-        found = jiio.solve(held, x0, tolerance=LOOSE, max_steps=recipe.joint_steps, on_failure="ignore")
+        found = foreseen.solve(held, torch.zeros(len(chosen), recipe.latent), settings)
         # At constants: the penalty shapes the cell where the solve ended, and does not move the end.
         penalty = jacobian_penalty(held.cell, detach(found.z), detach(found.x)).mean()
         return found.value.mean() + recipe.jacobian * penalty
@@ -150,12 +180,31 @@ def decoder(recipe: Recipe, place: Place) -> Setting:
     return Setting(recipe, family, lambda index: problem(y[index]), start, contraction(model, start + 0.1))
 
 
+class Foreseen:
+    """Solves of a model in training; ``every`` of them, its sensitivity is measured again (0: never)."""
+
+    def __init__(self, every: int) -> None:
+        self.every, self.done = every, 0
+        self.sensitivity: jiio.Sensitivity | None = None
+
+    def solve(self, problem: jiio.Problem, x0: Tensor, settings: dict[str, Any]) -> jiio.Solution:
+        """The plain solve, or the one in the metric."""
+        if not self.every:
+            return jiio.solve(problem, x0, **settings)
+        if self.done % self.every == 0:
+            self.sensitivity = jiio.Sensitivity.of(problem, x0[:1])
+        self.done += 1
+        assert self.sensitivity is not None
+        near = self.sensitivity.linearised(problem, x0)
+        return jiio.solve(problem, near.x, near.z, metric=near.metric, **settings)
+
+
 def classifier(recipe: Recipe, place: Place) -> Setting:
-    """L2 attack: maximise the cross-entropy over the ball around an image, from the image itself."""
+    """Attack: maximise the cross-entropy over the ball around an image, from the image itself."""
     family, pictures = images("mnist", "faces or not", recipe.size, place.root)
     assert pictures.train_labels is not None and pictures.test_labels is not None
     labels, classes = pictures.train_labels, int(pictures.train_labels.max()) + 1
-    torch.manual_seed(derive(place.seed, recipe.name))
+    torch.manual_seed(derive(place.seed, recipe.trained.name))
     shape = (1, recipe.size, recipe.size)
     model = build(ModelConfig(recipe.cell, shape, "classifier", (classes,)), on_failure="ignore")
 
@@ -172,7 +221,7 @@ def classifier(recipe: Recipe, place: Place) -> Setting:
         def objective(scores: Tensor, perturbed: Tensor) -> Tensor:
             return -F.cross_entropy(scores, y[index], reduction="none")
 
-        return model.problem(objective, jiio.L2Ball(recipe.radius, center=x[index]))
+        return model.problem(objective, BALLS[recipe.norm](recipe.radius, center=x[index]))
 
     # Beside the figures: how good the network is, and how hard it contracts.
     with torch.no_grad():
@@ -195,7 +244,7 @@ def train(
     from safetensors.torch import load_file
     from safetensors.torch import save as to_bytes
 
-    seed = place.seed
+    recipe, seed = recipe.trained, place.seed
     text = repr((dataclasses.asdict(recipe), repr(recipe.cell), family, count, seed))
     digest = hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
     path = place.cache / f"{recipe.name.replace(' ', '-')}-{seed}-{digest}.safetensors"

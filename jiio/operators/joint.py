@@ -48,6 +48,8 @@ class JointMap:
         self.problem, self.rule, self.metric = problem, rule, metric
         self.prox: AbstractProx = problem.prox.bind(x0)
         self.zspec, self.xspec = Spec.of(z0), Spec.of(x0)
+        if metric is not None:
+            metric.check_state(self.zspec.size)
         x = self.prox.project(self.xspec.pack(x0))
         self.batch, self.differentiable = x.shape[0], differentiable
         self.packed = PackedProblem(problem, self.zspec, self.xspec, self.batch, differentiable)
@@ -86,9 +88,13 @@ class JointMap:
 
         if scaling is not None:
             self.scales = Scales.given(scaling, x)
-            if bool(self.scales.unknown.any()):
-                here = measured(self.packed, z.detach(), mu.detach(), x.detach(), cold=multiplier is None)
+            unknown = self.scales.unknown
+            if bool(unknown.any()):
+                cold = multiplier is None
+                here = measured(self.packed, z.detach(), mu.detach(), x.detach(), cold=cold)
                 self.scales = self.scales.completed(here.scales)
+                if cold and not self.differentiable:  # who is measured begins as if all were
+                    z, mu = torch.where(unknown, here.image, z), torch.where(unknown, here.slope, mu)
         elif self.rule.curvature is not None:
             self.scales = self._curvature_of_the_rule(x)
         else:
@@ -165,6 +171,9 @@ class JointMap:
         residual, scale = self._residual(v, image, x, moves)
         self.steep = torch.fmax(self.steep, scale[:, 1])
         image = self._damped(v, image)
+        if (along := self.along(moved - x)) is not None:
+            n = self.zspec.size
+            image = torch.cat([image[:, :n] + along, image[:, n:]], dim=1)
         value = pulled.value if self.prox.is_set else pulled.value + self.prox.penalty(x)
         return Point(image, residual, scale, value, gx * sigma)
 
@@ -204,6 +213,16 @@ class JointMap:
         blocks = zip(v.split(self.sizes, dim=1), image.split(self.sizes, dim=1), weights, strict=True)
         return torch.cat([new if b == 1.0 else torch.lerp(old, new, b) for old, new, b in blocks], dim=1)
 
+    def along(self, moved: Tensor) -> Tensor | None:
+        """How far the state goes along, (B, n), with an input that ``moved`` (B, k); None where no metric tells.
+
+        Added to the image of the state. At the fixed point nothing moves, and on the way x may go faster, because
+        f(z, x) alone is a step behind.
+        """
+        if self.metric is None or self.metric.following is None:
+            return None
+        return torch.where(self.plain, 0.0, moved @ self.metric.following)
+
     # -- what the loop asks for between two steps
 
     def project(self, v: Tensor) -> Tensor:
@@ -236,7 +255,7 @@ class JointMap:
         """
         again = done & suspicious(self, point)
         if bool(again.any()):
-            v, again = renewed(self, v, point, again)
+            v, again = renewed(self, v, point, again, allowed)
         v, more = refused(self, v, point, done & ~again, allowed)
         return v, again | more
 

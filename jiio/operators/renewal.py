@@ -40,11 +40,14 @@ def suspicious(operator: HasUnits, point: Point) -> Tensor:
     return point.scale[:, 1] <= FALLEN * operator.steep
 
 
-def renewed(operator: HasUnits, v: Tensor, point: Point, asked: Tensor) -> tuple[Tensor, Tensor]:
-    """v (B, D) in new units for those of ``asked`` (B,) that need them, and who did (B,); keeps the new units."""
+def renewed(operator: HasUnits, v: Tensor, point: Point, asked: Tensor, allowed: Tensor) -> tuple[Tensor, Tensor]:
+    """v (B, D) in new units for those of ``asked`` (B,) that need them, and who did (B,); keeps the new units.
+
+    allowed (B,): RMS that the tolerance leaves the state.
+    """
     z, mu, x, memory = operator.parts(v)
     new, other = _judged(operator, z.detach(), x.detach(), point)
-    changed = asked & other[:, 0]
+    changed = asked & other[:, 0] & _pays(point, mu.detach(), new, allowed)
     if not bool(changed.any()):
         return v, changed
     keep = ~changed[:, None]
@@ -52,6 +55,21 @@ def renewed(operator: HasUnits, v: Tensor, point: Point, asked: Tensor) -> tuple
     operator.scales = Scales(torch.where(keep, old.sigma, new.sigma), torch.where(keep, old.kappa, new.kappa))
     operator.steep = operator.steep.masked_fill(changed, 0.0)
     return torch.where(keep, v, operator.scales.pack(z, mu, x, memory)), changed
+
+
+@torch.no_grad()
+def _pays(point: Point, mu: Tensor, new: Scales, allowed: Tensor) -> Tensor:
+    """(B,) whether the objective would fall, in a step of the new units, by more than the state's allowance hides.
+
+    Of a quadratic objective the curvature along its gradient falls on the way down too: from the steepest directions to
+    the flattest, of which next to nothing is left.
+    """
+    assert point.gradient is not None and point.value is not None
+    curved = (new.sigma * new.kappa)[:, 0]
+    fall = 0.5 * point.gradient.square().sum(1) / curved
+    delta = allowed * mu.shape[1] ** 0.5
+    hidden = mu.norm(dim=1) * delta + new.sigma[:, 0] * delta.square()
+    return fall > hidden + torch.finfo(mu.dtype).eps * point.value.abs()
 
 
 @torch.no_grad()

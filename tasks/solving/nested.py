@@ -166,7 +166,9 @@ def _descend(operator: JointMap, v: Tensor, how: _How, ledger: Ledger) -> Nested
         mu = _adjoint(taped, mu if how.warm and k else None, how, ledger)
         following, met = _move(operator, at, taped.pull(mu, taped.x) + taped.lx, how, ledger)
         ledger.running &= ~met
-        at = following.keeping(at.x, ledger.running)
+        before, at = at.x, following.keeping(at.x, ledger.running)
+        if (along := operator.along(at.x - before)) is not None:
+            z = z + along  # a warm start knows where the state will go
         visits.append(ledger.visit(operator.xspec.unpack(at.x)))
         if not bool(ledger.running.any()):
             break
