@@ -26,7 +26,7 @@ from ..solvers.base import Damping, damping_of
 from .base import Point, rms, select
 from .claims import refused
 from .packed import PackedProblem
-from .renewal import renewed, suspicious
+from .renewal import hidden, renewed, suspicious
 from .scales import Scales, measured
 
 
@@ -256,8 +256,20 @@ class JointMap:
         again = done & suspicious(self, point)
         if bool(again.any()):
             v, again = renewed(self, v, point, again, allowed)
-        v, more = refused(self, v, point, done & ~again, allowed)
+        v, more = refused(self, v, point, done & ~again & ~self._borne_out(v, point, allowed), allowed)
         return v, again | more
+
+    @torch.no_grad()
+    def _borne_out(self, v: Tensor, point: Point, allowed: Tensor) -> Tensor:
+        """(B,) whose curvature is known, and says that nothing is left to fall; they are not asked, which costs calls.
+
+        The metric of a sample that steps in it was held against an evaluation of the cell.
+        """
+        if self.metric is None:
+            return torch.zeros_like(allowed, dtype=torch.bool)
+        assert point.gradient is not None
+        fall = 0.5 * (point.gradient * self.metric(point.gradient)).sum(1)
+        return ~self.plain[:, 0] & (fall <= hidden(point, self.parts(v)[1], self.scales.sigma, allowed))
 
     def slower(self, mask: Tensor) -> None:
         """Quarter the input step of these samples, and let them go without the metric, which may be wrong by now."""

@@ -64,12 +64,18 @@ def _pays(point: Point, mu: Tensor, new: Scales, allowed: Tensor) -> Tensor:
     Of a quadratic objective the curvature along its gradient falls on the way down too: from the steepest directions to
     the flattest, of which next to nothing is left.
     """
-    assert point.gradient is not None and point.value is not None
-    curved = (new.sigma * new.kappa)[:, 0]
-    fall = 0.5 * point.gradient.square().sum(1) / curved
+    assert point.gradient is not None
+    fall = 0.5 * point.gradient.square().sum(1) / (new.sigma * new.kappa)[:, 0]
+    return fall > hidden(point, mu, new.sigma, allowed)
+
+
+@torch.no_grad()
+def hidden(point: Point, mu: Tensor, sigma: Tensor, allowed: Tensor) -> Tensor:
+    """(B,) change of the objective that none can tell from the allowance of the state, or from rounding."""
+    assert point.value is not None
     delta = allowed * mu.shape[1] ** 0.5
-    hidden = mu.norm(dim=1) * delta + new.sigma[:, 0] * delta.square()
-    return fall > hidden + torch.finfo(mu.dtype).eps * point.value.abs()
+    rounding = torch.finfo(mu.dtype).eps * point.value.abs()
+    return mu.norm(dim=1) * delta + sigma[:, 0] * delta.square() + rounding
 
 
 @torch.no_grad()

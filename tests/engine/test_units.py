@@ -11,6 +11,7 @@ from torch import Tensor
 
 import jiio
 from jiio.operators import JointMap, Scales
+from jiio.operators.renewal import renewed
 
 DOUBLE = torch.float64
 Y = torch.tensor([[0.5, -0.4], [0.3, 0.2]], dtype=DOUBLE)
@@ -122,6 +123,22 @@ def test_a_refused_claim_leaves_the_point_where_it_is() -> None:
     assert float(operator.scales.sigma[0]) == pytest.approx(2.0)
     for part, old in zip(operator.parts(fresh)[:3], (FAR, 2 * (FAR - Y), FAR), strict=True):
         assert float((part - old).abs().max()) < 1e-12
+
+
+@pytest.mark.parametrize(("off", "changed"), [(1e-4, False), (0.5, True)])
+def test_a_parabola_gets_other_units_only_where_there_is_still_a_way_to_fall(off: float, changed: bool) -> None:
+    """Ten thousand times steeper one way: along the flat one the curvature is another, and nearly nothing is left."""
+    bends = torch.tensor([1e4, 1.0], dtype=DOUBLE)
+    problem = jiio.Problem(halves, lambda z, x: (z - Y).square() @ bends)
+    x = Y + off * torch.tensor([0.0, 1.0], dtype=DOUBLE)
+    operator = JointMap(problem, jiio.GradientStep(), x, x, 1.0, False)
+    operator.scales = Scales.given((torch.tensor(2e4), torch.tensor(1.0)), x)
+    v = operator.scales.pack(x, 4 * bends * (x - Y), x)
+    operator.steep = torch.full((2,), 1e3, dtype=DOUBLE)
+    asked, allowed = torch.tensor([True, False]), torch.full((2,), 1e-3, dtype=DOUBLE)
+    _, again = renewed(operator, v, operator(v), asked, allowed)
+    assert again.tolist() == [changed, False]
+    assert float(operator.scales.sigma[0]) == pytest.approx(2.0 if changed else 2e4)
 
 
 @pytest.mark.parametrize("kappa, falls", [(1e8, True), (0.25, False)])
