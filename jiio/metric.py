@@ -99,7 +99,7 @@ class Metric:
             fail("metric", "GradientStep() without a curvature of its own", f"rule {type(rule).__name__}")
 
     def check_state(self, size: int) -> None:
-        """Raise unless ``following`` is of a state of so many numbers."""
+        """Raise unless ``following`` is of a state of ``size`` numbers."""
         if self.following is not None and self.following.shape != (self.inverse.shape[1], size):
             fail("metric", f"following ({self.inverse.shape[1]}, {size}), for this z0", self.following)
 

@@ -77,6 +77,7 @@ def measured(options: argparse.Namespace) -> dict[str, dict[str, list[Row]]]:
         weights = trained(options, Path(folder))
         trees = {str(tree): Served(tree, weights) for tree in options.trees}
         found: dict[str, dict[str, list[Row]]] = {name: {case: [] for case in CASES} for name in trees}
+
         try:
             for turn in range(options.rounds + 1):
                 for case in CASES:

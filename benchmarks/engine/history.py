@@ -80,6 +80,7 @@ def measure(problem: str, solver: str, kept: str, seed: int, batch: int) -> Row:
     else:
         case = CASES[problem](seed, batch)
         solution = jiio.solve(case.problem, case.x0, **options)
+
     steps = solution.steps.double()
     return {
         "converged": float(solution.converged.double().mean()),
