@@ -78,6 +78,7 @@ def measured(options: argparse.Namespace) -> dict[str, dict[str, list[Row]]]:
         trees = {str(tree): Served(tree, weights) for tree in options.trees}
         found: dict[str, dict[str, list[Row]]] = {name: {case: [] for case in CASES} for name in trees}
 
+        # A tree is served by a process of its own, which has to end whatever happens.
         try:
             for turn in range(options.rounds + 1):
                 for case in CASES:
