@@ -92,7 +92,8 @@ class PerSample:
 def share_of(value: Tensor, index: Tensor, batch: int, dims: int) -> Tensor:
     """A parameter that broadcasts against (B, ...) of ``dims`` dimensions, for the samples ``index`` (k,)."""
     per_sample = value.dim() == dims and value.shape[0] == batch and batch > 1
-    return value.index_select(0, index) if per_sample else value
+    # A mask that was drawn on the CPU follows what it is applied to, and not what it is divided for.
+    return value.index_select(0, index.to(value.device)) if per_sample else value
 
 
 def placed(whole: Tensor, places: Tensor, part: Tensor) -> Tensor:

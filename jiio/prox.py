@@ -138,7 +138,8 @@ def rows_of_fields(prox: Any, index: Tensor, x: Tree) -> Any:
         if value is None or isinstance(value, (bool, int, float, str)):
             continue
         if entry.name == "radius" and isinstance(value, Tensor):
-            value = value if value.numel() != batch else value.reshape(batch, -1).index_select(0, index)
+            each, here = value.numel() == batch, index.to(value.device)
+            value = value.reshape(batch, -1).index_select(0, here) if each else value
         elif isinstance(value, Tensor):
             value = share_of(value, index, batch, flat[0].dim())
         elif isinstance(value, AbstractProx):

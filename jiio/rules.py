@@ -67,7 +67,8 @@ class AbstractRule(ABC):
                 return None
         if not isinstance(self.curvature, Tensor) or self.curvature.numel() == 1:
             return self
-        return dataclasses.replace(self, curvature=self.curvature.reshape(-1).index_select(0, index))
+        here = index.to(self.curvature.device)
+        return dataclasses.replace(self, curvature=self.curvature.reshape(-1).index_select(0, here))
 
     def init(self, x: Tensor) -> Memory:
         """Memory at the start for packed x (B, n)."""

@@ -84,6 +84,7 @@ def test_an_attack_found_on_another_model_runs_where_both_are(gpu: torch.device)
     assert found.x.is_cuda and torch.allclose(found.x.cpu(), here.x, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_attacks_on_several_views_run_where_the_model_is(gpu: torch.device) -> None:
     sizes = (2, 3)
     torch.manual_seed(0)

@@ -11,6 +11,7 @@ from torch import Tensor
 import jiio
 from jiio import diagnostics
 from jiio.draws import normal_like, uniform_like
+from jiio.persample import share_of
 from pretended import Generator, pretending
 
 SIZE, INPUT = 4, 3
@@ -158,3 +159,10 @@ def test_mps_is_refused_in_a_sentence() -> None:
 
     with pytest.raises(jiio.ArgumentError, match="float64 numbers, which MPS has not"):
         jiio.equilibrium(lambda z, x: z, Apple(), torch.zeros(2, 3))
+
+
+def test_samples_are_taken_where_their_values_lie(gpu: torch.device) -> None:
+    """A mask of the CPU, and a batch on the GPU of which two samples go on."""
+    mask, index = torch.arange(6.0).view(3, 2), torch.tensor([2, 0], device=gpu)
+    assert share_of(mask, index, 3, 2).tolist() == [[4.0, 5.0], [0.0, 1.0]]
+    assert share_of(mask.to(gpu), index, 3, 2).is_cuda and share_of(mask, index, 9, 2) is mask

@@ -65,7 +65,7 @@ class _AtLevel(nn.Module):
     def rows(self, index: Tensor) -> _AtLevel:
         """The samples ``index`` (k,), at their levels."""
         level: Tensor = self.level  # type: ignore[assignment]
-        return _AtLevel(self.inject, level if level.numel() == 1 else level.index_select(0, index))
+        return _AtLevel(self.inject, level if level.numel() == 1 else level.index_select(0, index.to(level.device)))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.inject(x, self.level.expand(len(x)))  # type: ignore[operator]
