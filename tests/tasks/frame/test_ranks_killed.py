@@ -17,7 +17,7 @@ from jiio.tasks.frame.checkpoint import load
 from rank_cases import Started, begin, environment, said, write_recipe
 
 pytestmark = pytest.mark.slow
-BOUND = 60.0  # seconds in which whoever is left has to end
+BOUND = 300.0  # seconds in which whoever is left has to end, on a busy machine; half of what a rank would wait
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_one_signal_to_one_rank_saves_and_stops_all(tmp_path: Path, whole: Calla
 
 
 def test_a_folder_belongs_to_one_training(tmp_path: Path) -> None:
-    write_recipe("restore", tmp_path, 400, every=4)
+    write_recipe("restore", tmp_path, 100_000, every=4)  # it is not through before the others have asked
     second = tmp_path / "second"
     second.mkdir()
     words = ["train", str(tmp_path / "restore.yaml"), "--output", str(tmp_path / "run"), "--resume"]
