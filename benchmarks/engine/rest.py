@@ -167,16 +167,40 @@ def compared(found: list[jiio.Solution], row: Row) -> Row:
 def memory(make: Callable[[int, int], Case], seed: int, batch: int) -> Row:
     """The most bytes at once in a solve of 20 and of 200 steps that no sample ends, and in a usual one."""
     case, most = make(seed, batch), {}
-    for word, tolerance, steps in (("20", NEVER, 20), ("200", NEVER, 200), ("mixed", jiio.Tolerance(), 200)):
+    runs = {
+        "20": (NEVER, 20, jiio.Anderson()),
+        "200": (NEVER, 200, jiio.Anderson()),
+        "mixed": (jiio.Tolerance(), 200, jiio.Anderson()),
+        "bfloat16": (NEVER, 20, jiio.Anderson(history="bfloat16")),
+    }
+    for word, (tolerance, steps, solver) in runs.items():
         with Alive() as alive:
             options: dict[str, Any] = {"tolerance": tolerance, "max_steps": steps, "on_failure": "ignore"}
+            options["solver"] = solver
             jiio.solve(case.problem, case.x0, adjoint=jiio.Detached(), **options)
         most[word] = alive.most / 2**20
     row: Row = {f"{word} MiB": value for word, value in most.items()}
-    return row | {"200 / 20": most["200"] / most["20"], "mixed / 20": most["mixed"] / most["20"]}
+    return row | {
+        "200 / 20": most["200"] / most["20"],
+        "mixed / 20": most["mixed"] / most["20"],
+        "bfloat16 / 20": most["bfloat16"] / most["20"],
+    }
+
+
+def convolved(seed: int, batch: int) -> Case:
+    """Attacks on a small multiscale network."""
+    torch.manual_seed(seed)
+    model = classifier("tiny", image=(1, 16, 16), classes=10).eval().requires_grad_(False)
+    x, y = torch.rand(batch, 1, 16, 16), torch.arange(batch) % 10
+
+    def objective(scores: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        return -F.cross_entropy(scores, y, reduction="none")
+
+    return Case(model.problem(jiio.PerSample(objective, y), jiio.L2Ball(1.0, center=x)), x, {"max_steps": 200})
 
 
 CASES = {"latent fits": fits, "attacks": attacks}
+HELD = CASES | {"attacks, tiny": convolved}
 
 
 def run(options: argparse.Namespace, rows: Rows) -> None:
@@ -192,9 +216,9 @@ def run(options: argparse.Namespace, rows: Rows) -> None:
 
     held: list[Row] = []
     for seed in range(options.seeds):
-        for name, make in CASES.items():
-            held.append({"problem": name, "seed": seed, **rows.each(f"memory, {name}/{seed}", memory, make, seed, 32)})
-    show("Memory of a solve, batch 32", over_seeds(held, "problem", digits=5))
+        for name, make in HELD.items():
+            held.append({"problem": name, "seed": seed, **rows.each(f"memory, {name}/{seed}", memory, make, seed, 16)})
+    show("Memory of a solve, batch 16", over_seeds(held, "problem", digits=5))
 
 
 def command(argv: Sequence[str] | None = None) -> int:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..checks import check_choice, check_integer, check_number, fail
 from .base import AbstractSolver, kept, write
+from .history import less, products
 from .inverse import Inverse
 from .partial import Partial
 
@@ -52,7 +53,9 @@ class Anderson(AbstractSolver):
     "II". ridge: relative to the diagonal of the small system, which is scaled to 1. mixing: beta. limit: a sample
     whose coefficients exceed this (or whose small system fails) takes the plain step and starts a new history. blocks:
     names among "z", "mu" and "x" of what is accelerated; the rest takes plain steps (None: everything is). Where the
-    input takes sign steps, which have no fixed point to extrapolate to, state and multiplier alone.
+    input takes sign steps, which have no fixed point to extrapolate to, state and multiplier alone. history: "full", or
+    "bfloat16", which halves the memory of a solve at about the same number of steps (docs/results/engine.md); a solve
+    that is recorded by autograd keeps it in full.
     """
 
     memory: int = 10
@@ -61,6 +64,7 @@ class Anderson(AbstractSolver):
     mixing: float = 1.0
     limit: float = 1e4
     blocks: tuple[str, ...] | None = None
+    history: str = "full"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -71,6 +75,7 @@ class Anderson(AbstractSolver):
         check_number("Anderson.ridge", self.ridge, 0.0)
         check_number("Anderson.mixing", self.mixing, 0.0, 1.0, open_low=True)
         check_number("Anderson.limit", self.limit, 1.0)
+        check_choice("Anderson.history", self.history, ("full", "bfloat16"))
         self._check_blocks()
 
     def _check_blocks(self) -> None:
@@ -89,7 +94,8 @@ class Anderson(AbstractSolver):
     def init(self, v: Tensor) -> AndersonState:
         batch, size = v.shape
         m = self.memory
-        history = v.new_zeros(2, batch, m, size)
+        half = self.history == "bfloat16" and not torch.is_grad_enabled()
+        history = v.new_zeros(2, batch, m, size, dtype=torch.bfloat16 if half else v.dtype)
         return AndersonState(
             s=history[0],
             y=history[1],
@@ -118,12 +124,12 @@ class Anderson(AbstractSolver):
         slot = (state.count - 1) % self.memory
         all_s, all_y, pair = self._differences(v, fv, state, slot)
         y, g = pair.unbind(1)
-        alive = ~state.fresh & (torch.linalg.vector_norm(y, dim=1) > 0)
-        valid = write(state.valid, slot, alive)
 
         # One column and one row of the small system are new; of type II it is symmetric.
-        column, right = _products(pair, all_s if self.kind == "I" else all_y).unbind(1)
-        row = column if self.kind == "II" else _products((v - state.last_v)[:, None], all_y)[:, 0]
+        column, right = products(pair, all_s if self.kind == "I" else all_y).unbind(1)
+        row = column if self.kind == "II" else products((v - state.last_v)[:, None], all_y)[:, 0]
+        length = column[:, slot] if self.kind == "II" else torch.linalg.vector_norm(y, dim=1)
+        valid = write(state.valid, slot, ~state.fresh & (length > 0))
         gram = write(write(state.gram, slot, column, dim=2), slot, row, dim=1)
         gamma, failed = self._coefficients(gram, right, valid)
 
@@ -145,10 +151,15 @@ class Anderson(AbstractSolver):
         pair, s = state.pairs[state.count % 2], state.s.select(1, slot)
         torch.sub(fv, v, out=pair[:, 1])
         torch.sub(pair[:, 1], state.last_g, out=pair[:, 0])
-        torch.sub(v, state.last_v, out=s)
+        moved = s if s.dtype == v.dtype else state.pairs[(state.count + 1) % 2][:, 0]  # whose y is used up
+        torch.sub(v, state.last_v, out=moved)
         if self.kind == "II":
-            s.add_(pair[:, 0], alpha=self.mixing)
-        return state.s, write(state.y, slot, pair[:, 0]), pair
+            moved.add_(pair[:, 0], alpha=self.mixing)
+        write(state.y, slot, pair[:, 0])
+        if moved is not s:  # the small system is that of the differences as they are kept
+            s.copy_(moved)
+            pair[:, 0].copy_(state.y.select(1, slot))
+        return state.s, state.y, pair
 
     def inverse(self, state: AndersonState) -> Inverse:
         """I - (S + Y) A^-1 W of a state, with A = W Y^T the small system and W the rows that the residual is made
@@ -156,8 +167,9 @@ class Anderson(AbstractSolver):
 
         The mixing is how far a step goes and no part of it.
         """
-        moved = state.s + state.y if self.kind == "I" else torch.add(state.s, state.y, alpha=1.0 - self.mixing)
-        against = state.s if self.kind == "I" else state.y
+        s, y = state.s.to(state.gram.dtype), state.y.to(state.gram.dtype)
+        moved = s + y if self.kind == "I" else torch.add(s, y, alpha=1.0 - self.mixing)
+        against = s if self.kind == "I" else y
         weights, info = self._solved(state.gram, against, state.valid)
         known = state.valid & ((info == 0) & torch.isfinite(weights).all(2).all(1))[:, None]
         weights = torch.where(known[:, :, None], weights, torch.zeros_like(weights)).to(moved.dtype)
@@ -166,10 +178,8 @@ class Anderson(AbstractSolver):
     def _mix(self, v: Tensor, fv: Tensor, g: Tensor, gamma: Tensor, state: AndersonState) -> Tensor:
         """v + beta g - sum_i gamma_i (s_i + beta y_i), (B, D)."""
         plain = fv if self.mixing == 1.0 else v + self.mixing * g
-        mixed = torch.baddbmm(plain.unsqueeze(1), gamma.unsqueeze(1), state.s, alpha=-1.0)
-        if self.kind == "I":
-            mixed = torch.baddbmm(mixed, gamma.unsqueeze(1), state.y, alpha=-self.mixing)
-        return mixed[:, 0]
+        mixed = less(plain, gamma, state.s)
+        return mixed if self.kind == "II" else less(mixed, gamma, state.y, self.mixing)
 
     def _coefficients(self, gram: Tensor, right: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """gamma (B, m), zero for the samples whose system failed (B,)."""
@@ -194,12 +204,3 @@ class Anderson(AbstractSolver):
         shift = torch.where(valid, self.ridge * torch.where(diagonal < 0, -1.0, 1.0).to(a), torch.ones_like(diagonal))
         solved, info = torch.linalg.solve_ex(a + torch.diag_embed(shift), b)
         return solved / columns[:, :, None], info
-
-
-def _products(vectors: Tensor, history: Tensor) -> Tensor:
-    """Of vectors (B, k, D) with every row of a history (B, m, D): (B, k, m), in one pass over the history.
-
-    The long dimension comes last in both factors, so that both are read along memory; a product with tall columns
-    takes four times as long on a CPU.
-    """
-    return torch.bmm(vectors, history.transpose(1, 2))
