@@ -82,6 +82,9 @@ from .constraints import (
     QuadraticPrior as QuadraticPrior,
 )
 from .constraints import (
+    Simplex as Simplex,
+)
+from .constraints import (
     SoftThreshold as SoftThreshold,
 )
 from .diagnostics import (

@@ -1,4 +1,4 @@
-"""The sets and priors: boxes, balls, soft threshold, quadratic prior."""
+"""The sets and priors: boxes, balls, the simplex, soft threshold, quadratic prior."""
 
 from __future__ import annotations
 
@@ -192,6 +192,37 @@ class L1Ball(_Ball):
         )
         zero = d.abs() <= torch.finfo(x.dtype).eps
         return Active(~(binds & zero), (torch.where(binds, d.sign() * ~zero, torch.zeros_like(d)),), (0.0,))
+
+
+@dataclass(frozen=True)
+class Simplex(AbstractProx):
+    """x >= 0 and sum x = total: shares, probabilities, a blur kernel. total: a number above 0.
+
+    The projection is exact, by sorting: one number is taken from all coordinates, and what falls below zero is zero.
+    """
+
+    total: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_number("Simplex.total", self.total, 0.0, open_low=True)
+
+    def apply(self, x: Tensor, step: Tensor | float) -> Tensor:
+        # Counted from the largest down, as for the L1 ball.
+        below = x - x.detach().amax(1, keepdim=True)
+        ordered = below.sort(dim=1, descending=True).values
+        rank = torch.arange(1, x.shape[1] + 1, device=x.device, dtype=x.dtype)
+        level = (ordered.cumsum(1) - self.total) / rank
+        count = (ordered > level).sum(1, keepdim=True).clamp_min(1)
+        return (below - level.gather(1, count - 1)).clamp_min(0.0)
+
+    def excess(self, x: Tensor) -> Tensor:
+        return torch.maximum((x.sum(1) - self.total).abs(), (-x).amax(1).clamp_min(0.0))
+
+    def active(self, x: Tensor, gradient: Tensor) -> Active:
+        zero = x <= rounding(x) * self.total
+        rest = torch.where(zero, torch.inf, gradient).amin(1, keepdim=True)  # what all that may move would pay
+        free = ~(zero & (gradient > rest))
+        return Active(free, (free.to(x),), (0.0,))
 
 
 @dataclass(frozen=True)

@@ -143,6 +143,9 @@ def _constraints(s: Any, sample: int, k: int, fold: np.ndarray, origin: np.ndarr
         below, over = np.eye(k)[np.isfinite(low)], np.eye(k)[np.isfinite(high)]
         low, high = low[np.isfinite(low)], high[np.isfinite(high)]
         return [above(lambda x: below @ x - low, lambda x: below), above(lambda x: high - over @ x, lambda x: -over)]
+    if isinstance(s, jiio.Simplex):
+        whole = {"type": "eq", "fun": lambda u: (fold @ u).sum() - s.total, "jac": lambda u: np.ones((1, k)) @ fold}
+        return [whole, above(lambda x: x, lambda x: np.eye(k))]
     if isinstance(s, jiio.LinfBall):
         c, r = _center(s, sample, k), _radius(s, sample)
         return [above(lambda x: r - (x - c), lambda x: -np.eye(k)), above(lambda x: r + (x - c), lambda x: np.eye(k))]

@@ -37,6 +37,7 @@ SETS: dict[str, Callable[[int], jiio.AbstractProx]] = {
     "Linf centred": lambda s: jiio.LinfBall(positive(s, 3), center=draw(s + 1, N)),
     "L1": lambda s: jiio.L1Ball(0.9),
     "L1 centred": lambda s: jiio.L1Ball(positive(s, 3, scale=2.0), center=draw(s + 1, 3, N)),
+    "simplex": lambda s: jiio.Simplex(1.3),
     "box, L2": lambda s: jiio.Intersection(jiio.Box(-0.3, 0.5), jiio.L2Ball(0.6)),
     "box off centre, L2": lambda s: jiio.Intersection(
         jiio.L2Ball(1.0, center=draw(s, 3, N, scale=0.3)), jiio.Box(-0.2, 0.6)
@@ -220,3 +221,12 @@ def test_curvature_of_two_surfaces_that_meet_askew() -> None:
     assert gap(active.curvature(gradient), torch.full((1, 3), sum(forces), dtype=DOUBLE)) < 1e-12
     w = active.project(draw(0, 1, 3))
     assert abs(float(w[0] @ one)) < 1e-12 and abs(float(w[0] @ two)) < 1e-12
+
+
+def test_active_set_of_a_simplex() -> None:
+    """A zero is held as long as it would cost more than what is there costs."""
+    x = torch.tensor([[0.4, 0.6, 0.0, 0.0]], dtype=DOUBLE)
+    active = jiio.Simplex().active(x, torch.tensor([[1.0, 1.0, 2.0, 0.5]], dtype=DOUBLE))
+    assert active.free.tolist() == [[True, True, False, True]]
+    assert abs(float(active.project(draw(0, 1, 4)).sum())) < 1e-15
+    assert not bool(jiio.Simplex().active(x, torch.tensor([[1.0, 1.0, 2.0, 3.0]], dtype=DOUBLE)).free[0, 2:].any())

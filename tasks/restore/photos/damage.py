@@ -237,7 +237,7 @@ def read_blur(text: str) -> Blurred:
     """The picture of a kernel."""
     path = Path(text)
     if not path.exists():
-        wanted = "gaussian:WIDTH, motion:LENGTH,ANGLE, or a picture of the kernel"
+        wanted = "gaussian:WIDTH, motion:LENGTH,ANGLE, blind, or a picture of the kernel"
         fail("--blur", wanted, f"{text}, which is no file either", error=InputError)
     picture = read_picture("--blur", path, min_side=1)
     height, width = picture.pixels.shape[1:]

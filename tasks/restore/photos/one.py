@@ -21,15 +21,17 @@ from jiio.tasks.images.ranges import Stretch
 from jiio.tasks.maps.base import LinearMap, crop
 
 from ..base import AbstractRestorer
+from ..blind.find import FoundBlur
 from ..confidence import expected_error
 from ..noise import WHITE, NoiseLevel, noise_level
 from ..stabilise import Stabiliser
 from ..tiles import TILE, Tile, TiledRestoration, Window, grid, restore_tiled
-from .damage import AbstractDamage, AbstractHoles, Blurred, Masked, Noise
-from .doubts import SMALLEST, doubt_the_level, doubt_the_map, unchanged
-from .rounded import Rounded
-from .several import Several
+from .damage import AbstractDamage, AbstractHoles, Masked, Noise
+from .doubts import SMALLEST, doubt_the_blur, doubt_the_level, unchanged
+from .rounded import Rounded, artefacts_left
+from .several import Several, found_out
 from .thin import QUIET, fill_thin
+from .unknown import Unknown
 
 LEVELS = 255.0  # sigma is told to people in 8-bit grey levels, as in the literature
 
@@ -122,7 +124,7 @@ class Restored:
 
     seconds: of the solve, estimate of the noise included. stretch: the range of its numbers. stable: the scale in
     which the noise is the same everywhere, where it was solved in that. doubts: sentences on why the result may not be
-    what was wanted.
+    what was wanted. blind: the blur that was found, where nobody knew it.
     """
 
     picture: Picture
@@ -132,6 +134,7 @@ class Restored:
     stretch: Stretch
     stable: Stabiliser | None = None
     doubts: tuple[str, ...] = ()
+    blind: FoundBlur | None = None
 
     @property
     def unchanged(self) -> bool:
@@ -164,6 +167,8 @@ class Restored:
             f"{width} x {height}, {self.picture.kind}{less}",
             self.stretch.words,
             *((self.job.damage.told(self.job.picture),) if isinstance(self.job.damage, Rounded) else ()),
+            *(() if self.blind is None else (f"blur: {self.blind.words}",)),
+            artefacts_left(self.job.damage, self.job.picture),
             self.noise_words,
             f"{self.seconds:.1f} s",
             f"{self.tiled.evaluations} evaluations, {self.tiled.vjps} VJPs",
@@ -206,6 +211,10 @@ def restore_photo(
     stable = stabiliser(plain) if noise == "poisson" else None
     if stable is not None:
         plain = dataclasses.replace(plain, pixels=stable.forth(plain.pixels), rounding=None)
+    blind = None
+    if isinstance(damage, Unknown):
+        blind = damage.find(plain, sigma, restorer)
+        damage = found_out(damage, blind)
     job = Job.of(plain, damage, sigma, restorer.channels)
     tile = max(tile, 2 * damage.overlap)  # or a window would be all margin
     options = {"tile": tile, "overlap": damage.overlap, "device": device, "progress": progress}
@@ -219,7 +228,8 @@ def restore_photo(
     pixels = stretch.undo(pixels if stable is None else stable.back(pixels))
     alpha = None if picture.alpha is None else enlarged(picture.alpha, damage.factor)
     restored = dataclasses.replace(picture, pixels=pixels, alpha=alpha)
-    return Restored(restored, job, tiled, time.perf_counter() - begin, stretch, stable, doubts_of(job, tiled))
+    doubts = doubts_of(job, tiled, blind)
+    return Restored(restored, job, tiled, time.perf_counter() - begin, stretch, stable, doubts, blind)
 
 
 def stabiliser(picture: Picture) -> Stabiliser:
@@ -259,14 +269,13 @@ def as_it_is(job: Job) -> TiledRestoration:
     return TiledRestoration(job.y, (Tile(whole, True, 0.0, 0),), 0, 0)
 
 
-def doubts_of(job: Job, tiled: TiledRestoration) -> tuple[str, ...]:
-    """Reasons to doubt that the damage and the level that were named are right."""
-    found = []
-    if isinstance(job.damage, Blurred):  # beside holes or JPEG, neighbours share errors in any case
-        found.append(doubt_the_map(job.operator, tiled.image, job.y, job.sigma, job.damage.words))
+def doubts_of(job: Job, tiled: TiledRestoration, blind: FoundBlur | None) -> tuple[str, ...]:
+    """Reasons to doubt that the damage and the level that were named, or the blur that was found, are right."""
+    parts = (job.operator, tiled.image, job.y, job.sigma)
+    found = [] if blind else [doubt_the_blur(job.damage, job.picture, *parts)]
     if not job.estimated and job.level is not None and job.y[0, 0].numel() >= SMALLEST:
         found.append(doubt_the_level(job.sigma, job.level.sigma))
-    return tuple(words for words in found if words is not None)
+    return (*(() if blind is None else blind.doubts), *(words for words in found if words is not None))
 
 
 def check_holes(job: Job, tile: int) -> None:

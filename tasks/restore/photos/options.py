@@ -28,7 +28,8 @@ class RestoreOptions:
         range: the stored numbers that are black and white, such as 0,4095 (default: the range that the picture uses)
         mask: a picture of the same size: white pixels are kept, black ones are missing
         missing: pixels of this colour are missing: '#ff00ff', or a grey level from 0 to 255
-        blur: gaussian:WIDTH, motion:LENGTH,ANGLE (pixels, degrees), or a picture of the kernel
+        blur: gaussian:WIDTH, motion:LENGTH,ANGLE (pixels, degrees), a picture of the kernel, or blind: nobody knows it
+        kernel_size: with --blur blind, an odd number of pixels that the kernel is no larger than (default: 31)
         upscale: enlarge by 2, 3 or 4
         jpeg: auto, off, or the quality of a JPEG file that the picture was (default: as a JPEG file itself says)
         restorer: image-space (default) or direct (faster, for noise alone)
@@ -53,6 +54,7 @@ class RestoreOptions:
     mask: Path | None = None
     missing: str | None = None
     blur: str | None = None
+    kernel_size: int | None = None
     upscale: int | None = None
     jpeg: str | None = None
     restorer: str | None = None
@@ -79,6 +81,9 @@ class RestoreOptions:
             check_choice("--restorer", self.restorer, FAMILIES)
         if check_choice("--noise", self.noise, NOISES) == "poisson" and self.sigma is not None:
             fail("--sigma", "no level where the noise has many (--noise poisson)", f"{self.sigma:g}", error=InputError)
+        if self.kernel_size is not None and self.blur != "blind":
+            came = "no blur" if self.blur is None else f"--blur {self.blur}"
+            fail("--kernel-size", "a blur that is to be found (--blur blind)", came, error=InputError)
         check_threads(self.threads)
         if self.max_steps is not None:
             check_integer("--max-steps", self.max_steps, 2)

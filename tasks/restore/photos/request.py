@@ -13,9 +13,11 @@ from jiio.checks import JiioError, fail
 from jiio.tasks.frame.files import InputError
 from jiio.tasks.frame.machine import check_device
 from jiio.tasks.images.pictures import Picture
+from jiio.tasks.maps.kernels import MAX_SIDE
 
 from .. import load
 from ..base import AbstractRestorer
+from ..blind.find import Blind
 from ..imagespace import FAST, DirectRestorer
 from ..symmetries import SymmetricRestorer, check_symmetries
 from ..tiles import TILE, check_tile
@@ -23,7 +25,8 @@ from .damage import AbstractDamage, Coarse, Masked, Noise, Scratched, parse_blur
 from .one import LEVELS, Restored, restore_photo
 from .options import FAMILIES, RestoreOptions
 from .rounded import by_the_file, parse_jpeg
-from .several import together
+from .several import in_a_file, together
+from .unknown import Unknown
 
 UPSCALES = (2, 3, 4)
 
@@ -93,12 +96,12 @@ class Request:
         return self.loaded[name]
 
     def damage_of(self, picture: Picture) -> AbstractDamage:
-        """As named; where nothing was, what the file itself says."""
-        if not self.files_speak or not isinstance(self.damage, Noise):
+        """As named, and what a JPEG file itself says besides."""
+        if not self.files_speak:
             return self.damage
         restorer = self.restorer(picture)
         inside = restorer.restorer if isinstance(restorer, SymmetricRestorer) else restorer
-        return self.damage if isinstance(inside, DirectRestorer) else by_the_file(picture) or self.damage
+        return self.damage if isinstance(inside, DirectRestorer) else in_a_file(self.damage, by_the_file(picture))
 
     def restore(self, picture: Picture, progress: Callable[..., object] | None = None) -> Restored:
         """Restore one picture."""
@@ -129,7 +132,7 @@ def read_damage(options: RestoreOptions) -> AbstractDamage:
     readers: dict[str, Callable[[Any], AbstractDamage | None]] = {
         "mask": Masked.read,
         "missing": parse_colour,
-        "blur": parse_blur,
+        "blur": lambda text: Unknown(blind_of(options)) if text == "blind" else parse_blur(text),
         "upscale": coarse,
         "find_scratches": lambda _: Scratched(),
         "jpeg": parse_jpeg,
@@ -137,6 +140,16 @@ def read_damage(options: RestoreOptions) -> AbstractDamage:
     named = {name: value for name in readers if (value := getattr(options, name)) is not None}
     found = {f"--{name.replace('_', '-')}": readers[name](value) for name, value in named.items()}
     return together({name: damage for name, damage in found.items() if damage is not None}) or Noise()
+
+
+def blind_of(options: RestoreOptions) -> Blind:
+    """How large a kernel is looked for."""
+    side = options.kernel_size
+    if side is None:
+        return Blind()
+    if not 3 <= side <= MAX_SIDE or side % 2 == 0:
+        fail("--kernel-size", f"an odd number from 3 to {MAX_SIDE}", side, error=InputError)
+    return Blind(side)
 
 
 def coarse(factor: int) -> Coarse:

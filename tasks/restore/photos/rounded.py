@@ -15,7 +15,7 @@ from jiio.tasks.images.pictures import Picture
 from jiio.tasks.maps.jpeg import Jpeg
 
 from ..rounded import former_quality, jpeg_map
-from .damage import AbstractDamage
+from .damage import AbstractDamage, AbstractHoles
 
 FINE = 92  # quality from which on a file that nobody complains about counts as it is
 
@@ -66,6 +66,12 @@ def by_the_file(picture: Picture) -> Rounded | None:
     """The damage of a JPEG file of which nothing was said, where it can be seen."""
     rounding = picture.rounding
     return None if rounding is None or rounding.quality >= FINE else Rounded()
+
+
+def artefacts_left(damage: AbstractDamage, picture: Picture) -> str:
+    """Words where a JPEG file is restored without what it says of itself; empty where there is nothing to say."""
+    rounded = by_the_file(picture) if isinstance(damage, AbstractHoles) else None
+    return "" if rounded is None else f"{rounded.told(picture)}: its artefacts are left, because pixels are missing"
 
 
 def parse_jpeg(text: str) -> Rounded | None:

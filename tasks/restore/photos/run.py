@@ -31,6 +31,7 @@ from .options import RestoreOptions
 from .page import Subject, photo_page
 from .places import Places, Plan, Source, find_pictures, left_out
 from .request import Request, WeightsError
+from .unknown import Unknown
 
 DOUBTFUL = 3  # the exit code where a picture is written and there is reason to doubt it
 CONFIDENCE_SCALE = 8  # times the error to be expected is the brightness of its map: white is 32 grey levels and more
@@ -57,7 +58,7 @@ def restore(options: RestoreOptions, argv: Sequence[str]) -> int:
 
 def given_by(options: RestoreOptions, sources: Sequence[Source]) -> tuple[Path, ...]:
     """All files that the command line names or finds."""
-    named = [Path(word) for word in (options.mask, options.blur) if word is not None]
+    named = [Path(word) for word in (options.mask, options.blur) if word not in (None, "blind")]
     weights = () if options.weights is None else of_checkpoint(Path(options.weights))
     return (*(source.path for source in sources), *named, *weights)
 
@@ -78,6 +79,8 @@ def restore_one(request: Request, options: RestoreOptions, places: Places, argv:
             fail(f"--{name}", "another file than the restored picture", str(plan.target), error=InputError)
     picture = read_picture("pictures", plan.source.path)
     places.outputs.file("--output", plan.target)
+    if isinstance(request.damage, Unknown):
+        places.outputs.file("--output", kernel_path(plan))
 
     # A tile is restored once, and once more for each draw of the noise where its error is asked for.
     with tqdm(desc=plain(plan.source.path.name), unit="tile", leave=False, disable=None) as bar:
@@ -197,8 +200,24 @@ def write(plan: Plan, done: Restored, places: Places) -> None:
     """Write a restored picture and say so."""
     write_picture("--output", plan.target, done.picture, replace=places.outputs.overwrite)
     say(f"{plan.source.path}: {done.line(plan.kind)} -> {plan.target}", sys.stdout)
+    write_kernel(plan, done, places)
     for words in done.doubts:
         say(f"jiio: {sentence(f'warning: {plan.source.path}: {words}.')}")
+
+
+def kernel_path(plan: Plan) -> Path:
+    """Of the picture of the kernel, beside the result."""
+    return plan.target.with_name(f"{plan.target.stem}-kernel.png")
+
+
+def write_kernel(plan: Plan, done: Restored, places: Places) -> None:
+    """Write the kernel that was found; --blur takes the picture of it."""
+    if done.blind is None or done.blind.none:
+        return
+    path, kernel = kernel_path(plan), done.blind.kernel
+    scaled = Picture(path, (kernel / kernel.max()).float().numpy()[None], bits=16)
+    write_picture("--output", path, scaled, replace=places.outputs.overwrite)
+    say(f"{path}: the kernel, {len(kernel)} x {len(kernel)}; --blur takes it", sys.stdout)
 
 
 def write_confidence(options: RestoreOptions, expected: Tensor) -> None:

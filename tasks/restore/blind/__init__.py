@@ -1,0 +1,1 @@
+"""Blurs of unknown kernel."""
