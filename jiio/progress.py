@@ -41,7 +41,7 @@ def judged(point: Point, tolerance: Tolerance) -> Tensor:
     return torch.where(finite, status, int(Status.NONFINITE)).to(torch.int8)
 
 
-class Counts(NamedTuple):
+class Tally(NamedTuple):
     """How many samples each mask has; None on a device where a look would wait."""
 
     finite: int | None = None
@@ -51,7 +51,7 @@ class Counts(NamedTuple):
     running: int | None = None
 
     @classmethod
-    def of(cls, progress: Progress) -> Counts:
+    def of(cls, progress: Progress) -> Tally:
         """All of them at one look."""
         if progress.running.device.type != "cpu":
             return cls()
@@ -86,7 +86,7 @@ class Progress:
     lost: Tensor
     stalled: Tensor
     unverified: Tensor  # converged, and its units not looked at since
-    counts: Counts = Counts()  # of the five masks
+    counts: Tally = Tally()  # of the five masks
     coarse: bool = False  # the cell still computes in a precision that cannot meet the tolerance
 
     @classmethod
@@ -119,7 +119,7 @@ class Progress:
                 changes[entry.name] = value.index_select(0, index)
         best = None if self.best is None else self.best.rows(index)
         few = dataclasses.replace(self, points=self.points.rows(index), best=best, **changes)
-        few.counts = Counts.of(few)
+        few.counts = Tally.of(few)
         return few
 
     def judge(self, v: Tensor, point: Point) -> None:
@@ -141,7 +141,7 @@ class Progress:
         self.met = met
         self.lost = self._lost(point, merit)
         self.running = self.status == int(Status.RUNNING)
-        self.counts = Counts.of(self)
+        self.counts = Tally.of(self)
 
     def allowance(self, point: Point) -> Tensor:
         """(B,) RMS that the tolerance, or the arithmetic, leaves the state."""
@@ -164,7 +164,7 @@ class Progress:
         """End all that still run."""
         self.status = self.status.masked_fill(self.running, int(Status.STOPPED))
         self.running = torch.zeros_like(self.running)
-        self.counts = Counts.of(self)
+        self.counts = Tally.of(self)
 
     def resume(self, mask: Tensor, v: Tensor) -> None:
         """Let the samples in ``mask`` (B,) run on from v (B, D), in units in which nothing was judged yet."""
@@ -173,7 +173,7 @@ class Progress:
         self.merit = self.merit.masked_fill(mask, float("inf"))
         self.met, self.since = self.met & ~mask, self.since.masked_fill(mask, 0)
         self.points.replace(select(mask, v, self.best_v), select(mask, v, self.best_image))
-        self.counts = Counts.of(self)
+        self.counts = Tally.of(self)
 
     def _within(self, point: Point, merit: Tensor) -> Tensor:
         """Who meets the tolerance, or, where nothing has become smaller for a while, what the arithmetic allows."""

@@ -137,6 +137,7 @@ def measure(name: str, seed: int, wanted: float, batch: int, rounds: int) -> Row
     task = Task(name, seed, batch)
     exact = task.ours(1e-7, 1e-7)[1]
     runs: dict[str, Run] = {"ours": task.ours, "torchdeq": task.theirs}
+
     chosen = {word: tuned(task, run, wanted, exact) for word, run in runs.items()}
     ready = {word: partial(runs[word], *pair) for word, pair in chosen.items() if pair is not None}
 

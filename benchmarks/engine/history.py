@@ -67,6 +67,7 @@ def measure(problem: str, solver: str, kept: str, seed: int, batch: int) -> Row:
     method = SOLVERS[solver](kept=TYPES[kept])
     options: dict[str, Any] = {"solver": method, "adjoint": jiio.Detached(), "tolerance": CLOSE, "max_steps": 400}
     options["on_failure"] = "ignore"
+
     if problem == "forward pass":
         torch.manual_seed(seed)
         model = classifier("tiny", image=(1, 16, 16), classes=10).eval().requires_grad_(False)
@@ -81,7 +82,6 @@ def measure(problem: str, solver: str, kept: str, seed: int, batch: int) -> Row:
         case = CASES[problem](seed, batch)
         solution = jiio.solve(case.problem, case.x0, **options)
 
-    # How many samples get there, in how many steps, and where the worst ends.
     steps = solution.steps.double()
     return {
         "converged": float(solution.converged.double().mean()),

@@ -142,7 +142,7 @@ def plainly(seed: int, batch: int) -> Row:
     for word, divisible in (("whole", False), ("rest", True)):
         cell = Counted(model.cell, divisible)
         begin = time.process_time()
-        start = model.cell.initial_state(u)
+        start = model.cell.initial_state(u)  # type: ignore[operator]
         options: dict[str, Any] = {"adjoint": jiio.Detached(), "on_failure": "ignore", "max_steps": 200}
         found.append(jiio.equilibrium(cell, u, start, tolerance=jiio.Tolerance(1e-6, 1e-5), **options))
         row |= {f"{word} s": time.process_time() - begin, f"{word} samples": cell.counts[1], "calls": cell.counts[0]}
@@ -167,18 +167,21 @@ def compared(found: list[jiio.Solution], row: Row) -> Row:
 def memory(make: Callable[[int, int], Case], seed: int, batch: int) -> Row:
     """The most bytes at once in a solve of 20 and of 200 steps that no sample ends, and in a usual one."""
     case, most = make(seed, batch), {}
+
     runs = {
         "20": (NEVER, 20, jiio.Anderson()),
         "200": (NEVER, 200, jiio.Anderson()),
         "mixed": (jiio.Tolerance(), 200, jiio.Anderson()),
         "bfloat16": (NEVER, 20, jiio.Anderson(history="bfloat16")),
     }
+
     for word, (tolerance, steps, solver) in runs.items():
         with Alive() as alive:
             options: dict[str, Any] = {"tolerance": tolerance, "max_steps": steps, "on_failure": "ignore"}
             options["solver"] = solver
             jiio.solve(case.problem, case.x0, adjoint=jiio.Detached(), **options)
         most[word] = alive.most / 2**20
+
     row: Row = {f"{word} MiB": value for word, value in most.items()}
     return row | {
         "200 / 20": most["200"] / most["20"],

@@ -156,7 +156,8 @@ def test_what_couples_samples_stays_whole() -> None:
     ):
         problem = EquilibriumModel(inject, cell, head).problem(objective())
         assert problem.rows(INDEX, torch.zeros(4, 3)) is None
-    assert EquilibriumModel(nn.Identity(), dense, nn.Identity()).problem(length).rows(INDEX, torch.zeros(4, 3)) is None
+    closed = EquilibriumModel(nn.Identity(), dense, nn.Identity()).problem(lambda p, x: p.sum(1))
+    assert closed.rows(INDEX, torch.zeros(4, 3)) is None
 
 
 def test_functions_as_parts_offer_what_they_offer() -> None:

@@ -72,7 +72,7 @@ def adapted() -> tuple[jiio.Problem, Any]:
 
 def attacked() -> tuple[jiio.Problem, Any]:
     model = classifier(DenseConfig(6), image=(1, 8, 8), classes=3).eval().requires_grad_(False)
-    target = attacks.Target(model, mean=(0.4,), std=(0.2,))
+    target = attacks.Target(model, mean=0.4, std=0.2)
     objective = Scored(torch.tensor([0, 1, 2, 0]))
     return target.problem(objective, attacks.ThreatModel("l2", 0.5).prox(IMAGES)), IMAGES
 
