@@ -76,12 +76,10 @@ def measured(options: argparse.Namespace) -> dict[str, dict[str, list[Row]]]:
     with tempfile.TemporaryDirectory() as folder:
         weights = trained(options, Path(folder))
         trees = {str(tree): Served(tree, weights) for tree in options.trees}
-        found: dict[str, dict[str, list[Row]]] = {name: {case: [] for case in CASES} for name in trees}
-
-        # A tree is served by a process of its own, which has to end whatever happens.
+        found: dict[str, dict[str, list[Row]]] = {name: {case: [] for case in options.cases} for name in trees}
         try:
             for turn in range(options.rounds + 1):
-                for case in CASES:
+                for case in options.cases:
                     # The order changes, so that nobody always comes first.
                     for name in list(trees)[:: 1 if turn % 2 else -1]:
                         told = trees[name].solve(case)
@@ -96,7 +94,7 @@ def measured(options: argparse.Namespace) -> dict[str, dict[str, list[Row]]]:
 def lines(found: dict[str, dict[str, list[Row]]]) -> list[Row]:
     """The table: what a solve took in every tree, and what it took of the first one's time, round by round."""
     first, table = next(iter(found)), []
-    for case in CASES:
+    for case in found[first]:
         for tree, of_case in found.items():
             rounds = of_case[case]
             pairs = zip(rounds, found[first][case], strict=True)
@@ -109,13 +107,14 @@ def lines(found: dict[str, dict[str, list[Row]]]) -> list[Row]:
 
 def run(options: argparse.Namespace, rows: Rows) -> None:
     """All rounds at once: a turn that is taken up again later is another one."""
-    show("Processor time of a default solve", lines(rows.each("rounds", measured, options)))
+    show("Processor time of a default solve", lines(rows.each(" ".join(options.cases), measured, options)))
 
 
 def command(argv: Sequence[str] | None = None) -> int:
     """The command line."""
     made = Parser(__doc__, __file__, seeds=1, fast={"rounds": 3})
     made.add_argument("--trees", type=Path, nargs="+", required=True, help="folders of the states, the oldest first")
+    made.chosen("--cases", CASES, CASES, "problems")
     made.number("--rounds", 15, "solves of each problem in each tree")
     return main(made, run, argv)
 
