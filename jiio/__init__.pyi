@@ -126,6 +126,24 @@ from .prox import (
 from .prox import (
     Identity as Identity,
 )
+from .recording.base import (
+    AbstractRecorder as AbstractRecorder,
+)
+from .recording.base import (
+    UnrecordableError as UnrecordableError,
+)
+from .recording.cuda import (
+    CudaRecorder as CudaRecorder,
+)
+from .recording.launch import (
+    forget_records as forget_records,
+)
+from .recording.traced import (
+    TracedRecorder as TracedRecorder,
+)
+from .recording.wish import (
+    recorded_steps as recorded_steps,
+)
 from .rules import (
     AbstractRule as AbstractRule,
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .looks import free
 from .operators import select
 
 
@@ -30,7 +31,7 @@ class BestPoints:
 
     def take(self, better: Tensor, v: Tensor, image: Tensor) -> None:
         """The rows of v and image where ``better`` (B,)."""
-        if torch.is_grad_enabled() or v.device.type != "cpu":
+        if torch.is_grad_enabled() or not free(v):
             self.replace(select(better, v, self.v), select(better, image, self.image))
             return
         index = torch.nonzero(better)[:, 0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -33,7 +33,7 @@ def _check_still(argument: str, part: nn.Module) -> None:
         fail(argument, expected, f"{type(part).__name__}(p={part.p}) in training mode", remedy, CellError)
 
 
-class _Held:
+class HeldWeight:
     """Stands in for ``forward`` of a parametrised weight while solves hold it: each thread sees the one it computed.
 
     torch's own ``parametrize.cached()`` is one switch for the whole process: a training in another thread would read
@@ -48,36 +48,61 @@ class _Held:
         value = None if torch.compiler.is_compiling() else self.values.get(threading.get_ident())
         return type(self.weight).forward(self.weight) if value is None else value
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Held:
+    def __deepcopy__(self, memo: dict[int, Any]) -> HeldWeight:
         """Of a module copied in the middle of a solve: a weight that nobody holds."""
         weight = memo.get(id(self.weight))
-        return _Held(self.weight if weight is None else weight)
+        return HeldWeight(self.weight if weight is None else weight)
 
 
 _LOCK = threading.Lock()  # over who stands in for whom; never held while anything is computed
 
 
-def _hold(weight: parametrize.ParametrizationList) -> _Held | None:
+def _hold(weight: parametrize.ParametrizationList) -> HeldWeight | None:
     """Hold one parametrised weight for this thread; None where an outer solve does so already."""
     me = threading.get_ident()
     held = weight.__dict__.get("forward")
-    if isinstance(held, _Held) and me in held.values:
+    if isinstance(held, HeldWeight) and me in held.values:
         return None
     value = weight()
     with _LOCK:
         held = weight.__dict__.get("forward")
-        if not isinstance(held, _Held):
-            held = _Held(weight)
+        if not isinstance(held, HeldWeight):
+            held = HeldWeight(weight)
             weight.__dict__["forward"] = held
         held.values[me] = value
     return held
 
 
-def _release(held: _Held) -> None:
+def _release(held: HeldWeight) -> None:
     with _LOCK:
         held.values.pop(threading.get_ident(), None)
         if not held.values and held.weight.__dict__.get("forward") is held:
             del held.weight.__dict__["forward"]
+
+
+def held_values(modules: Iterable[nn.Module]) -> list[tuple[HeldWeight, Tensor]]:
+    """The parametrised weights that this thread holds, with what they are held at, in a fixed order."""
+    me, found = threading.get_ident(), []
+    for module in modules:
+        for part in module.modules():
+            held = part.__dict__.get("forward")
+            if isinstance(held, HeldWeight) and me in held.values:
+                found.append((held, held.values[me]))
+    return found
+
+
+@contextlib.contextmanager
+def held_at(weights: Iterable[HeldWeight], values: Iterable[Tensor]) -> Iterator[None]:
+    """Within, this thread holds those weights at other values."""
+    me, weights = threading.get_ident(), list(weights)
+    before = [held.values[me] for held in weights]
+    for held, value in zip(weights, values, strict=True):
+        held.values[me] = value
+    try:
+        yield
+    finally:
+        for held, value in zip(weights, before, strict=True):
+            held.values[me] = value
 
 
 @contextlib.contextmanager

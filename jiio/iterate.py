@@ -14,8 +14,11 @@ import torch
 from torch import Tensor
 
 from .attendance import Attendance, Outcome, Rest
+from .looks import some
+from .onward import looked_at_again, onward
 from .operators import EquilibriumMap, JointMap, Point, select
 from .progress import Progress
+from .recording import Launch
 from .solution import Tolerance
 from .solvers.base import AbstractSolver
 from .solvers.keeper import SecantKeeper
@@ -25,7 +28,7 @@ class Recorder:
     """Collects the trace, NaN where a sample was not running; and shows every step to who watches.
 
     residuals, points: what to keep. watch: called with the step, v (B, D) and the point that was measured there; True
-    ends the solve. keeper: keeps what the solver has learnt.
+    ends the solve. keeper: keeps what the solver has learnt. A solve in two stages counts its steps on.
     """
 
     def __init__(
@@ -39,6 +42,12 @@ class Recorder:
         self.residuals: list[Tensor] = []  # T x (B, K)
         self.values: list[Tensor] = []  # T x (B,)
         self.points: list[Tensor] = []  # T x (B, D)
+        self.begun, self.count, self.stopped = 0, 0, False  # steps of an earlier stage, and with those of this one
+
+    @property
+    def watches(self) -> bool:
+        """Whether anything is to be kept, or shown to somebody, in the course of the steps."""
+        return self.sees or self.keeper is not None
 
     @property
     def sees(self) -> bool:
@@ -49,7 +58,9 @@ class Recorder:
         """Take the point in; whether the solve is to end here."""
         if self.keep:
             self._write(v, point, running)
-        return self.watch is not None and self.watch(step, v, point)
+        self.count = self.begun + step + 1
+        self.stopped = self.watch is not None and self.watch(self.begun + step, v, point)
+        return self.stopped
 
     def judged(self, state: Any, running: Tensor, last: bool) -> None:
         """Who still runs, and what the solver knows by now."""
@@ -78,84 +89,44 @@ def iterate(
     max_steps: int,
     recorder: Recorder,
     floor: float = 0.0,
-    finer: Callable[[], float] | None = None,
+    judge: type[Progress] = Progress,
 ) -> Outcome:
     """Run ``solver`` on ``operator`` from ``v`` (B, D) until all samples have ended or ``max_steps`` are spent.
 
-    floor: what the arithmetic leaves of a residual, relative (see :meth:`jiio.arithmetic.Arithmetic.floor`). finer:
-    makes the cell exact and gives the floor of that; called once, where the tolerance asks for more than its low
-    precision can give: first steps are cheap, last ones right.
+    floor: what the arithmetic leaves of a residual, relative (see :meth:`jiio.arithmetic.Arithmetic.floor`). judge: how
+    points are judged.
     """
-    progress = Progress.start(v, tolerance, floor)
-    progress.coarse = finer is not None
-    state, attendance = solver.init(v), Attendance(operator)
+    progress, attendance = judge.start(v, tolerance, floor), Attendance(operator)
+    launch = Launch.of(operator, solver, v, max_steps, recorder.watches)
+    state = None if launch is not None else solver.init(v)
     for step in range(max_steps):
         point = operator(v)
         stop = recorder.sees and recorder(step, *attendance.all(operator, v, point, progress.running))
         progress.judge(v, point)
         recorder.judged(state, progress.running, stop or step == max_steps - 1)
-        if progress.coarse and finer is not None and step % tolerance.check_every == 0 and progress.exhausted(point):
-            progress.refine(finer())
         if stop:
             progress.stop()
             break
         # On a GPU every look waits for the device; at the last point nobody is called converged without one.
         looked = step % tolerance.check_every == 0 or step == max_steps - 1
-        fresh, again = _looked_at_again(operator, progress, v, point) if looked else (v, None)
-        counts = progress.counts
-        if step == max_steps - 1 or (looked and not _any(counts.running, progress.running)):
+        fresh, again = looked_at_again(operator, progress, v, point) if looked else (v, None)
+        if step == max_steps - 1 or (looked and not some(progress.running, progress.counts.running)):
             break
 
-        # A solver never sees a number that is none: those samples stand at their best point.
-        image = select(progress.finite, point.image, progress.best_image, counts.finite)
-        seen = select(progress.finite, v, progress.best_v, counts.finite)
-        progress.points.lend(seen, image)
-        following, state = solver.step(seen, image, state)
-        if step == max_steps - 2:
-            following = progress.best_image  # the last evaluation goes to a value of the map, which can be returned
-        following = _guarded(operator, progress, v, select(progress.met, image, following, counts.met), point)
-
-        troubled = progress.lost | progress.stalled
-        if _any(None if counts.lost is None or counts.stalled is None else counts.lost + counts.stalled, troubled):
-            operator.slower(troubled)
-            state = solver.restart(state, troubled)
-        v = select(progress.running, following, progress.best_v, counts.running)
+        # From here on by a record, where there is one.
+        if launch is not None and step == 0:
+            if launch.ran(progress, v, point, tolerance.check_every):
+                break
+            state = solver.init(v)
+        v, state = onward(operator, solver, progress, v, point, state, ending=step == max_steps - 2)
         if again is not None:
             v, state = select(again, fresh, v), solver.restart(state, again)
         progress.points.lend(v)
 
         # Who still runs goes on alone, where that can be and pays; no sample waits to be looked at.
-        if looked and not progress.coarse:
+        if looked:
             rest = attendance.rest(solver, Rest(operator, progress, v, state))
             if rest is not None:
                 (operator, progress, v, state), index = rest
                 recorder.rows(index)
     return attendance.outcome(operator, progress)
-
-
-def _any(count: int | None, mask: Tensor) -> bool:
-    """Whether ``mask`` has any; ``count``: how many, where that is known."""
-    return bool(mask.any()) if count is None else count > 0
-
-
-def _looked_at_again(
-    operator: EquilibriumMap | JointMap, progress: Progress, v: Tensor, point: Point
-) -> tuple[Tensor, Tensor | None]:
-    """Who has just met the tolerance, but on a slope, goes on from v (B, D), mostly in other units: v, and who (B,)."""
-    done, progress.unverified = progress.unverified, torch.zeros_like(progress.unverified)
-    if not bool(done.any()):
-        return v, None
-    fresh, again = operator.renew(v, point, done, progress.allowance(point))
-    if not bool(again.any()):
-        return v, None
-    progress.resume(again, fresh)
-    return fresh, again
-
-
-def _guarded(
-    operator: EquilibriumMap | JointMap, progress: Progress, v: Tensor, following: Tensor, point: Point
-) -> Tensor:
-    """The next point (B, D) made safe: downhill, back from where a sample went astray, feasible, finite."""
-    following = operator.descend(v, following, point)
-    following = operator.project(select(progress.lost, progress.best_image, following, progress.counts.lost))
-    return select(torch.isfinite(following.detach().sum(1)), following, progress.best_image)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .best import BestPoints
+from .looks import free
 from .operators import Point, select
 from .solution import Status, Tolerance
 
@@ -53,7 +54,7 @@ class Tally(NamedTuple):
     @classmethod
     def of(cls, progress: Progress) -> Tally:
         """All of them at one look."""
-        if progress.running.device.type != "cpu":
+        if not free(progress.running):
             return cls()
         masks = torch.stack([getattr(progress, name) for name in cls._fields])
         return cls(*masks.sum(1).tolist())
@@ -87,7 +88,6 @@ class Progress:
     stalled: Tensor
     unverified: Tensor  # converged, and its units not looked at since
     counts: Tally = Tally()  # of the five masks
-    coarse: bool = False  # the cell still computes in a precision that cannot meet the tolerance
 
     @classmethod
     def start(cls, v: Tensor, tolerance: Tolerance, floor: float = 0.0) -> Progress:
@@ -147,19 +147,6 @@ class Progress:
         """(B,) RMS that the tolerance, or the arithmetic, leaves the state."""
         return self.tolerance.atol + max(self.tolerance.rtol, self.floor) * point.scale[:, 0]
 
-    def exhausted(self, point: Point) -> bool:
-        """Whether the low precision of the cell has given half of those that run what it can."""
-        low = point.residual.amax(1) <= self.floor * point.scale.amax(1)
-        done = self.running & (low | (merit_of(point, self.tolerance) <= 1) | (self.since >= STILL))
-        return 2 * int(done.sum()) >= int(self.running.sum())
-
-    def refine(self, floor: float) -> None:
-        """From now on the cell is exact to ``floor``: what was measured before says nothing about what comes."""
-        self.floor, self.coarse = floor, False
-        self.merit = self.merit.masked_fill(self.running, float("inf"))
-        self.lowest = self.lowest.masked_fill(self.running, float("inf"))
-        self.since = self.since.masked_fill(self.running, 0)
-
     def stop(self) -> None:
         """End all that still run."""
         self.status = self.status.masked_fill(self.running, int(Status.STOPPED))
@@ -177,14 +164,12 @@ class Progress:
 
     def _within(self, point: Point, merit: Tensor) -> Tensor:
         """Who meets the tolerance, or, where nothing has become smaller for a while, what the arithmetic allows."""
-        if self.coarse:
-            return torch.zeros_like(self.running)
         within = merit <= 1
         # Of an equilibrium half a spacing of numbers as coarse as these is nothing.
         if point.value is None and self.floor / 4 > max(self.tolerance.rtol, 1e-3):
             within = within | (point.residual.amax(1) <= self.floor / 4 * point.scale.amax(1))
         still = self.since >= STILL
-        if self.floor == 0.0 or (still.device.type == "cpu" and not bool(still.any())):
+        if self.floor == 0.0 or (free(still) and not bool(still.any())):
             return within
         # Relative to the largest block: all are in the same units.
         lowest = point.residual.amax(1) <= self.floor * point.scale.amax(1)
@@ -225,7 +210,7 @@ class Progress:
         assert self.best is not None
         away = point.scale[:, 0] > RUNAWAY * (1 + self.best.scale[:, 0])
         lost = self.running & (~self.finite | away | (merit > GROWTH * self.merit.clamp_min(1.0)))
-        if lost.device.type == "cpu" and not bool(lost.any()):
+        if free(lost) and not bool(lost.any()):
             return lost
         self.retries = self.retries + lost
         spent = lost & (self.retries > RETRIES)
@@ -236,7 +221,7 @@ class Progress:
 
 def _mixed(better: Tensor, new: Point, old: Point) -> Point:
     """What was measured at the better of two points, sample by sample; the image is the new one's."""
-    count = int(better.sum()) if better.device.type == "cpu" else None
+    count = int(better.sum()) if free(better) else None
     return Point(
         image=new.image,
         residual=select(better, new.residual, old.residual, count),

@@ -19,8 +19,8 @@ from .admission import (
     checked_multiplier,
     starting_state,
 )
-from .arithmetic import Arithmetic, ordinary_tensors
-from .calls import GuardedCell, check_transforms, guarded, refined, refuse_tangents
+from .arithmetic import ordinary_tensors
+from .calls import GuardedCell, check_transforms, guarded, refuse_tangents
 from .checks import (
     ArgumentError,
     check_callable,
@@ -28,7 +28,7 @@ from .checks import (
 )
 from .explicit import explicit_solution
 from .holding import held_fixed
-from .iterate import Outcome, Recorder, iterate
+from .iterate import Outcome, Recorder
 from .layout import Tree, detach, leaves
 from .metric import Metric, smooth
 from .operators import EquilibriumMap, JointMap, Point, check_scaling
@@ -37,6 +37,7 @@ from .rules import AbstractRule, GradientStep
 from .settings import SolveSettings, check_settings
 from .solution import Solution, Tolerance, Trace
 from .solvers import AbstractSolver, Anderson
+from .stages import in_stages
 from .tangents import Primal, level_is_open, primal, with_tangent
 
 
@@ -60,18 +61,6 @@ def _packed(operator: JointMap, callback: Callback | None) -> Callable[[int, Ten
         return bool(stop)
 
     return unpacked
-
-
-def _finer(arithmetic: Arithmetic, tolerance: Tolerance, v: Tensor, *parts: object) -> Callable[[], float] | None:
-    """What makes guarded parts exact, and gives the floor of residuals that follows; None where nothing is too low."""
-    if not arithmetic.coarse(tolerance.rtol, v.dtype):
-        return None
-
-    def finer() -> float:
-        refined(*parts)
-        return arithmetic.exact().floor(v.dtype)
-
-    return finer
 
 
 def _recording(taped: bool):
@@ -153,9 +142,8 @@ def solve(
             v = operator.start(z0, multiplier, x0, scaling)
             recorder = Recorder(bool(trace), trace == "points", _packed(operator, callback))
             placed = solver.on(operator.places)
-            finer = _finer(arithmetic, tolerance, v, problem.cell, problem.objective)
-            floor = arithmetic.floor(v.dtype)
-            outcome = iterate(operator, placed, v, tolerance, max_steps, recorder, floor, finer)
+            around = arithmetic, problem.cell, problem.objective
+            outcome = in_stages(operator, placed, v, tolerance, max_steps, recorder, *around)
             z, mu, x, _ = operator.parts(outcome.v)
             # Dividing by sqrt(kappa) can cost the last bit of feasibility; the prox gives it back.
             x = operator.prox.project(x)
@@ -233,7 +221,6 @@ def equilibrium(
 def _found(cell: GuardedCell, x: Tree, z0: Tree, settings: SolveSettings, trace: bool | str) -> tuple[Solution, Tensor]:
     """The equilibrium as a record, with its gradients; and who converged to the arithmetic alone (B,)."""
     solver, adjoint = settings.solver, settings.adjoint.of(settings.solver)
-    floor = cell.arithmetic.floor(leaves(z0)[0].dtype)
 
     # The iteration: recorded by autograd only for an adjoint that differentiates through it.
     taped = adjoint.taped and torch.is_grad_enabled()
@@ -241,8 +228,8 @@ def _found(cell: GuardedCell, x: Tree, z0: Tree, settings: SolveSettings, trace:
         operator = EquilibriumMap(cell, x if taped else detach(x), z0, solver.damping)
         recorder = Recorder(bool(trace), trace == "points", keeper=adjoint.keeper)
         v, placed = operator.start(z0), solver.on(operator.places)
-        finer = _finer(cell.arithmetic, settings.tolerance, v, cell)
-        outcome = iterate(operator, placed, v, settings.tolerance, settings.max_steps, recorder, floor, finer)
+        how = settings.tolerance, settings.max_steps, recorder, cell.arithmetic
+        outcome = in_stages(operator, placed, v, *how, cell)
     solution = _plain_solution(operator, x, outcome, recorder)
     if torch.is_grad_enabled():
         solution = adjoint.attach_equilibrium(cell, x, solution)

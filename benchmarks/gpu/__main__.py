@@ -3,10 +3,12 @@
     python -m benchmarks.gpu --budget 600 --output gpu
     # about 10 minutes on one GPU; --device cpu --fast: about 6 on one CPU core, to rehearse it
 
-First it checks (the engine against float64 on the CPU, every recipe for 20 steps, every command), then it measures (a
-joint step beside ``f + VJP``, eager and as a CUDA graph; a forward and a backward pass beside torchdeq where it is
-installed; the default tolerance; memory), then it trains. A row is written as soon as it is there; nothing new begins
-after --budget seconds, and the same command goes on where it stopped. Exit code 1 where a row failed.
+First it checks (the engine against float64 on the CPU, recorded steps against eager ones, every recipe for 20 steps,
+every command), then it measures (a joint step, eager and as one launch, beside ``f + VJP`` as a graph; a forward and a
+backward pass beside torchdeq, where it is installed, at equal true residual; the default tolerance on every preset;
+memory; autocast; a training step of the prior; what torch.compile adds), then it trains. A row is written as soon as it
+is there; nothing new begins after --budget seconds, and the same command goes on where it stopped. Exit code 1 where a
+row failed; a figure that misses its aim is no failure, and says so.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Does the device compute what the CPU computes, and does everything run there?
 
-The engine against float64 on the CPU, value and gradient; every recipe for some steps; every command.
+The engine against float64 on the CPU, value and gradient, and its recorded steps against the eager ones; every recipe
+for some steps; every command.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from benchmarks.gpu.stages import BAD, GOOD, Setting, Work
 from benchmarks.tables import Row
 from jiio.checks import JiioError
 from jiio.outputs.seeds import generator
+from jiio.recording import forget_records, recorded_steps
+from jiio.recording.store import STORE
 from jiio.tasks.cli import main
 from jiio.tasks.frame.loop import train
 
@@ -53,6 +56,20 @@ def engine(name: str, setting: Setting) -> Row:
     (x, slope), (there, slope_there) = answer(name, torch.device("cpu")), answer(name, setting.device)
     apart = [float((a - b).norm() / b.norm()) for a, b in ((there, x), (slope_there, slope))]
     return {"verdict": GOOD if max(apart) < CLOSE else BAD, "x": apart[0], "gradient": apart[1]}
+
+
+def recorded(name: str, setting: Setting) -> Row:
+    """A recorded solve beside the eager one, largest relative difference, in float64; whether anything was recorded."""
+    forget_records()
+    found = []
+    for when in ("never", "always", "always"):
+        with recorded_steps(when):
+            found.append(answer(name, setting.device)[0])
+    kept, refused = len(STORE.records), list(STORE.refused.values())
+    forget_records()
+    apart = max(float((x - found[0]).norm() / found[0].norm()) for x in found[1:])
+    row = {"verdict": GOOD if apart < CLOSE and kept else BAD, "x": apart, "records": kept}
+    return row | ({"why": refused[0]} if refused else {})
 
 
 def trained(name: str, setting: Setting) -> Row:
@@ -142,5 +159,6 @@ COMMANDS: dict[str, Callable[[Setting], list[str]]] = {
 def checks() -> dict[str, Work]:
     """Name -> one row."""
     made: dict[str, Work] = {f"engine, {name}": partial(engine, name) for name in ENGINE}
+    made |= {f"recorded, {name}": partial(recorded, name) for name in ENGINE}
     made |= {f"recipe {name}": partial(trained, name) for name in SMALL}
     return made | {f"jiio {name}": partial(commanded, words) for name, words in COMMANDS.items()}

@@ -1,80 +1,28 @@
-"""What does the device need? Steps, passes, defaults, finished samples and memory, as ratios within one run."""
+"""What does the device need? Joint steps, defaults and memory, as ratios within one run."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
-from torch.utils import _pytree
 
 import jiio
-from benchmarks.engine.overhead import NEVER, Case, attack, fit, size
-from benchmarks.gpu.stages import GOOD, Setting, Work
+from benchmarks.engine.overhead import NEVER, Case, size
+from benchmarks.gpu.cases import BATCHES, bare_step, case
+from benchmarks.gpu.learning import prior_step
+from benchmarks.gpu.passes import autocast, passes
+from benchmarks.gpu.stages import GOOD, Setting, Work, judged
 from benchmarks.tables import Row
 from jiio.holding import held_fixed
-from jiio.layout import leaves, map_tree
-from jiio.models import DenseConfig, MultiscaleConfig
+from jiio.recording import AbstractRecorder, CudaRecorder, TracedRecorder, forget_records, recorded_steps
+from jiio.recording.store import STORE
 
-SMALL = MultiscaleConfig(
-    channels=(4, 4), expansion=1, groups=2, fusion_groups=2, head_channels=(2, 2), final_channels=4
-)
-BATCHES = {"dense": 256, "tiny": 64, "cifar-tiny": 128, "cifar-large": 128}
+FUSED = ("dense", "cifar-tiny")  # that are compiled as well, which takes minutes
 
 
-def case(name: str, setting: Setting) -> Case:
-    """One problem on the device; of another size, for a rehearsal, with --fast."""
-    draws = torch.Generator().manual_seed(0)
-    batch = 4 if setting.fast else BATCHES[name]
-    if name == "dense":
-        made = fit(name, DenseConfig(32 if setting.fast else 512), (1, 24, 24), batch, draws)
-    elif setting.fast:
-        made = attack(name, SMALL, (1, 12, 12), batch, draws)
-    else:
-        made = attack(name, name, (3, 32, 32) if name.startswith("cifar") else (1, 28, 28), batch, draws)
-    return moved(made, setting.device)
-
-
-def moved(case: Case, device: torch.device) -> Case:
-    """The same case on a device."""
-    image, latent = case.problem.prox, case.x0.to(device)
-    if isinstance(image, jiio.L2Ball):
-        classes = torch.arange(len(latent), device=device) % 10
-        model: Any = case.problem.cell.module.to(device)  # type: ignore[attr-defined]
-        loss = partial(cross_entropy, classes)
-        return Case(case.name, replace(model.problem(loss), prox=jiio.L2Ball(1.0, center=latent)), latent)
-    model = case.problem.cell.module.to(device)  # type: ignore[attr-defined]
-    return Case(case.name, model.problem(partial(misfit, model, latent)), latent)
-
-
-def cross_entropy(classes: Tensor, scores: Tensor, _: Any) -> Tensor:
-    return -F.cross_entropy(scores, classes, reduction="none")
-
-
-def misfit(model: Any, like: Tensor, image: Tensor, x: Tensor) -> Tensor:
-    return (image - 0.5).square().flatten(1).sum(1) + 1e-2 * x.square().sum(1)
-
-
-def bare_step(case: Case) -> Callable[[], list[Tensor]]:
-    """One evaluation and one VJP: what a step cannot avoid. A new result at every call."""
-    z0 = case.problem.cell.initial_state(case.x0)  # type: ignore[attr-defined]
-    z, mu = (map_tree(lambda leaf: 0.1 * torch.randn_like(leaf), z0) for _ in range(2))
-    ones = case.x0.new_ones(len(case.x0))
-
-    def step() -> list[Tensor]:
-        zs, x = map_tree(lambda leaf: leaf.detach().requires_grad_(), z), case.x0.detach().requires_grad_()
-        out, value = case.problem.cell(zs, x), case.problem.objective(zs, x)
-        pulled = torch.autograd.grad([*leaves(out), value], [*leaves(zs), x], [*leaves(mu), ones], allow_unused=True)
-        return [t for t in pulled if t is not None]
-
-    return step
-
-
-def captured(step: Callable[[], list[Tensor]], device: torch.device) -> Callable[[], object]:
+def captured(step: Callable[[], object], device: torch.device) -> Callable[[], object]:
     """The step as one launch, on CUDA."""
     side = torch.cuda.Stream(device)
     side.wait_stream(torch.cuda.current_stream(device))
@@ -88,25 +36,60 @@ def captured(step: Callable[[], list[Tensor]], device: torch.device) -> Callable
     return graph.replay
 
 
+def a_step(at: Case, setting: Setting, recorder: AbstractRecorder | None) -> float:
+    """Milliseconds of a joint step: two lengths, whose difference leaves out what comes before and after the steps."""
+    short, long = (10, 14) if setting.fast else (20, 60)
+    how: dict[str, Any] = {"tolerance": NEVER, "adjoint": jiio.Detached(), "on_failure": "ignore"}
+    turns = 1 if setting.fast else 3
+    with recorded_steps("never" if recorder is None else "always", recorder=recorder):
+        works = [partial(jiio.solve, at.problem, at.x0, max_steps=count, **how) for count in (long, short)]
+        spent = [setting.timed(work, turns, warm=2) for work in works]
+    return (spent[0] - spent[1]) / (long - short)
+
+
+def recorder_of(setting: Setting, fused: bool = False) -> AbstractRecorder:
+    return CudaRecorder(fused) if setting.device.type == "cuda" else TracedRecorder(fused)
+
+
 def steps(name: str, setting: Setting) -> Row:
-    """Milliseconds of a joint step beside those of ``f + VJP``, eager and as a graph."""
+    """A joint step, eager and recorded, beside the bare ``f + VJP``, eager and as a graph."""
+    # What no step can do without.
     at, few = case(name, setting), 3 if setting.fast else 20
     with held_fixed(at.problem.cell):
-        step = bare_step(at)
-        eager = setting.timed(step, few)
-        graph = None if setting.device.type != "cuda" else setting.timed(captured(step, setting.device), few)
+        bare = bare_step(at)
+        row: Row = {"f + VJP ms": setting.timed(bare, few)}
+        if setting.device.type == "cuda":
+            row["as a graph ms"] = setting.timed(captured(bare, setting.device), few)
 
-    def solve(count: int) -> Callable[[], object]:
-        how: dict = {"tolerance": NEVER, "adjoint": jiio.Detached(), "on_failure": "ignore"}
-        return partial(jiio.solve, at.problem, at.x0, max_steps=count, **how)
+    # The step, both ways.
+    forget_records()
+    eager, recorded = a_step(at, setting, None), a_step(at, setting, recorder_of(setting))
+    row |= {"eager step ms": eager, "recorded step ms": recorded, "size of v": size(at)}
+    least = row.get("as a graph ms", row["f + VJP ms"])
+    row |= {"recorded / f + VJP": recorded / least, "eager / recorded": eager / recorded}
+    refused = list(STORE.refused.values())
+    forget_records()
+    if refused:
+        return row | {"verdict": "not recorded", "why": refused[0]}
 
-    # Two lengths, whose difference leaves out what a solve costs before and after its steps.
-    short, long = (10, 14) if setting.fast else (20, 60)
-    turns = 1 if setting.fast else 3
-    spent = [setting.timed(solve(count), turns, warm=turns - 1) for count in (long, short)]
-    joint = (spent[0] - spent[1]) / (long - short)
-    row = {"f + VJP ms": eager, "joint step ms": joint, "joint / eager": joint / eager, "size of v": size(at)}
-    return row if graph is None else row | {"as a graph ms": graph, "joint / graph": joint / graph}
+    # A small cell leaves more of the step to everything else.
+    dense = name == "dense"
+    aims = (row["recorded / f + VJP"] <= (2.0 if dense else 1.3), row["eager / recorded"] >= (5.0 if dense else 2.0))
+    return judged(row, setting, all(aims))
+
+
+def fused(name: str, setting: Setting) -> Row:
+    """The recorded step after torch.compile, beside the one that is only recorded."""
+    if setting.fast and name != "dense":
+        return {"verdict": "left out by --fast"}
+    at = case(name, setting)
+    plain = a_step(at, setting, recorder_of(setting))
+    forget_records()
+    found = a_step(at, setting, recorder_of(setting, fused=True))
+    refused = list(STORE.refused.values())
+    forget_records()
+    row: Row = {"recorded ms": plain, "fused ms": found, "fused / recorded": found / plain}
+    return row | ({"verdict": "not recorded", "why": refused[0]} if refused else {})
 
 
 def default_tolerance(name: str, setting: Setting) -> Row:
@@ -120,58 +103,32 @@ def default_tolerance(name: str, setting: Setting) -> Row:
 
 
 def memory(name: str, setting: Setting) -> Row:
-    """Peak memory of a solve of 200 steps over one of 20."""
+    """Peak memory of a solve of 200 steps over one of 20, and of a recorded solve over an eager one."""
     if setting.device.type != "cuda":
         return {"verdict": "needs CUDA"}
-    at, peaks = case(name, setting), []
-    for count in (20, 200):
-        torch.cuda.reset_peak_memory_stats(setting.device)
-        jiio.solve(at.problem, at.x0, tolerance=NEVER, max_steps=count, adjoint=jiio.Detached(), on_failure="ignore")
-        peaks.append(torch.cuda.max_memory_allocated(setting.device) / 2**20)
-    return {"20 steps MiB": peaks[0], "200 steps MiB": peaks[1], "ratio": peaks[1] / peaks[0]}
+    at = case(name, setting)
 
+    def peak(count: int, when: str) -> float:
+        how: dict[str, Any] = {"tolerance": NEVER, "adjoint": jiio.Detached(), "on_failure": "ignore"}
+        with recorded_steps(when):
+            if when == "always":  # recording itself holds two steps at once; what counts is what it costs from then on
+                jiio.solve(at.problem, at.x0, max_steps=count, **how)
+            torch.cuda.reset_peak_memory_stats(setting.device)
+            jiio.solve(at.problem, at.x0, max_steps=count, **how)
+        return torch.cuda.max_memory_allocated(setting.device) / 2**20
 
-def against_torchdeq(tolerance: float, setting: Setting) -> Row:
-    """Forward and backward of a plain equilibrium, ours over torchdeq's, at the same Anderson tolerance."""
-    try:
-        from torchdeq import get_deq  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        return {"verdict": "torchdeq is not installed"}
-
-    # One network for both, with gradients for its weights alone.
-    at, few = case("tiny" if setting.fast else "cifar-large", setting), 2 if setting.fast else 5
-    weights = [p.requires_grad_() for p in at.problem.cell.module.parameters()]  # type: ignore[attr-defined]
-    cell, x = at.problem.cell, at.x0
-    z0 = map_tree(torch.zeros_like, cell.initial_state(x))  # type: ignore[attr-defined]
-    tree = _pytree.tree_structure(z0)
-
-    # As many steps of the same solver both ways as ours may take.
-    limits = {"f_max_iter": 100, "b_max_iter": 100, "f_tol": tolerance, "b_tol": tolerance}
-    theirs = get_deq(f_solver="anderson", b_solver="anderson", ift=True, **limits)  # its default: one phantom step
-
-    def finish(z: Any) -> None:
-        total = torch.stack([leaf.square().mean() for leaf in leaves(z)]).sum()
-        torch.autograd.grad(total, weights, allow_unused=True)
-
-    def ours() -> None:
-        close = jiio.Tolerance(0.0, tolerance)
-        adjoint = jiio.Implicit(tolerance=close)
-        finish(jiio.equilibrium(cell, x, z0, tolerance=close, adjoint=adjoint, on_failure="ignore").z)
-
-    def flat(*z: Tensor) -> tuple[Tensor, ...]:
-        return tuple(leaves(cell(_pytree.tree_unflatten(list(z), tree), x)))
-
-    def published() -> None:
-        found, _ = theirs(flat, leaves(z0))
-        finish(found[-1])
-
-    mine, other = setting.timed(ours, few), setting.timed(published, few)
-    return {"ours ms": mine, "torchdeq ms": other, "ours / torchdeq": mine / other}
+    few, many, recorded = peak(20, "never"), peak(200, "never"), peak(200, "always")
+    forget_records()
+    row = {"20 steps MiB": few, "200 steps MiB": many, "200 / 20": many / few, "recorded / eager": recorded / many}
+    return judged(row, setting, row["200 / 20"] <= 1.02)
 
 
 def measures() -> dict[str, Work]:
     """Name -> one row."""
-    made: dict[str, Work] = {f"joint step, {name}": partial(steps, name) for name in BATCHES}
+    timed = ("dense", "tiny", "cifar-tiny", "cifar-large", "decoder-64")
+    made: dict[str, Work] = {f"joint step, {name}": partial(steps, name) for name in timed}
     made |= {f"default tolerance, {name}": partial(default_tolerance, name) for name in BATCHES}
     made |= {f"peak memory, {name}": partial(memory, name) for name in ("dense", "cifar-tiny")}
-    return made | {f"torchdeq at {tol:g}": partial(against_torchdeq, tol) for tol in (1e-2, 1e-3)}
+    made |= {"torchdeq at equal residual": passes, "autocast bfloat16": autocast}
+    made |= {"training step, prior-grey": prior_step}
+    return made | {f"joint step fused, {name}": partial(fused, name) for name in FUSED}

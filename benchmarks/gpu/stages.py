@@ -12,7 +12,7 @@ import torch
 from benchmarks.rows import Rows
 from benchmarks.tables import Row
 
-GOOD, BAD, LATER = "ok", "FAILED", "not begun"
+GOOD, BAD, LATER, MISSED = "ok", "FAILED", "not begun", "ok, aim missed"
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,13 @@ class Setting:
 
 
 Work = Callable[[Setting], Row]
+
+
+def judged(row: Row, setting: Setting, met: bool) -> Row:
+    """A row with its verdict: whether its aims are met, which are those of a GPU and of full size."""
+    if setting.fast or setting.device.type != "cuda":
+        return {**row, "verdict": GOOD}
+    return {**row, "verdict": GOOD if met else MISSED}
 
 
 def attempt(work: Work, setting: Setting) -> Row:

@@ -34,6 +34,8 @@ class BoundCell:
     known and cost nothing where there is no dropout; they live and die with this object.
     """
 
+    apart = ("seed",)  # of a recorded step: the masks are constants of it, whatever they were drawn from
+
     def __init__(self, module: nn.Module, cell: nn.Module, inject: nn.Module | None) -> None:
         self.module, self.cell, self.inject = module, cell, inject
         active = cell.training and getattr(cell, "dropout", 0.0) > 0

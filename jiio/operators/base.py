@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..looks import free
+
 ROWWISE = 1 << 14  # numbers from which it is cheaper to copy rows than to choose number by number
 
 
@@ -21,7 +23,7 @@ def select(mask: Tensor, new: Tensor, old: Tensor, count: int | None = None) -> 
     Most masks are all of one kind. On a CPU, where a look is free, one of the two then is the answer without a copy.
     count: of the mask, where it is known.
     """
-    if count is not None or (new.dim() > 1 and new.device.type == "cpu"):
+    if count is not None or (new.dim() > 1 and free(new)):
         count = int(mask.sum()) if count is None else count
         if count in (0, len(mask)):
             return new if count else old

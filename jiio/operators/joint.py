@@ -64,6 +64,7 @@ class JointMap:
         self.scales = Scales.ones(x)
         self.step = 0
         self.apart: Tensor | None = None  # to write F(v) - v of state and multiplier into
+        self.scheduled: Tensor | None = None  # the rate of this step, where somebody else keeps count of steps
         self.factor = torch.ones_like(x[:, :1])
         self.shortened = False  # whether the factor is below 1 for any sample
         self.plain = torch.zeros_like(self.factor, dtype=torch.bool)  # who steps without the metric
@@ -158,7 +159,7 @@ class JointMap:
         gradient = gx / kappa if self.metric is None else torch.where(self.plain, gx / kappa, self.metric(gx * sigma))
 
         # The input moves by the rule, and back to where the prox wants it.
-        full = self.rule.at(self.step) * self._pace()
+        full = self._rate() * self._pace()
         rate = full * self.factor
         self.step += 1
         moved, memory_next = self.rule.update(x, gradient, tuple(memory), rate)
@@ -176,6 +177,10 @@ class JointMap:
             image = torch.cat([image[:, :n] + along, image[:, n:]], dim=1)
         value = pulled.value if self.prox.is_set else pulled.value + self.prox.penalty(x)
         return Point(image, residual, scale, value, gx * sigma)
+
+    def _rate(self) -> float | Tensor:
+        """The rule's rate at this step; a tensor () where the step is recorded and the rate follows a schedule."""
+        return self.rule.at(self.step) if self.scheduled is None else self.scheduled
 
     def _pace(self) -> float | Tensor:
         """The share of the rule's rate that a step takes, a number or (B, 1)."""

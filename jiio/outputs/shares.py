@@ -69,6 +69,12 @@ def holding(share: BatchShare) -> Iterator[None]:
         _HELD.reset(token)
 
 
+def alone() -> bool:
+    """Whether this is the whole batch."""
+    share = _HELD.get()
+    return share is None or share.count == 1
+
+
 def rows(batch: int) -> slice:
     """Which of ``batch`` samples are to be computed here; all of them outside of a divided step.
 

@@ -32,6 +32,7 @@ class AndersonState(NamedTuple):
     """s, y: (B, m, D) differences (type II: s + beta y in the place of s). gram: (B, m, m) of their products.
     valid: (B, m) bool. last_v, last_g: (B, D). fresh: (B,) no last point. pairs: two times (B, 2, D) to write y and g
     into, in turn, where no graph is recorded: large tensors that are new in every step cost more than the arithmetic.
+    count: of steps, a tensor () where they are recorded.
     """
 
     s: Tensor
@@ -41,7 +42,7 @@ class AndersonState(NamedTuple):
     last_v: Tensor
     last_g: Tensor
     fresh: Tensor
-    count: int
+    count: int | Tensor
     pairs: tuple[Tensor, ...] = ()
 
 
@@ -108,6 +109,17 @@ class Anderson(AbstractSolver):
             pairs=() if torch.is_grad_enabled() else v.new_empty(2, batch, 2, size).unbind(0),
         )
 
+    def bare(self, state: AndersonState) -> AndersonState:
+        return state._replace(pairs=())
+
+    def renewed(self, state: AndersonState, v: Tensor) -> AndersonState:
+        # Slots that are not valid count for nothing, but what is no number would still be one in a product.
+        for part in (state.s, state.y, state.gram, state.valid, state.last_g):
+            part.zero_()
+        state.last_v.copy_(v)
+        state.fresh.fill_(True)
+        return state._replace(count=state.count.zero_() if isinstance(state.count, Tensor) else 0)
+
     def restart(self, state: AndersonState, mask: Tensor) -> AndersonState:
         return state._replace(valid=state.valid & ~mask[:, None], fresh=state.fresh | mask)
 
@@ -118,7 +130,7 @@ class Anderson(AbstractSolver):
         return AndersonState(s, y, gram, state.valid[index], v, g, state.fresh[index], state.count, pairs)
 
     def step(self, v: Tensor, fv: Tensor, state: AndersonState) -> tuple[Tensor, AndersonState]:
-        if state.count == 0:
+        if isinstance(state.count, int) and state.count == 0:
             g = fv - v
             return v + self.mixing * g, state._replace(last_v=v, last_g=g, fresh=torch.zeros_like(state.fresh), count=1)
         slot = (state.count - 1) % self.memory
@@ -138,12 +150,14 @@ class Anderson(AbstractSolver):
         after = AndersonState(all_s, all_y, gram, known, v, g, fresh, state.count + 1, state.pairs)
         return self._mix(v, fv, g, gamma, after), after
 
-    def _differences(self, v: Tensor, fv: Tensor, state: AndersonState, slot: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _differences(
+        self, v: Tensor, fv: Tensor, state: AndersonState, slot: int | Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """The histories with the new differences in ``slot``, and the pair y, g (B, 2, D).
 
         Type II needs the s only for mixing, so it keeps s + beta y and mixes in one pass over one history.
         """
-        if torch.is_grad_enabled() or not state.pairs:
+        if torch.is_grad_enabled() or not state.pairs or not isinstance(slot, int):
             g = fv - v
             s, y = v - state.last_v, g - state.last_g
             first = s if self.kind == "I" else torch.add(s, y, alpha=self.mixing)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..checks import GradientError, check_number, fail
+from ..layout import map_tree
 from .inverse import Inverse
 
 Damping = float | Mapping[str, float]
@@ -59,6 +60,14 @@ class AbstractSolver(ABC):
         """The solver of a vector that has these blocks; who treats all numbers alike is it itself."""
         return self
 
+    def bare(self, state: Any) -> Any:
+        """A state without the tensors that carry nothing from one step to the next."""
+        return state
+
+    def renewed(self, state: Any, v: Tensor) -> Any:
+        """As :meth:`init`, in the tensors of a ``state`` that is over: who has a long history need not make another."""
+        return map_tree(lambda old, new: old.copy_(new) if isinstance(old, Tensor) else new, state, self.init(v))
+
     def restart(self, state: Any, mask: Tensor) -> Any:
         """The state without the history of the samples in ``mask`` (B,)."""
         return state
@@ -85,9 +94,14 @@ def kept(buffer: Tensor, index: Tensor) -> Tensor:
     return buffer[: len(index)]
 
 
-def write(buffer: Tensor, slot: int, column: Tensor, dim: int = 1) -> Tensor:
-    """buffer[:, slot] = column; in place while no graph is recorded, else as a new tensor."""
+def write(buffer: Tensor, slot: int | Tensor, column: Tensor, dim: int = 1) -> Tensor:
+    """buffer[:, slot] = column; in place while no graph is recorded, else as a new tensor.
+
+    slot: a number, or a tensor () where the same launch serves every step.
+    """
     if not torch.is_grad_enabled():
+        if isinstance(slot, Tensor):
+            return buffer.index_copy_(dim, slot.reshape(1), column.unsqueeze(dim))
         buffer.select(dim, slot).copy_(column)
         return buffer
     index = torch.arange(buffer.shape[dim], device=buffer.device) == slot

@@ -25,7 +25,7 @@ class BroydenState(NamedTuple):
     last_v: Tensor
     last_g: Tensor
     fresh: Tensor
-    count: int
+    count: int | Tensor
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,13 @@ class Broyden(AbstractSolver):
 
     def step(self, v: Tensor, fv: Tensor, state: BroydenState) -> tuple[Tensor, BroydenState]:
         g = fv - v
-        if state.count == 0:
+        if isinstance(state.count, int) and state.count == 0:
             return fv, state._replace(last_v=v, last_g=g, fresh=torch.zeros_like(state.fresh), count=1)
         u, w = state.u, state.w
         slot = (state.count - 1) % self.memory
-        if slot == 0 and state.count > 1:
+        if isinstance(slot, Tensor):
+            u, w = (factor.masked_fill_(slot == 0, 0.0) for factor in (u, w))
+        elif slot == 0 and state.count > 1:
             u, w = torch.zeros_like(u), torch.zeros_like(w)
 
         # The new factors: B += (s - B y) (s^T B) / (s^T B y), after which B y = s.

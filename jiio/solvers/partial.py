@@ -43,5 +43,11 @@ class Partial(AbstractSolver):
     def rows(self, state: Any, index: Tensor) -> Any:
         return self.solver.rows(state, index)
 
+    def renewed(self, state: Any, v: Tensor) -> Any:
+        return self.solver.renewed(state, self._seen(v))
+
+    def bare(self, state: Any) -> Any:
+        return self.solver.bare(state)
+
     def restart(self, state: Any, mask: Tensor) -> Any:
         return self.solver.restart(state, mask)

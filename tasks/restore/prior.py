@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from jiio.checks import check_instance, check_number, fail
 from jiio.models.images.prior import ImagePrior, ImagePriorConfig
 from jiio.outputs.seeds import generator
-from jiio.outputs.shares import drawn, shared_mean
+from jiio.outputs.shares import alone, drawn, shared_mean
+from jiio.recording import recorded_loss
 from jiio.tasks.frame.checkpoint import Checkpoint
 from jiio.tasks.frame.config import RunConfig, whole
 from jiio.tasks.frame.load import ConfigError
@@ -186,6 +187,20 @@ class Prior(AbstractTask):
         source = generator(self.config.seed, "unroll", step)
         steps = int(torch.randint(unroll.low, unroll.high + 1, (), generator=source))
 
+        def measured(clean: Tensor, noisy: Tensor, level: Tensor) -> list[Tensor]:
+            return self.measured(model, (clean, noisy, level), steps)
+
+        # In parts of a batch a mean over all of it is asked for in the middle, which no launch can wait for.
+        about = (type(self), steps, self.low, unroll.penalty)
+        batch = clean, noisy, level
+        total, figures = recorded_loss(measured, model, batch, about) if alone() else measured(*batch)
+        names = ("psnr", "gain", "residual")
+        return total, dict(zip(names, figures.tolist(), strict=True)) | {"unrolled": float(steps)}
+
+    def measured(self, model: ImagePrior, batch: tuple[Tensor, Tensor, Tensor], steps: int) -> list[Tensor]:
+        """The loss of a batch of :meth:`noisy_patches`, and (3,) psnr, gain and residual; no number is looked at."""
+        clean, noisy, level = batch
+
         # The residual is relative, |f(z) - z|^2 / |z|^2, and only its numerator is trained.
         with torch.autocast(self.device.type, self.low, enabled=self.low != torch.float32):
             denoised, z, u = self.denoise(model, noisy, level, steps)
@@ -194,13 +209,11 @@ class Prior(AbstractTask):
 
         # An error of a noisy patch counts for less: between equal weight per patch and equal weight per decibel.
         loss = (error / (level.square() + 1e-4).sqrt()).mean()
-        figures = {
-            "psnr": float(psnr(denoised.detach().float().clamp(0, 1), clean).mean()),
-            "gain": float((10 * torch.log10(level.square() / error.detach()))[level > 0.02].mean()),
-            "residual": float(residual.detach().sqrt()),
-            "unrolled": float(steps),
-        }
-        return loss + unroll.penalty * residual, figures
+        gains, noticed = 10 * torch.log10(level.square() / error.detach()), level > 0.02
+        gain = torch.where(noticed, gains, torch.zeros_like(gains)).sum() / noticed.sum()
+        similarity = psnr(denoised.detach().float().clamp(0, 1), clean).mean()
+        figures = [figure.double() for figure in (similarity, gain, residual.detach().sqrt())]
+        return [loss + self.config.unroll.penalty * residual, torch.stack(figures)]
 
     def validate(self, model: nn.Module) -> float:
         """The error of denoising patches of pictures that are not trained on, as the loss weighs it."""

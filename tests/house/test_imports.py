@@ -31,7 +31,7 @@ ROOMS = [
 ]
 # A module of jiio itself may import from the lines above its own.
 ORDER = [
-    ("checks",),
+    ("checks", "looks"),
     ("outputs",),
     ("draws",),
     ("holding", "archive"),
@@ -49,8 +49,10 @@ ORDER = [
     ("operators",),
     ("best",),
     ("progress",),
-    ("attendance",),
+    ("onward",),
+    ("recording", "attendance"),
     ("iterate",),
+    ("stages",),
     ("adjoints",),
     ("settings",),
     ("tangents",),
