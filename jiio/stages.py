@@ -18,7 +18,7 @@ from .arithmetic import Arithmetic
 from .calls import refined
 from .iterate import Outcome, Recorder, iterate
 from .operators import EquilibriumMap, JointMap, Point
-from .progress import Counts, Progress
+from .progress import Tally, Progress
 from .solution import Status, Tolerance
 from .solvers.base import AbstractSolver
 
@@ -39,7 +39,7 @@ class Rough(Progress):
         worn = self.running & (self.since >= IDLE)
         self.status = self.status.masked_fill(worn, int(Status.CONVERGED))
         self.running = self.status == int(Status.RUNNING)
-        self.counts = Counts.of(self)
+        self.counts = Tally.of(self)
         self.unverified = torch.zeros_like(self.unverified)  # whether it stands on a slope is asked at the end
 
     def _within(self, point: Point, merit: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from ..layout import Tree, map_tree
 from ..onward import onward
 from ..operators import EquilibriumMap, JointMap, PackedProblem, Point, Scales, select
 from ..problem import Problem
-from ..progress import Counts, Progress
+from ..progress import Tally, Progress
 from ..solution import Evaluations
 from ..solvers.base import AbstractSolver
 from .base import refuse
@@ -81,7 +81,7 @@ class Course:
         """The best points, which the loop writes to in buffers of its own, and what is counted of the masks."""
         self.progress.points = BestPoints(v)
         self.progress.points.replace(v, image)
-        self.progress.counts = Counts.of(self.progress)
+        self.progress.counts = Tally.of(self.progress)
 
     def forward(self, ending: bool | Tensor) -> None:
         """Go on to the next point, evaluate and judge it."""
