@@ -73,6 +73,7 @@ def in_stages(
         recorder.begun, v = unkept.count, rough.v
         if unkept.stopped:
             return dataclasses.replace(rough, status=torch.full_like(rough.status, int(Status.STOPPED)))
+
     refined(*parts)
     found = iterate(operator, solver, v, tolerance, max_steps - spent, recorder, exact.floor(v.dtype))
     return found if rough is None else dataclasses.replace(found, steps=found.steps + rough.steps)

@@ -55,6 +55,8 @@ class Course:
             "scales": _tensors_of(self.operator.scales) if isinstance(self.operator, JointMap) else {},
             "solver": map_tree(lambda leaf: _lifted(leaf, self.v), self.state),
         }
+
+        # What is no tensor is no part of the state, and the same in every step.
         flat, structure = _pytree.tree_flatten(tree)
         places = [i for i, leaf in enumerate(flat) if isinstance(leaf, Tensor)]
         return [flat[i] for i in places], (structure, tuple(places), len(flat))
@@ -65,6 +67,8 @@ class Course:
         flat: list[Tensor | None] = [None] * count
         for place, t in zip(places, tensors, strict=True):
             flat[place] = t
+
+        # Back into the objects that the loop works with.
         tree = _pytree.tree_unflatten(flat, form)
         self.v, self.state, self.point = tree["v"], tree["solver"], Point(**tree["point"])
         self.progress.__dict__.update(tree["progress"])

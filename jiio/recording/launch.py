@@ -49,6 +49,8 @@ class Launch:
         when, given = wished().when, wished().recorder
         if when == "never" or (when == "auto" and given is None and v.device.type != "cuda"):
             return None
+
+        # Who sees every step, or differentiates through all of them, needs them one by one.
         if watched or torch.is_grad_enabled() or max_steps < 3 or v.device.type not in ("cpu", "cuda"):
             return None
         if isinstance(operator, JointMap) and (operator.metric is not None or operator.differentiable):
@@ -66,6 +68,8 @@ class Launch:
             around = Surroundings(self.operator)
         except UnrecordableError:
             return False
+
+        # One record for all solves of a key, from the time on when that pays.
         key = self._key(around, progress, v)
         if key in STORE.refused:
             return False
@@ -96,6 +100,7 @@ class Launch:
             rate = None if callable(operator.rule.rate) else operator.rule.rate
             other = {k: w for k, w in vars(operator.rule).items() if k not in ("rate", "curvature")}
             rule = type(operator.rule), rate, repr(other), repr(operator.damping)
+
         return (
             (type(operator), operator.blocks, repr(getattr(operator, "damping", None)), rule),
             (type(self.solver), repr(self.solver)),

@@ -52,6 +52,8 @@ def recorded_loss(
         key = ("loss", about, module_key(module), modes(), *((tuple(t.shape), t.dtype, t.device) for t in inputs))
     except UnrecordableError:
         return list(measured(*inputs))
+
+    # From the time on when it pays.
     record, came = STORE.find(key), STORE.came(key)
     early = record is None and wished().when == "auto" and came < AFTER
     if early or key in STORE.refused:
@@ -104,6 +106,7 @@ def _replayed(record: RecordedStep, measured: Measured, module: nn.Module, input
     for own, value in zip(state, inputs, strict=False):
         own.copy_(value)
     record.replay()
+
     values = [t.clone() for t in state[count : count + results]]
     grads, moved = [t.clone() for t in state[count + results :]], [weights[i] for i in used]
 

@@ -64,6 +64,7 @@ class Ingredients:
             return (type(part), part), None
         if isinstance(part, FIXED) or _at_home(part):
             return part, None
+
         if isinstance(part, Tensor):
             return self._tensor(part)
         if isinstance(part, nn.Module):
@@ -174,6 +175,8 @@ def module_key(module: nn.Module) -> Hashable:
         own: list[Hashable] = [type(part), part.training]
         if any(part.__dict__.get(name) for name in HOOKS):
             refuse(f"a {type(part).__name__} with hooks, which would not be called")
+
+        # Weights by their address, numbers by value, anything else by what it is.
         for name, value in part.__dict__.items():
             if isinstance(value, Tensor):
                 own.append((name, *address(value)))

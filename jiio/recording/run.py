@@ -36,6 +36,7 @@ class ReplayedSolve:
         start = course.apart()
         self._load()
         checks = self._checks()
+
         every = every if course.v.device.type == "cpu" else max(every, EVERY)
         at = 0
         while at < last:
@@ -43,6 +44,8 @@ class ReplayedSolve:
             expected = self._eager() if at < checks else None
             replay()
             at += 1
+
+            # A record that is wrong is worth nothing from its first step on.
             if expected is not None and not self._agrees(expected):
                 self.course.operator.__dict__.update(start.operator.__dict__)
                 self.course.progress.__dict__.update(start.progress.__dict__)

@@ -52,6 +52,7 @@ def _copied(
     places: dict[fx.Node, fx.Node] = {}
     for i, node in enumerate([*inputs, *given]):
         places[node] = to.placeholder(f"given_{i}")
+
     for node in nodes:
         if node.op != "placeholder":
             places[node] = to.node_copy(node, lambda n: places[n])
@@ -82,6 +83,7 @@ def _moving(nodes: list[fx.Node], state: set[fx.Node]) -> set[fx.Node]:
         for node in nodes:
             if node.op == "call_function" and (_draws(node) or any(n in moving for n in node.all_input_nodes)):
                 moving.add(node)
+
         # A constant that a step writes to is none; nor is anything that it may share its memory with.
         waiting = [node for node in nodes if node in moving and _writes(node)]
         while waiting:
