@@ -18,7 +18,7 @@ from .arithmetic import Arithmetic
 from .calls import refined
 from .iterate import Outcome, Recorder, iterate
 from .operators import EquilibriumMap, JointMap, Point
-from .progress import Tally, Progress
+from .progress import Progress, Tally
 from .solution import Status, Tolerance
 from .solvers.base import AbstractSolver
 

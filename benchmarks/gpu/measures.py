@@ -38,9 +38,9 @@ def captured(step: Callable[[], object], device: torch.device) -> Callable[[], o
 
 def a_step(at: Case, setting: Setting, recorder: AbstractRecorder | None) -> float:
     """Milliseconds of a joint step: two lengths, whose difference leaves out what comes before and after the steps."""
-    short, long = (10, 14) if setting.fast else (20, 60)
+    short, long = (10, 30) if setting.fast else (20, 60)
     how: dict[str, Any] = {"tolerance": NEVER, "adjoint": jiio.Detached(), "on_failure": "ignore"}
-    turns = 1 if setting.fast else 3
+    turns = 3
     with recorded_steps("never" if recorder is None else "always", recorder=recorder):
         works = [partial(jiio.solve, at.problem, at.x0, max_steps=count, **how) for count in (long, short)]
         spent = [setting.timed(work, turns, warm=2) for work in works]

@@ -43,7 +43,7 @@ TREE = {
         "examples-attacks",
         *(f"reference/{package}" for package in reference.LEADS),
     ),
-    "Background": ("mathematics", "gradients", "sources", "design", "decisions", "limits"),
+    "Background": ("mathematics", "gradients", "sources", "design", "recording", "decisions", "limits"),
     "Results": ("results", *(f"results/{room}" for room in ROOMS)),
     "Extending": ("CONTRIBUTING", "CHANGELOG"),
 }

@@ -18,7 +18,7 @@ from ..layout import Tree, map_tree
 from ..onward import onward
 from ..operators import EquilibriumMap, JointMap, PackedProblem, Point, Scales, select
 from ..problem import Problem
-from ..progress import Tally, Progress
+from ..progress import Progress, Tally
 from ..solution import Evaluations
 from ..solvers.base import AbstractSolver
 from .base import refuse

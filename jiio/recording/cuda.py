@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .base import AbstractRecorder, AbstractReplay, Step, refuse
-from .traced import TracedRecorder, TracedReplay
+from .traced import TracedRecorder, TracedReplay, first_line
 
 WARM = 3  # runs on a side stream before the capture: libraries choose their kernels and workspaces
 
@@ -62,4 +62,4 @@ class CudaRecorder(AbstractRecorder):
         try:
             return CudaReplay(found)
         except RuntimeError as error:
-            refuse(f"one that CUDA does not capture ({str(error).strip().splitlines()[0][:200]})", error)
+            refuse(f"one that CUDA does not capture ({first_line(error)})", error)

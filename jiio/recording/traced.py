@@ -76,7 +76,7 @@ def written(step: Step, state: Sequence[Tensor], constants: Sequence[Tensor]) ->
     except JiioError:
         raise
     except Exception as error:  # whatever a tracer meets in a function that was not made for it
-        refuse(f"one that a tracer cannot follow ({type(error).__name__}: {_first_line(error)})", error)
+        refuse(f"one that a tracer cannot follow ({type(error).__name__}: {first_line(error)})", error)
 
 
 def _own(t: Tensor) -> Tensor:
@@ -84,5 +84,5 @@ def _own(t: Tensor) -> Tensor:
     return t.detach().clone(memory_format=torch.contiguous_format)
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), "")[:200]

@@ -59,7 +59,7 @@ def test_a_part_of_a_batch_is_eager(tmp_path: Path) -> None:
 
 def test_the_gradients_are_those_of_the_weights_that_count() -> None:
     """Of a loss by hand: a weight without a gradient keeps none, and the slope of what follows is respected."""
-    module = nn.ModuleDict({"used": nn.Linear(2, 1, bias=False), "idle": nn.Linear(2, 1)})
+    module: Any = nn.ModuleDict({"used": nn.Linear(2, 1, bias=False), "idle": nn.Linear(2, 1)})
     x = torch.tensor([[1.0, 2.0]])
     with recorded_steps():
         for round_ in range(3):
