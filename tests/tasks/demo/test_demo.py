@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 
 import pytest
 import torch
 from PIL import Image
 
-from jiio.tasks.demo import words
-from jiio.tasks.demo.attack import Attempt
+from jiio.tasks.demo import attack, faces, words
+from jiio.tasks.demo.attack import Attack, Attempt
 from jiio.tasks.demo.photo import Photo, damage, known, photograph, still
+from jiio.tasks.frame import checkpoint
+from jiio.tasks.frame.choices import Choice
 
 
 def way() -> Attempt:
@@ -52,3 +55,26 @@ def test_a_small_photograph_is_restored_and_every_step_is_shown() -> None:
 
     text = words.PHOTO.format(**row)
     assert f"{row['restored, dB']:.1f} dB" in text and "{" not in text + words.FACES.format(how="by hand")
+
+
+@pytest.mark.slow
+def test_the_parts_of_the_page_compute_where_they_are_told(gpu: torch.device, monkeypatch) -> None:
+    """`jiio demo --fast` in small: as a whole it is too long for a GPU that is pretended."""
+    photo = Photo(0, gpu, size=32, steps=2)
+    assert not photo.restored.is_cuda and photo.moving() and float(photo.row["restored, dB"]) > 20
+
+    trained = checkpoint.load("restore-faces")
+    assert isinstance(trained.config, faces.RestoreConfig)
+    corruption = Choice("BoxHole", {"side": 8})
+    task = faces.Restore(dataclasses.replace(trained.config, corruption=corruption, device="cuda"))
+    model = task.model()
+    trained.restore_model(model)
+    monkeypatch.setattr(faces, "FACES", 2)
+    example = faces.Example(task, model.to(gpu).eval().requires_grad_(False))
+    assert example.restored.is_cuda and example.gif() and example.sheet()
+
+    for name, value in {"STEPS": 3, "OUTER": 2, "RATES": (0.5,)}.items():
+        monkeypatch.setattr(attack, name, value)
+    monkeypatch.setattr(attack, "INNER", {attack.PGD: (1e-1, 4), attack.HASTY: (3e-1, 3)})
+    both = Attack(gpu)
+    assert both.images.is_cuda and len(both.rows()) == 3 and both.gif() and both.plot()

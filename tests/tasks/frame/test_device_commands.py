@@ -56,7 +56,7 @@ LINES = {
 }
 COMPUTING = {line.split()[0] for line in LINES.values()}
 # A command each of the engine's ways; the others are long, as every operation of the double is a call of Python.
-SLOW = {"demo", "doctor", "fit", "prompt", "evaluate", "evaluate, a segmenter", "restore, a decoder"}
+SLOW = {"doctor", "fit", "prompt", "evaluate", "evaluate, a segmenter", "restore, a decoder"}
 SLOW |= {"attack, corruptions", "attack, a segmenter", "write, a beginning"}
 FREE = {"doctor"}  # what it computes is no network
 
@@ -109,7 +109,10 @@ def test_the_table_has_every_command() -> None:
     assert set(COMMANDS) - {"push"} == COMPUTING
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in LINES])
+ANSWERS = [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in LINES if n != "demo"]
+
+
+@pytest.mark.parametrize("name", ANSWERS)
 def test_a_command_answers_on_a_gpu(name: str, folder: Path, gpu: torch.device, capsys) -> None:
     with watched() as seen:
         code = main([*LINES[name].split(), "--device", "cuda"])
