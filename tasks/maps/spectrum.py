@@ -24,6 +24,7 @@ RINGS, SECTORS = 48, 36  # of polar bins up to 1/2 cycle per pixel, in which the
 LOWEST = 0.025  # cycles per pixel; below, the window's own spectrum is seen
 LOW = 0.12  # below which scenes have more power than noise
 POWER, SPREAD = 2.5, 0.05  # of 1/f in the power of scenes, and how far it is trusted: six pictures of Set12
+GUESS = 0.2  # spread of the logarithm of the variance of the noise about what was estimated
 TURNS = 0.5  # spread of the four numbers that say how the power depends on direction
 STEPS = 16  # of Newton's method with damping
 
@@ -100,31 +101,32 @@ class Spectrum:
     def cost(self, gains: Tensor, sigma: float) -> tuple[Tensor, Scene]:
         """-log p(picture | kernel) (G,), up to a constant, for kernels of ``gains`` |K|^2 (G, n), and the scenes.
 
-        By Newton's method, damped as Levenberg and Marquardt do it, on the numbers of the scenes.
+        By Newton's method, damped as Levenberg and Marquardt do it, on the numbers of the scenes and the level of the
+        noise, for which ``sigma`` is a guess.
         """
         about = features(self.rows, self.columns)
-        middle = torch.tensor([0.0, POWER, 0.0, 0.0, 0.0, 0.0], dtype=torch.float64)
-        trust = torch.tensor([0.0, SPREAD**-2, *[TURNS**-2] * 4], dtype=torch.float64)
+        floor = 2 * math.log(max(sigma, 1e-4))
+        middle = torch.tensor([0.0, POWER, 0.0, 0.0, 0.0, 0.0, floor], dtype=torch.float64)
+        trust = torch.tensor([0.0, SPREAD**-2, *[TURNS**-2] * 4, GUESS**-2], dtype=torch.float64)
         numbers = middle.repeat(len(gains), 1)
-        floor = max(sigma, 1e-4) ** 2
 
         # The height, where noise is least: at low frequencies, those in which the kernel leaves anything.
         low = torch.hypot(self.rows, self.columns) < LOW
-        lost = (self.power - floor).clamp_min(0.1 * floor) / (torch.exp(middle @ about) * gains.clamp_min(1e-3))
+        signal = (self.power - math.exp(floor)).clamp_min(0.1 * math.exp(floor))
+        lost = signal / (torch.exp(middle[:6] @ about) * gains.clamp_min(1e-3))
         numbers[:, 0] = lost[:, low].median(1).values.clamp_min(1e-30).log()
 
         def value(numbers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            signal = torch.exp((numbers @ about).clamp(-60.0, 60.0)) * gains
-            whole = signal + floor
+            signal = torch.exp((numbers[:, :6] @ about).clamp(-60.0, 60.0)) * gains
+            whole = signal + numbers[:, 6:].exp()
             fit = (self.count * (self.power / whole + whole.log())).sum(1)
             return fit + 0.5 * (trust * (numbers - middle).square()).sum(1), signal / whole, whole
 
         damping = torch.full((len(gains), 1), 1e-2, dtype=torch.float64)
         best, share, whole = value(numbers)
-        pairs = (about[:, None] * about[None]).flatten(0, 1)  # (36, n)
         for _ in range(STEPS):
-            slope = (self.count * (1 - self.power / whole) * share) @ about.T + trust * (numbers - middle)
-            bend = ((self.count * share.square()) @ pairs.T).view(-1, 6, 6) + trust.diag()
+            slope, bend = self._derivatives(about, share, whole)
+            slope, bend = slope + trust * (numbers - middle), bend + trust.diag()
             heavier = bend + torch.diag_embed(damping * (bend.diagonal(dim1=1, dim2=2) + 1e-3))
             trial = numbers - torch.linalg.solve(heavier, slope)
             cost, shares, wholes = value(trial)
@@ -133,4 +135,17 @@ class Spectrum:
                 torch.where(good, new, old) for new, old in ((trial, numbers), (shares, share), (wholes, whole))
             )
             best, damping = torch.where(good[:, 0], cost, best), torch.where(good, damping / 3, 4 * damping)
-        return best, Scene(numbers)
+        return best, Scene(numbers[:, :6])
+
+    def _derivatives(self, about: Tensor, share: Tensor, whole: Tensor) -> tuple[Tensor, Tensor]:
+        """Slope (G, 7) and expected curvature (G, 7, 7) of the fit, in the scene's numbers and the log of the floor.
+
+        share: (G, n) of the scene in ``whole``; the rest is noise.
+        """
+        excess, rest = self.count * (1 - self.power / whole), 1 - share
+        slope = torch.cat([(excess * share) @ about.T, (excess * rest).sum(1, keepdim=True)], 1)
+        pairs = (about[:, None] * about[None]).flatten(0, 1)  # (36, n)
+        corner = ((self.count * share.square()) @ pairs.T).view(-1, 6, 6)
+        side = ((self.count * share * rest) @ about.T)[:, :, None]
+        last = (self.count * rest.square()).sum(1)[:, None, None]
+        return slope, torch.cat([torch.cat([corner, side], 2), torch.cat([side.mT, last], 2)], 1)
