@@ -141,6 +141,7 @@ def measure(name: str, seed: int, wanted: float, batch: int, rounds: int) -> Row
     chosen = {word: tuned(task, run, wanted, exact) for word, run in runs.items()}
     ready = {word: partial(runs[word], *pair) for word, pair in chosen.items() if pair is not None}
 
+    # What each reaches with the tolerances that were found for it, asked of the answer itself.
     row: Row = {}
     for word, run in ready.items():
         task.calls = 0
@@ -148,6 +149,7 @@ def measure(name: str, seed: int, wanted: float, batch: int, rounds: int) -> Row
         row |= {f"{word} residual": task.residual(z), f"{word} gradient": away(gradients, exact)}
         row[f"{word} forward calls"] = task.calls
 
+    # In turn, so that whatever else the machine does weighs on both.
     taken: dict[str, list[float]] = {word: [] for word in ready}
     for _ in range(rounds):
         for word, run in ready.items():

@@ -68,6 +68,7 @@ def measure(problem: str, solver: str, kept: str, seed: int, batch: int) -> Row:
     options: dict[str, Any] = {"solver": method, "adjoint": jiio.Detached(), "tolerance": CLOSE, "max_steps": 400}
     options["on_failure"] = "ignore"
 
+    # Forward passes of small networks, and the joint solves of the other benchmark.
     if problem == "forward pass":
         torch.manual_seed(seed)
         model = classifier("tiny", image=(1, 16, 16), classes=10).eval().requires_grad_(False)

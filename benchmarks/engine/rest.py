@@ -126,6 +126,7 @@ def twice(make: Callable[[int, int], Case], seed: int, batch: int) -> Row:
     for word, divisible in (("whole", False), ("rest", True)):
         case = make(seed, batch)
         cell = Counted(case.problem.cell, divisible)
+
         begin = time.process_time()
         options: dict[str, Any] = {"adjoint": jiio.Detached(), "on_failure": "ignore", **case.settings}
         found.append(jiio.solve(replace(case.problem, cell=cell), case.x0, **options))
@@ -141,6 +142,7 @@ def plainly(seed: int, batch: int) -> Row:
     found, row = [], {}
     for word, divisible in (("whole", False), ("rest", True)):
         cell = Counted(model.cell, divisible)
+
         begin = time.process_time()
         start = model.cell.initial_state(u)  # type: ignore[operator]
         options: dict[str, Any] = {"adjoint": jiio.Detached(), "on_failure": "ignore", "max_steps": 200}
@@ -168,6 +170,7 @@ def memory(make: Callable[[int, int], Case], seed: int, batch: int) -> Row:
     """The most bytes at once in a solve of 20 and of 200 steps that no sample ends, and in a usual one."""
     case, most = make(seed, batch), {}
 
+    # Two lengths that no sample ends, a solve as people make them, and one with half a history.
     runs = {
         "20": (NEVER, 20, jiio.Anderson()),
         "200": (NEVER, 200, jiio.Anderson()),
@@ -215,12 +218,14 @@ def run(options: argparse.Namespace, rows: Rows) -> None:
             found.append({"problem": name, "seed": seed, **row})
         row = rows.each(f"forward/{seed}", plainly, seed, options.batch)
         found.append({"problem": "forward pass", "seed": seed, **row})
+
     show(f"A mixed batch of {options.batch}", over_seeds(found, "problem"))
 
     held: list[Row] = []
     for seed in range(options.seeds):
         for name, make in HELD.items():
             held.append({"problem": name, "seed": seed, **rows.each(f"memory, {name}/{seed}", memory, make, seed, 16)})
+
     show("Memory of a solve, batch 16", over_seeds(held, "problem", digits=5))
 
 
