@@ -80,15 +80,7 @@ MULTISCALE = Recipe(
 MADE = (
     DENSE,
     dataclasses.replace(DENSE, name="faces decoder", family="faces"),
-    dataclasses.replace(
-        DENSE,
-        name="dense decoder, 64 x 64",
-        cell=DenseConfig(128, gain=0.7),
-        size=64,
-        latent=32,
-        joint_steps=16,
-        metric_every=10,
-    ),
+    dataclasses.replace(DENSE, name="dense decoder, 64 x 64", size=64, steps=200, joint_steps=20),
     MULTISCALE,
     DIGITS,
     dataclasses.replace(DIGITS, name="dense classifier, Linf", norm="Linf", radius=0.05, network=DIGITS.name),
