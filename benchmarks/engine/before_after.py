@@ -74,6 +74,7 @@ def trained(options: argparse.Namespace, folder: Path) -> Path:
 def measured(options: argparse.Namespace) -> dict[str, dict[str, list[Row]]]:
     """Tree -> case -> what every round took."""
     with tempfile.TemporaryDirectory() as folder:
+        # One process for each tree, all of which wait for their turn.
         weights = trained(options, Path(folder))
         trees = {str(tree): Served(tree, weights) for tree in options.trees}
         found: dict[str, dict[str, list[Row]]] = {name: {case: [] for case in options.cases} for name in trees}

@@ -50,6 +50,7 @@ def joint(sensitivity: jiio.Sensitivity | None = None, near_by: bool = False, **
 
     def run(problem: jiio.Problem, x0: Tensor) -> Path:
         near = jiio.Linearised(x0, None, None, 0) if sensitivity is None else sensitivity.linearised(problem, x0)
+        # How many evaluations there had been at each step: what a claim is asked comes between two of them.
         clocked, seen = Clocked(problem.cell), list[int]()
         shown = {"callback": lambda *_: seen.append(len(clocked.times))}
         start = {"z0": near.z} if near_by and near.metric is not None else {}
@@ -155,6 +156,7 @@ def one_by_ones(recipe: Recipe, small: bool) -> dict[str, dict[str, Method]]:
         tried = {name: rule for name, rule in rules(recipe, small).items() if name.startswith(word)}
         return {name: one_by_one(rule=rule, outer_steps=outer, **settings) for name, rule in tried.items()}
 
+    # Of the published kind.
     rows = {"nested, warm": grid(), "nested, warm, loose": grid(tolerance=LOOSE)}
     if not small:
         rows["nested, cold"] = grid(warm=False)
