@@ -1,13 +1,18 @@
 """Whether a point that meets the tolerance may be called converged: does the objective still fall from there?
 
 The residual of x is a step in units that were measured somewhere else. Where the cell has saturated since, or began in
-saturation, those units say nothing, and a residual in them is small on a slope. The question here has none:
+saturation, those units say nothing, and a residual in them is small on a slope. Two questions, for which nothing is
+called:
 
     Within a distance R of x a convex objective falls by at most   <g, x - x'> + |x - x'| (R + |x - x'|) / a,
 
-with x' the point that a step of length a leads to. R is the size of x, or the way that moves the state by its own
-size. Nothing is called for that. Only where the bound is worth more than the tolerance leaves open in the objective
-anyway, |mu| times the state's allowance, the state is followed along the gradient: two evaluations a probe.
+with x' the point that a step of length a leads to, and R the size of x, or the way that moves the state by its own
+size. Is that worth more than the tolerance leaves open in the objective anyway, |mu| times the state's allowance? And
+does the multiplier no longer reach the input, J_x^T mu being next to nothing beside |mu| and the gain that was
+measured? A plateau looks like that, and so do units of ReLU that are all off, where the derivative knows one side of a
+kink; a minimum without a regulariser does as well. Only where one of them says yes the state is followed along the
+gradient, from near to far as long as the objective does not rise (behind a ridge lies somebody else's valley): two
+evaluations a probe.
 """
 
 from __future__ import annotations
@@ -20,12 +25,16 @@ from torch import Tensor
 from ..persample import placed
 from ..prox import AbstractProx
 from ..rules import AbstractRule
-from .base import Point
+from .base import Point, select
 from .packed import PackedProblem
-from .scales import Scales, curvature
+from .scales import Scales, curvature, measured
 
 WORTH = 5.0  # times what the tolerance of the state leaves open in the objective
-NEARER = 1 / 3  # of the way, for the second probe
+NUMB = 200.0  # times less than the gain that was measured: the multiplier no longer reaches the input
+NEAR = 1 / 9  # of the reach, where the numb are looked at first
+PROBES = 4  # at most
+TRUST = 30.0  # times that the curvature may be below its unit without that gain telling
+SMALL = 0.1  # of a state whose numbers are of order one: nearer to zero its size says nothing
 LOOKS = 8  # times that a sample gets other units; from then on the bound alone decides
 TINY = 1e-30
 
@@ -74,7 +83,10 @@ def refused(operator: Claimant, v: Tensor, point: Point, asked: Tensor, allowed:
     at = Claimed(z, mu / sigma, x, point.gradient / sigma, point.value / sigma[:, 0])
     worth = _worth(at, allowed)
     reach = torch.maximum(_length(x), _length(z) / operator.scales.root[:, 0])
-    open_ = asked & (_bound(operator, at, reach) > worth)
+    lost = _lost(operator, at)
+    bound, moved = _bound(operator, at, reach, TRUST + lost.square())
+    numb = (lost > NUMB) & (_length(at.mu) * _size(z) > worth)
+    open_ = asked & ((bound > worth) | numb)
     count = int(open_.sum())
     if count == 0:
         return v, open_
@@ -86,24 +98,23 @@ def refused(operator: Claimant, v: Tensor, point: Point, asked: Tensor, allowed:
             operator.adopt(index, part)
             return placed(v, index, few), placed(torch.zeros_like(open_), index, again)
 
-    # From afar, for what is beyond a plateau; nearer, in front of a wall; and where the bottom should be.
-    seen = _probed(operator, at, reach, open_)
-    way = torch.full_like(reach, NEARER)
-    for _ in range(2):
-        left = open_ & ~(seen.fall > worth)
-        if not bool(left.any()):
-            break
-        nearer = _probed(operator, at, (way * reach).clamp_min(TINY), left)
-        deeper = left & (nearer.fall > seen.fall)
-        seen = Probe(*(torch.where(deeper, new, old) for new, old in zip(nearer, seen, strict=True)))
-        way = way * nearer.bottom
+    # The share of the way at which to look first: about as far as the units say, or where a plateau may end.
+    reach = torch.where(numb, 2 * _length(x) + SMALL * z.shape[1] ** 0.5 / operator.scales.root[:, 0], reach)
+    share = torch.where(numb, torch.full_like(reach, NEAR), (moved / reach.clamp_min(TINY)).clamp(TINY, 1.0).sqrt())
+    seen = _followed(operator, at, reach, share, open_, worth)
     again = open_ & (seen.fall > worth)
 
-    # New units for the first few times: the curvature along the way down is what a step should be measured by.
+    # New units for the first few times: the curvature along the way down is what a step should be measured by. Across a
+    # plateau nothing here tells the curvature, so there the solve begins anew at the lower point that was seen.
     changed = again & (operator.looks < LOOKS)
     operator.looks = operator.looks + changed
-    if bool(changed.any()):
-        _renew(operator, at, seen.bend, changed)
+    across = changed & numb & ~seen.risen
+    if bool((changed & ~across).any()):
+        _renew(operator, at, seen.bend, changed & ~across)
+    if bool(across.any()):
+        begun = measured(operator.packed, seen.z, mu, seen.x, cold=True)
+        z, mu, x = (select(across, *pair) for pair in ((begun.image, z), (begun.slope, mu), (seen.x, x)))
+        _take(operator, begun.scales, across)
     return operator.scales.pack(z, mu, x, memory), again
 
 
@@ -114,12 +125,20 @@ def _worth(at: Claimed, allowed: Tensor) -> Tensor:
     return WORTH * (_length(at.mu) * delta + delta.square() + rounding)
 
 
-def _bound(operator: Claimant, at: Claimed, reach: Tensor) -> Tensor:
-    """(B,) by how much a convex objective can fall within ``reach`` (B,) of x; without a call."""
+def _lost(operator: Claimant, at: Claimed) -> Tensor:
+    """(B,) how many times less of the multiplier reaches the input than the gain that was measured; without a call."""
+    own = operator.packed.slopes(at.z, at.x)[1] / operator.scales.sigma
+    return _length(at.mu) * operator.scales.root[:, 0] / _length(at.gradient - own).clamp_min(TINY)
+
+
+def _bound(operator: Claimant, at: Claimed, reach: Tensor, trust: Tensor) -> tuple[Tensor, Tensor]:
+    """(B,) by how much a convex objective can fall within ``reach`` (B,) of x, or ``trust`` (B,) times as far as a step
+    moves it; and how far that is (B,).
+    """
     step = 1.0 / operator.scales.kappa
     there = operator.prox.apply(at.x - step * at.gradient, step / operator.scales.sigma)
     moved = _length(there - at.x)
-    return _slope(operator, at, there) + moved * (reach + moved) / step[:, 0]
+    return _slope(operator, at, there) + moved * (torch.minimum(reach, trust * moved) + moved) / step[:, 0], moved
 
 
 def _slope(operator: Claimant, at: Claimed, there: Tensor) -> Tensor:
@@ -130,22 +149,44 @@ def _slope(operator: Claimant, at: Claimed, there: Tensor) -> Tensor:
     return fall + (operator.prox.penalty(at.x) - operator.prox.penalty(there)) / operator.scales.sigma[:, 0]
 
 
+def _followed(operator: Claimant, at: Claimed, reach: Tensor, share: Tensor, asked: Tensor, worth: Tensor) -> Probe:
+    """What is seen downhill of those ``asked`` (B,), at first at a ``share`` (B,) of their reach (B,)."""
+    seen, left, flat = None, asked, torch.zeros_like(share)
+    for _ in range(PROBES):
+        new = _probed(operator, at, reach, share, left)
+        seen = new if seen is None else Probe(*(select(left, n, old) for n, old in zip(new, seen, strict=True)))
+        left = left & ~(seen.fall > worth) & (~seen.risen | seen.far | (flat > 0))
+        if not bool(left.any()):
+            break
+        # Farther where it does not rise; between the two where it rises only there; nearer where the state jumped.
+        flat = torch.where(seen.risen, flat, share)
+        between = torch.where(flat > 0, (flat * share).sqrt(), NEAR * share)
+        share = torch.where(seen.risen, between, share.sqrt())
+    assert seen is not None
+    return seen
+
+
 class Probe(NamedTuple):
     """fall (B,): of the objective, at the bottom of the parabola through what was seen, or as far as was seen.
-    bottom (B,): where that is, as a share of the way. bend (B,): the curvature along the way, above zero.
+    bend (B,): the curvature along the way, above zero. risen (B,): whether the objective is higher there.
+    far (B,): whether the state moved by more than its own size, so that what was seen says little. z, x (B, n): where.
     """
 
     fall: Tensor
-    bottom: Tensor
     bend: Tensor
+    risen: Tensor
+    far: Tensor
+    z: Tensor
+    x: Tensor
 
 
-def _probed(operator: Claimant, at: Claimed, reach: Tensor, asked: Tensor) -> Probe:
-    """Follow the state of those ``asked`` (B,) along the gradient, ``reach`` (B,) far; two evaluations of the cell.
+def _probed(operator: Claimant, at: Claimed, reach: Tensor, share: Tensor, asked: Tensor) -> Probe:
+    """Follow the state of those ``asked`` (B,) along the gradient, a ``share`` (B,) of ``reach`` (B,) far; two
+    evaluations of the cell.
 
     The Lagrangian, not the objective: its first derivative is right although the state lags.
     """
-    step = (reach / _length(at.gradient).clamp_min(TINY))[:, None]
+    step = (share * reach / _length(at.gradient).clamp_min(TINY))[:, None]
     there = operator.prox.apply(at.x - step * at.gradient, step / operator.scales.sigma)
     there = torch.where(asked[:, None], there, at.x)
     near = operator.packed.ahead(at.z, there)[0]
@@ -162,17 +203,29 @@ def _probed(operator: Claimant, at: Claimed, reach: Tensor, asked: Tensor) -> Pr
     inside = 2 * half > slope
     bottom = torch.where(inside, slope / (2 * half).clamp_min(TINY), torch.ones_like(slope))
     fall = torch.where(inside, 0.5 * slope * bottom, seen)
-    bend = torch.where(inside, 2 * half, slope) / moved.square()
-    return Probe(fall, bottom, bend)
+    bend = torch.maximum(2 * half, slope * (moved / reach.clamp_min(TINY)).clamp(max=1.0)) / moved.square()
+    far = _length(near - at.z) > _size(at.z)
+    risen = seen < -WORTH * torch.finfo(seen.dtype).eps * at.value.abs()
+    return Probe(fall, bend, risen, far, near, there)
 
 
 def _renew(operator: Claimant, at: Claimed, bend: Tensor, changed: Tensor) -> None:
     """The units of those in ``changed`` (B,): curvature in z as it is here, and in x along the way down."""
-    old, keep = operator.scales, ~changed[:, None]
     sigma = curvature(operator.packed, at.z, at.x)
-    kappa = (bend[:, None] * (old.sigma / sigma)).clamp(TINY, 1 / TINY)
-    operator.scales = Scales(torch.where(keep, old.sigma, sigma), torch.where(keep, old.kappa, kappa))
+    kappa = (bend[:, None] * (operator.scales.sigma / sigma)).clamp(TINY, 1 / TINY)
+    _take(operator, Scales(sigma, kappa), changed)
+
+
+def _take(operator: Claimant, new: Scales, changed: Tensor) -> None:
+    """These units for those in ``changed`` (B,), who go on without a metric."""
+    pairs = zip(new.pair, operator.scales.pair, strict=True)
+    operator.scales = Scales(*(torch.where(changed[:, None], here, old) for here, old in pairs))
     operator.plain = operator.plain | changed[:, None]
+
+
+def _size(state: Tensor) -> Tensor:
+    """(B, n) -> (B,) length, not below that of a state whose numbers are small."""
+    return _length(state).clamp_min(SMALL * state.shape[1] ** 0.5)
 
 
 def _length(part: Tensor) -> Tensor:

@@ -250,7 +250,10 @@ class JointMap:
         block = slice(start, start + self.sizes[2])
         # With a prior the plain step itself says where down is: the gradient leaves the prior out.
         down = -point.gradient if self.prox.is_set else (point.image - v)[:, block]
-        uphill = ((following[:, block] - v[:, block]) * down).sum(1) < 0
+        here, move = v[:, block], following[:, block] - v[:, block]
+        # What stays where it is, at a vertex say, moves by rounding alone, and that has no direction.
+        still = move.abs() <= 2 * torch.finfo(v.dtype).eps * here.abs()
+        uphill = (move * down).masked_fill(still, 0.0).sum(1) < 0
         return select(uphill, point.image, following)
 
     def renew(self, v: Tensor, point: Point, done: Tensor, allowed: Tensor) -> tuple[Tensor, Tensor]:

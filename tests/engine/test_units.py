@@ -80,18 +80,21 @@ WEIGHTS = torch.tensor([1.0, *[1e-4] * 5], dtype=DOUBLE)
     "objective",
     [
         lambda z, x: (3 * (z - TARGET).square().sum(1)).exp() + 0.01 * x.square().sum(1),
-        lambda z, x: (z - TARGET).square() @ WEIGHTS + 1e-6 * x.square().sum(1),
+        lambda z, x: (z - TARGET).square() @ WEIGHTS + 0.1 * x.square().sum(1),
+        lambda z, x: (z - TARGET).square().sum(1) + 0.1 * x.square().sum(1),
     ],
-    ids=["exponential", "weak valley"],
+    ids=["exponential", "weak valley", "square"],
 )
 def test_a_start_in_saturation_without_a_constraint(objective: Callable[[Tensor, Tensor], Tensor]) -> None:
-    """Deep in the flat part of tanh: who is called converged there has nothing left to fall to along the gradient."""
+    """Deep in the flat part of tanh: who is called converged there has nothing left to fall to along the gradient, as
+    far as the objective does not rise.
+    """
 
     def cell(z: Tensor, x: Tensor) -> Tensor:
         return torch.tanh(z @ W + x @ U)
 
     zero = torch.zeros(8, 6, dtype=DOUBLE)
-    found = jiio.solve(jiio.Problem(cell, objective), SATURATED, zero, max_steps=30, on_failure="ignore")
+    found = jiio.solve(jiio.Problem(cell, objective), SATURATED, zero, max_steps=100, on_failure="ignore")
     leaf = found.x.detach().requires_grad_()
 
     def value(x: Tensor) -> Tensor:
@@ -105,8 +108,10 @@ def test_a_start_in_saturation_without_a_constraint(objective: Callable[[Tensor,
     size, steep = leaf.norm(dim=1, keepdim=True), g.norm(dim=1, keepdim=True)
     way = size / steep.clamp_min(1e-300)
     told = found.converged & ((size * steep)[:, 0] > 1e-6 * here.abs())  # else the slope is rounding
-    for share in (1e-3, 1e-2, 0.1, 0.5):
+    assert bool(told.any())
+    for share in torch.logspace(-4, -0.3, 16, dtype=DOUBLE):
         fall = here - value(leaf - share * way * g)
+        told = told & (fall >= -1e-9 * here.abs())
         assert bool((fall <= 0.02 * here.abs())[told].all())
 
 
@@ -171,7 +176,10 @@ def test_after_some_refusals_the_units_stay_and_the_claim_is_refused_all_the_sam
     fresh, again = operator.renew(v, operator(v), torch.ones(2, dtype=torch.bool), allowed)
     assert again.tolist() == [True, True] and operator.looks.tolist() == [8, 8]
     assert float(operator.scales.kappa[0]) < 10 and float(operator.scales.kappa[1]) == 1e8
-    assert float((operator.parts(fresh)[2] - x).abs().max()) < 1e-12
+    # Who gets other units begins anew, nearer to Y; who does not stays.
+    there = operator.parts(fresh)[2]
+    assert float((there - x)[1].abs().max()) < 1e-12
+    assert bool(((there - Y)[0].abs() < 0.3).all())
 
 
 def test_a_start_with_given_units_is_not_settled() -> None:
