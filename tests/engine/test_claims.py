@@ -108,7 +108,7 @@ def test_a_state_that_jumps_is_looked_at_nearer() -> None:
     assert bool(again)
 
 
-@pytest.mark.parametrize("off, times, refused", [(1e-4, 3.0, False), (1e-4, 1e3, False), (0.05, 1e3, True)])
+@pytest.mark.parametrize("off, times, refused", [(1e-4, 3.0, False), (1e-4, 1e3, False), (0.004, 1e3, True)])
 def test_how_far_units_are_believed_without_a_call(off: float, times: float, refused: bool) -> None:
     """As far as the multiplier still reaches the input. z = x: the objective falls by 2 off^2 an input, to x = 1/2."""
     problem = jiio.Problem(lambda z, x: 0.5 * z + 0.5 * x, lambda z, x: (z - 1).square().sum(1) + x.square().sum(1))
@@ -119,6 +119,8 @@ def test_how_far_units_are_believed_without_a_call(off: float, times: float, ref
     point, before = operator(v), operator.evaluations.cell
     _, again = operator.renew(v, point, torch.ones(1, dtype=torch.bool), ALLOWED / 100)
     assert bool(again) == refused and (operator.evaluations.cell > before + 1) == refused
+    if refused:  # the unit is then 2 s^2 + 2, the state having gone s = 1/2 of the way that it will go
+        assert float(operator.scales.sigma * operator.scales.kappa) == pytest.approx(2.5)
 
 
 def test_standing_still_to_rounding_is_not_uphill() -> None:

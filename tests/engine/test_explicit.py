@@ -10,7 +10,9 @@ from torch import Tensor, nn
 import jiio
 from helpers import gap
 from jiio import ArgumentError, Status
-from jiio.explicit import History
+from jiio.explicit import Descent, History
+from jiio.layout import Spec
+from jiio.operators import PackedProblem
 
 DOUBLE = torch.float64
 DRAW = torch.Generator().manual_seed(0)
@@ -81,6 +83,19 @@ def test_a_history_is_forgotten_for_one_sample_alone() -> None:
     assert gap(history.applied(changes, curvature), torch.stack([changes[0], known[1]])) < 1e-12
 
 
+def test_a_short_step_says_nothing_of_the_unit() -> None:
+    """Across a kink a short step sees any curvature; residuals stay in that of the last long one."""
+    problem = jiio.Problem.explicit(lambda x: x, lambda z, x: z.square().sum(1))
+    packed = PackedProblem(problem, Spec.of(X), Spec.of(X), 3, False)
+    run = Descent(packed, problem.prox.bind(X), X, TIGHT)
+    stiff = torch.full((3, 1), 1e9, dtype=DOUBLE)
+    run.curvature = run.unit = stiff
+    run.step()
+    assert gap(run.curvature, torch.full((3, 1), 2.0, dtype=DOUBLE)) < 1e-5 and torch.equal(run.unit, stiff)
+    run.step()
+    assert gap(run.unit, torch.full((3, 1), 2.0, dtype=DOUBLE)) < 1e-5
+
+
 def test_calls_are_counted_and_kinks_have_a_word() -> None:
     calls = [0]
 
@@ -136,6 +151,12 @@ def test_what_it_has_no_use_for_is_refused() -> None:
 
 def cell(z: Tensor, x: dict[str, Tensor]) -> Tensor:
     return 0.5 * torch.tanh(z) + x["gain"] * x["code"] @ A.T
+
+
+def test_a_block_without_a_prox_is_free() -> None:
+    x = {"gain": torch.full((2, 1), 2.0, dtype=DOUBLE), "code": torch.full((2, 4), 5.0, dtype=DOUBLE)}
+    near = jiio.PerBlock(gain=jiio.Box(0.0, 1.0))(x)
+    assert float(near["gain"].max()) == 1.0 and torch.equal(near["code"], x["code"])
 
 
 def test_a_constraint_for_each_block() -> None:

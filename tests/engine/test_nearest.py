@@ -71,6 +71,13 @@ def test_the_nearest_point(kind: str, size: float, dtype: torch.dtype) -> None:
             assert gap(found[i].double(), torch.from_numpy(want)) < 2e-3
 
 
+def test_a_small_ball_seen_from_far_away() -> None:
+    """Numbers at 2^20 are a sixteenth apart in single precision, and what is wanted is a difference of them."""
+    x = 2.0**20 - torch.tensor([[0.0, 0.0625, 0.125]])
+    want = torch.tensor([[0.0, -0.0625, -0.125]]) + (1 + 0.1875) / 3
+    assert gap(jiio.L1Ball(1.0)(x), want) < 1e-6
+
+
 @pytest.mark.parametrize("dtype", [DOUBLE, torch.float32])
 def test_newton_does_not_go_round(dtype: torch.dtype) -> None:
     x = torch.tensor([[-2.6, -2.8], [-2.8, -2.6]], dtype=dtype)

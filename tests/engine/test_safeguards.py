@@ -74,12 +74,12 @@ def test_a_sample_without_numbers_gives_no_gradient(adjoint: jiio.AbstractAdjoin
     y = torch.tensor([[0.1, 0.2, 0.3], [0.3, -0.2, 0.1], [0.2, 0.2, 0.2]], dtype=DOUBLE)
 
     def slope(rows: list[int]) -> Tensor:
-        w = (0.5 * EYE).requires_grad_()
+        w, b = (0.5 * EYE).requires_grad_(), torch.zeros(3, dtype=DOUBLE, requires_grad=True)
         zero = torch.zeros(len(rows), 3, dtype=DOUBLE)
         x0 = zero.clone()
         x0[[i for i, row in enumerate(rows) if row == 1]] = float("nan")
         problem = jiio.Problem(
-            lambda z, x: torch.tanh(z @ w + x), lambda z, x: (z - y[rows]).square().sum(1) + x.square().sum(1)
+            lambda z, x: torch.tanh(z @ w + x + b), lambda z, x: (z - y[rows]).square().sum(1) + x.square().sum(1)
         )
         tight = jiio.Tolerance(1e-11, 1e-11)
         solution = jiio.solve(problem, x0, zero, adjoint=adjoint, tolerance=tight, on_failure="ignore")
@@ -87,8 +87,8 @@ def test_a_sample_without_numbers_gives_no_gradient(adjoint: jiio.AbstractAdjoin
         for part in (solution.z, solution.x):
             loss = loss + (part * 3.0).sum() if part.requires_grad else loss
         loss.backward()
-        assert w.grad is not None
-        return w.grad
+        assert w.grad is not None and b.grad is not None
+        return torch.cat([w.grad, b.grad[None]])  # of b also where the state is zero
 
     assert gap(slope([0, 1, 2]), slope([0, 2])) < 1e-6
 

@@ -186,6 +186,14 @@ def test_anderson_takes_the_plain_step_where_its_coefficients_explode() -> None:
     assert not state.valid.any()
 
 
+def test_the_ridge_means_the_same_for_small_differences() -> None:
+    """Type I near the end of a solve: the newest row of the small system is far below the ridge of the others."""
+    gram = torch.tensor([[[1.0, 1.0], [1e-10, 2e-10]]], dtype=DOUBLE)
+    right = torch.tensor([[3.0, 5e-10]], dtype=DOUBLE)
+    gamma, failed = jiio.Anderson(memory=2, kind="I")._coefficients(gram, right, torch.ones(1, 2, dtype=torch.bool))
+    assert not bool(failed) and gap(gamma, torch.tensor([[1.0, 2.0]], dtype=DOUBLE)) < 1e-6
+
+
 def test_damping_is_part_of_the_map() -> None:
     cell = lambda z, x: 0.5 * z + x  # noqa: E731
     x = draw(0, 2, 3)
