@@ -41,8 +41,8 @@ class Served:
     def __init__(self, tree: Path, weights: Path) -> None:
         words = [sys.executable, "-c", START, str(Path(served.__file__).parent), str(weights)]
         variables = os.environ | {"PYTHONPATH": str(tree.resolve() / "src"), "OMP_NUM_THREADS": "1"}
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        self.process = subprocess.Popen(words, env=variables, text=True, cwd=weights.parent, **pipes)
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(words, env=variables, text=True, cwd=weights.parent, stdin=pipe, stdout=pipe)
 
     def solve(self, case: str) -> Row:
         """What one solve took."""
