@@ -34,7 +34,7 @@ class _Cell:
     """(z, x) -> z of the prior's energy of the image among the unknowns."""
 
     def __init__(self, prior: ImagePrior, level: float) -> None:
-        self.module, self.level = prior, torch.tensor(level)
+        self.module, self.level = prior, torch.tensor(level, device=next(prior.parameters()).device)
 
     def _injected(self, x: dict[str, Tensor]) -> Tensor:
         return self.module.inject(x["image"], self.level.to(x["image"]).expand(len(x["image"])))
@@ -70,7 +70,11 @@ class JointBlur:
     def frequencies(self) -> tuple[Tensor, Tensor]:
         """Of the rows and columns of half of the plane, cycles per pixel."""
         height, width = self.size
-        rows, columns = torch.meshgrid(torch.fft.fftfreq(height), torch.fft.rfftfreq(width), indexing="ij")
+        rows, columns = torch.meshgrid(
+            torch.fft.fftfreq(height, device=self.y.device),
+            torch.fft.rfftfreq(width, device=self.y.device),
+            indexing="ij",
+        )
         return rows.to(self.y), columns.to(self.y)
 
     @property
@@ -145,7 +149,7 @@ def tidy(kernel: Tensor) -> Tensor:
     """
     kernel = torch.where(kernel < DUST * kernel.max(), 0.0, kernel)
     kernel = kernel / kernel.sum()
-    places = torch.arange(len(kernel), dtype=kernel.dtype) - len(kernel) // 2
+    places = torch.arange(len(kernel), dtype=kernel.dtype, device=kernel.device) - len(kernel) // 2
     moves = [-round(float((kernel.sum(1 - axis) * places).sum())) for axis in (0, 1)]
     return kernel.roll(moves, (0, 1))
 
