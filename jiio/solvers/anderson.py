@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ..checks import check_choice, check_integer, check_number, fail
-from .base import AbstractSolver, kept, write
+from .base import AbstractSolver, kept, read, write
 from .history import less, products
 from .inverse import Inverse
 from .partial import Partial
@@ -140,7 +140,7 @@ class Anderson(AbstractSolver):
         # One column and one row of the small system are new; of type II it is symmetric.
         column, right = products(pair, all_s if self.kind == "I" else all_y).unbind(1)
         row = column if self.kind == "II" else products((v - state.last_v)[:, None], all_y)[:, 0]
-        length = column[:, slot] if self.kind == "II" else torch.linalg.vector_norm(y, dim=1)
+        length = read(column, slot) if self.kind == "II" else torch.linalg.vector_norm(y, dim=1)
         valid = write(state.valid, slot, ~state.fresh & (length > 0))
         gram = write(write(state.gram, slot, column, dim=2), slot, row, dim=1)
         gamma, failed = self._coefficients(gram, right, valid)
@@ -159,7 +159,7 @@ class Anderson(AbstractSolver):
         """
         if torch.is_grad_enabled() or not state.pairs or not isinstance(slot, int):
             g = fv - v
-            s, y = v - state.last_v, g - state.last_g
+            s, y = v - state.last_v, (g - state.last_g).to(state.y.dtype).to(v.dtype)  # as it is kept
             first = s if self.kind == "I" else torch.add(s, y, alpha=self.mixing)
             return write(state.s, slot, first), write(state.y, slot, y), torch.stack((y, g), dim=1)
         pair, s = state.pairs[state.count % 2], state.s.select(1, slot)

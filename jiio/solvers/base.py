@@ -94,6 +94,11 @@ def kept(buffer: Tensor, index: Tensor) -> Tensor:
     return buffer[: len(index)]
 
 
+def read(buffer: Tensor, slot: int | Tensor) -> Tensor:
+    """buffer[:, slot], for a number or a tensor ()."""
+    return buffer.index_select(1, slot.reshape(1))[:, 0] if isinstance(slot, Tensor) else buffer[:, slot]
+
+
 def write(buffer: Tensor, slot: int | Tensor, column: Tensor, dim: int = 1) -> Tensor:
     """buffer[:, slot] = column; in place while no graph is recorded, else as a new tensor.
 
@@ -101,7 +106,7 @@ def write(buffer: Tensor, slot: int | Tensor, column: Tensor, dim: int = 1) -> T
     """
     if not torch.is_grad_enabled():
         if isinstance(slot, Tensor):
-            return buffer.index_copy_(dim, slot.reshape(1), column.unsqueeze(dim))
+            return buffer.index_copy_(dim, slot.reshape(1), column.unsqueeze(dim).to(buffer.dtype))
         buffer.select(dim, slot).copy_(column)
         return buffer
     index = torch.arange(buffer.shape[dim], device=buffer.device) == slot
