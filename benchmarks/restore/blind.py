@@ -94,6 +94,8 @@ def measure(case: str, path: Path, number: int, side: int) -> Row:
     y = operator.A(torch.from_numpy(clean)[None, None].double())[0, 0].numpy()
     y = y + (0.01, 0.02)[number // 2 % 2] * np.random.default_rng(number).standard_normal(y.shape)
     y = (np.rint(255 * y.clip(0, 1)) / 255).astype(np.float32)
+
+    # What the measurement shows of the scene; a kernel reaches beyond it.
     top, left = ((n - 1) // 2 for n in kernel.shape)
     clean = clean[top : top + y.shape[0], left : left + y.shape[1]]
     restorer, picture = load_restorer("--weights", "prior-grey"), Picture(Path("a.png"), y[None])
@@ -102,6 +104,7 @@ def measure(case: str, path: Path, number: int, side: int) -> Row:
         done = restore_photo(picture, restorer, damage=damage)
         return score(done.picture.pixels[0], clean), done
 
+    # The doubts of a guess are of no use where the right answer is doubted as often.
     blind, done = by(Unknown())
     wrong, doubted = by(Blurred("guess", guess))
     found = done.blind
