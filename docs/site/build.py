@@ -26,14 +26,14 @@ import reference
 ROOT = Path(__file__).parents[2]
 # The pages of results, one for each room.
 ROOMS = (
-    *("engine", "honesty", "gradients", "restore", "attacks", "evaluator", "robustness"),
+    *("engine", "steps", "honesty", "gradients", "restore", "attacks", "evaluator", "robustness"),
     *("generate", "meta", "segment", "language"),
 )
 # The tree: sections and their pages. Pages that nobody has named here stand in the last section.
 TREE = {
     "Start": ("start", "gallery", "tutorials"),
     "Guide": (
-        *("choosing", "cells", "restoring", "attacks", "audit", "defences", "generate", "meta", "language"),
+        *("choosing", "cells", "restoring", "physics", "attacks", "audit", "defences", "generate", "meta", "language"),
         *("tasks", "parts", "rooms", "machines", "recipes"),
     ),
     "Reference": (
