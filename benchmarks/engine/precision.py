@@ -132,6 +132,7 @@ def whole(name: str, seed: int, batch: int, kind: torch.dtype) -> Row:
     model, x = parts(name, seed, batch)
     model = model.to(kind)
     x = x.to(kind)
+    # What it says is what a user would read.
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         solution = model.solve(x)

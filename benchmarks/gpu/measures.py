@@ -117,6 +117,7 @@ def memory(name: str, setting: Setting) -> Row:
             jiio.solve(at.problem, at.x0, max_steps=count, **how)
         return torch.cuda.max_memory_allocated(setting.device) / 2**20
 
+    # Eager twice, then by a record.
     few, many, recorded = peak(20, "never"), peak(200, "never"), peak(200, "always")
     forget_records()
     row = {"20 steps MiB": few, "200 steps MiB": many, "200 / 20": many / few, "recorded / eager": recorded / many}
