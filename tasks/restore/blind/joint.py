@@ -34,10 +34,10 @@ class _Cell:
     """(z, x) -> z of the prior's energy of the image among the unknowns."""
 
     def __init__(self, prior: ImagePrior, level: float) -> None:
-        self.module, self.level = prior, torch.tensor(level, device=next(prior.parameters()).device)
+        self.module, self.level = prior, level
 
     def _injected(self, x: dict[str, Tensor]) -> Tensor:
-        return self.module.inject(x["image"], self.level.to(x["image"]).expand(len(x["image"])))
+        return self.module.inject(x["image"], x["image"].new_full((len(x["image"]),), self.level))
 
     def __call__(self, z: Tensor, x: dict[str, Tensor]) -> Tensor:
         return self.module.cell(z, self._injected(x))
@@ -70,11 +70,9 @@ class JointBlur:
     def frequencies(self) -> tuple[Tensor, Tensor]:
         """Of the rows and columns of half of the plane, cycles per pixel."""
         height, width = self.size
-        rows, columns = torch.meshgrid(
-            torch.fft.fftfreq(height, device=self.y.device),
-            torch.fft.rfftfreq(width, device=self.y.device),
-            indexing="ij",
-        )
+        place = self.y.device
+        parts = torch.fft.fftfreq(height, device=place), torch.fft.rfftfreq(width, device=place)
+        rows, columns = torch.meshgrid(*parts, indexing="ij")
         return rows.to(self.y), columns.to(self.y)
 
     @property
@@ -100,7 +98,11 @@ class JointBlur:
     def variance(self, kernel: Tensor) -> Tensor:
         """V, weighed by h and by how often a frequency of half of the plane stands for two."""
         rows, columns = self.frequencies
-        power = self.scene.power(rows.double().flatten(), columns.double().flatten()).view(rows.shape).to(self.y)
+        power = (
+            self.scene.power(rows.double().cpu().flatten(), columns.double().cpu().flatten())
+            .view(rows.shape)
+            .to(self.y)
+        )
         power = torch.where(torch.hypot(rows, columns) < LOWEST, 0.0, power).clamp_min(1e-12)
         twice = torch.full_like(rows, 2.0)
         twice[:, 0] = 1.0
