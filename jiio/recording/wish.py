@@ -33,6 +33,8 @@ def recorded_steps(when: str = "always", *, recorder: AbstractRecorder | None = 
     come for the third time, on a CPU never; "never". recorder: None for a CUDA graph on a GPU and the traced operations
     on a CPU. The iterates are the same to rounding. Solves that cannot be recorded run as ever: those with a callback,
     a trace or a metric, an adjoint that differentiates through them, cells that look at numbers or have hooks.
+
+    Errors: ArgumentError for another word, ArgumentTypeError for what is no recorder.
     """
     check_choice("when", when, WHEN)
     if recorder is not None:

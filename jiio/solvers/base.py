@@ -65,7 +65,7 @@ class AbstractSolver(ABC):
         return state
 
     def renewed(self, state: Any, v: Tensor) -> Any:
-        """As :meth:`init`, in the tensors of a ``state`` that is over: who has a long history need not make another."""
+        """As :meth:`init` at v (B, D), in the tensors of a ``state`` that is over: a history need not be made again."""
         return map_tree(lambda old, new: old.copy_(new) if isinstance(old, Tensor) else new, state, self.init(v))
 
     def restart(self, state: Any, mask: Tensor) -> Any:

@@ -25,7 +25,7 @@ KINDS = {
 CHOICES = {
     "solver": public("solvers"),
     "rule": public("rules"),
-    "adjoint": public("adjoints"),
+    "adjoint": {name: path for name, path in public("adjoints").items() if name != "Levenberg"},  # measures a damping
     "cell": CELLS,
     "network": {**CELLS, "Reference": ".networks:ReferenceConfig"},
 }

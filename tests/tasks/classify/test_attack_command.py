@@ -274,7 +274,7 @@ BAD: list[tuple[str, Callable[[], object], str, str]] = [
     ("negative seed", nothing, "runs --seed=-1", "--seed: expected a whole number of at least 0"),
     ("curve with zero", nothing, "runs --curve 0.5 0", "--curve: expected a number above 0"),
     ("threads zero", nothing, "runs --threads 0", "--threads: expected a whole number of at least 1"),
-    ("unknown device", nothing, "runs --device tpu", "device: expected a device of this machine"),
+    ("unknown device", nothing, "runs --device tpu", "device: expected one of 'auto', 'cpu', 'cuda', 'mps', got tpu"),
     ("report of another kind", nothing, "runs --report a.pdf", "--report: expected a file whose name ends in .html"),
     ("a page as figures", nothing, "runs --json a.html", "--json: expected a name that does not end in .html"),
     ("figures into a folder", nothing, "runs --json runs", "--json: expected the name of a file"),

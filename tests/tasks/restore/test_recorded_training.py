@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks.gpu.recipes import recipe
 from jiio.recording import forget_records, recorded_loss, recorded_steps
 from jiio.recording.store import STORE, RecordedStep
 from jiio.tasks.frame.loop import train
@@ -24,7 +25,14 @@ def empty() -> Iterator[None]:
     forget_records()
 
 
-def weights(folder: Path, name: str, **changes: Any) -> dict[str, Tensor]:
+@pytest.fixture
+def recipe(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The small recipes, which the benchmark of a GPU begins with too."""
+    monkeypatch.setattr(sys, "path", [*sys.path, str(Path(__file__).parents[3])])
+    return importlib.import_module("benchmarks.gpu.recipes").recipe
+
+
+def weights(recipe: Any, folder: Path, name: str, **changes: Any) -> dict[str, Tensor]:
     config = recipe(
         name, small=True, steps=4, output=str(folder), device="cpu", unroll={"low": 1, "high": 2}, **changes
     )
@@ -36,24 +44,24 @@ def weights(folder: Path, name: str, **changes: Any) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize(("name", "precision"), [("prior-grey", "float32"), ("direct-grey", "bfloat16")])
 def test_a_recorded_training_ends_in_the_same_weights(
-    name: str, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: Any, name: str, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: list[tuple[Any, RecordedStep]] = []  # the store itself drops them with the model
     monkeypatch.setattr(STORE, "keep", lambda key, record, owners: kept.append((key, record)))
     monkeypatch.setattr(STORE, "find", lambda key: next((r for k, r in kept if k == key), None))
-    eager = weights(tmp_path / "eager", name, precision=precision)
+    eager = weights(recipe, tmp_path / "eager", name, precision=precision)
     with recorded_steps():
-        recorded = weights(tmp_path / "recorded", name, precision=precision)
+        recorded = weights(recipe, tmp_path / "recorded", name, precision=precision)
     assert not STORE.refused
     assert {key[1][1] for key, _ in kept} == {1, 2} and sum(record.used for _, record in kept) == 4
     for key, value in eager.items():
         assert torch.allclose(value, recorded[key], rtol=1e-4, atol=1e-6), key
 
 
-def test_a_part_of_a_batch_is_eager(tmp_path: Path) -> None:
+def test_a_part_of_a_batch_is_eager(recipe: Any, tmp_path: Path) -> None:
     """The mean square of all states is asked for in the middle of the loss."""
     with recorded_steps():
-        weights(tmp_path / "parts", "prior-grey", accumulate=2)
+        weights(recipe, tmp_path / "parts", "prior-grey", accumulate=2)
     assert not STORE.records and not STORE.seen
 
 
