@@ -17,7 +17,7 @@ WHEN = ("auto", "always", "never")
 class Wish:
     """when: "auto", "always" or "never". recorder: None for the one of the device."""
 
-    when: str = "auto"
+    when: str = "never"
     recorder: AbstractRecorder | None = None
 
 
@@ -29,8 +29,8 @@ _wish: ContextVar[Wish] = ContextVar("recorded_steps", default=_USUAL)
 def recorded_steps(when: str = "always", *, recorder: AbstractRecorder | None = None) -> Iterator[None]:
     """Within, the steps of a solve are recorded once and replayed: one launch each on a GPU, no autograd on a CPU.
 
-    when: "always", from the first solve on; "auto", what holds without this, on a GPU where a solve of equal shapes has
-    come for the third time, on a CPU never; "never". recorder: None for a CUDA graph on a GPU and the traced operations
+    when: "always", from the first solve on; "auto", on a GPU where a solve of equal shapes has come for the third time,
+    on a CPU never; "never", what holds without this as long as no GPU has confirmed the other two. recorder: None for a CUDA graph on a GPU and the traced operations
     on a CPU. The iterates are the same to rounding. Solves that cannot be recorded run as ever: those with a callback,
     a trace or a metric, an adjoint that differentiates through them, cells that look at numbers or have hooks.
 
