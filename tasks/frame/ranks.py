@@ -7,6 +7,7 @@ once for each rank. Rank 0 leads: it alone looks at folders and writes into them
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from .post import ALONE, Post, check_address
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+    from torch.distributed import Store  # pyright: ignore[reportPrivateImportUsage]
 
 T = TypeVar("T")
 ASKED = 143  # what a shell says of a program that SIGTERM ended; for ranks that were not asked themselves
@@ -166,11 +168,23 @@ def joined(device: str, patience: timedelta = PATIENCE) -> Iterator[Ranks]:
     check_address()
     with ranks.talking():
         kinds = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
-        dist.init_process_group(kinds, rank=post.index, world_size=post.count, timeout=patience)
+        who: dict[str, Any] = {"rank": post.index, "world_size": post.count, "timeout": patience}
+        dist.init_process_group(kinds, store=meeting_place(**who), **who)
     try:
         yield ranks
     finally:
         dist.destroy_process_group()
+
+
+def meeting_place(rank: int, world_size: int, timeout: timedelta) -> Store:
+    """Where the processes find one another. A launcher that begins again keeps its store: the addresses of those who
+    have died are still in it, so every attempt has names of its own.
+    """
+    from torch.distributed import PrefixStore  # pyright: ignore[reportPrivateImportUsage]
+    from torch.distributed.rendezvous import rendezvous
+
+    store, _, _ = next(rendezvous("env://", rank, world_size, timeout=timeout))
+    return PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
 def choose_device(device: str, post: Post) -> None:
