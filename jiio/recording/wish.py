@@ -30,9 +30,10 @@ def recorded_steps(when: str = "always", *, recorder: AbstractRecorder | None = 
     """Within, the steps of a solve are recorded once and replayed: one launch each on a GPU, no autograd on a CPU.
 
     when: "always", from the first solve on; "auto", on a GPU where a solve of equal shapes has come for the third time,
-    on a CPU never; "never", what holds without this as long as no GPU has confirmed the other two. recorder: None for a CUDA graph on a GPU and the traced operations
-    on a CPU. The iterates are the same to rounding. Solves that cannot be recorded run as ever: those with a callback,
-    a trace or a metric, an adjoint that differentiates through them, cells that look at numbers or have hooks.
+    on a CPU never; "never", what holds without this as long as no GPU has confirmed the other two. recorder: None for a
+    CUDA graph on a GPU and the traced operations on a CPU. The iterates are the same to rounding. Solves that cannot be
+    recorded run as ever: those with a callback, a trace or a metric, an adjoint that differentiates through them, cells
+    that look at numbers or have hooks.
 
     Errors: ArgumentError for another word, ArgumentTypeError for what is no recorder.
     """
