@@ -68,7 +68,7 @@ class Attendance:
     """Which samples of ``operator`` still take part, and how the others have ended."""
 
     def __init__(self, operator: EquilibriumMap | JointMap) -> None:
-        self.whole = operator
+        self.whole: Any = operator  # of one kind with what goes on
         self.places: Tensor | None = None  # (k,) in the batch, of those that take part; None: all do
         self.ended: Outcome | None = None  # right for those that do not
         self.divisible = True
@@ -98,7 +98,7 @@ class Attendance:
         if self.places is None:
             return v, point, running
         assert self.ended is not None
-        self.whole.adopt(self.places, operator)  # type: ignore[arg-type]
+        self.whole.adopt(self.places, operator)
         ended, places = self.ended, self.places
         v = placed(ended.v, places, v)
         value = None if point.value is None else placed(ended.value, places, point.value)
@@ -118,4 +118,4 @@ class Attendance:
             self.ended = found
             return
         self.ended = self.ended.with_rows(self.places, found)
-        self.whole.adopt(self.places, operator)  # type: ignore[arg-type]
+        self.whole.adopt(self.places, operator)

@@ -53,10 +53,11 @@ class Task:
         torch.manual_seed(seed)
         model, x = shipped_model(name, batch)
         model.eval().requires_grad_()
-        self.cell, self.weights = model.cell, list(model.cell.parameters())
+        self.cell: Any = model.cell
+        self.weights = list(model.cell.parameters())
         with torch.no_grad():
             self.u = model.inject(x)
-        self.z0 = map_tree(torch.zeros_like, self.cell.initial_state(self.u))  # type: ignore[operator]
+        self.z0 = map_tree(torch.zeros_like, self.cell.initial_state(self.u))
         self.calls = 0
 
     def f(self, z: Any) -> Any:

@@ -52,11 +52,11 @@ def joint(sensitivity: jiio.Sensitivity | None = None, near_by: bool = False, **
         near = jiio.Linearised(x0, None, None, 0) if sensitivity is None else sensitivity.linearised(problem, x0)
         # How many evaluations there had been at each step: what a claim is asked comes between two of them.
         clocked, seen = Clocked(problem.cell), list[int]()
-        shown = {"callback": lambda *_: seen.append(len(clocked.times))}
-        start = {"z0": near.z} if near_by and near.metric is not None else {}
+        shown: dict[str, Any] = {"callback": lambda *_: seen.append(len(clocked.times))}
+        start: dict[str, Any] = {"z0": near.z} if near_by and near.metric is not None else {}
         start |= {} if near.metric is None else {"metric": near.metric}
         x = near.x if near_by else x0
-        s = jiio.solve(replace(problem, cell=clocked), x, **shared, **start, **shown)  # type: ignore[arg-type]
+        s = jiio.solve(replace(problem, cell=clocked), x, **shared, **start, **shown)
         assert s.trace is not None
 
         # Evaluations before each point, and VJPs: the first ones measure the scales, then there is one a step.

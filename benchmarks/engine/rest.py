@@ -141,10 +141,11 @@ def plainly(seed: int, batch: int) -> Row:
     u = model.inject(torch.rand(batch, 1, 28, 28) * torch.logspace(-2, 1, batch)[:, None, None, None])
     found, row = [], {}
     for word, divisible in (("whole", False), ("rest", True)):
-        cell = Counted(model.cell, divisible)
+        plain: Any = model.cell
+        cell = Counted(plain, divisible)
 
         begin = time.process_time()
-        start = model.cell.initial_state(u)  # type: ignore[operator]
+        start = plain.initial_state(u)
         options: dict[str, Any] = {"adjoint": jiio.Detached(), "on_failure": "ignore", "max_steps": 200}
         found.append(jiio.equilibrium(cell, u, start, tolerance=jiio.Tolerance(1e-6, 1e-5), **options))
         row |= {f"{word} s": time.process_time() - begin, f"{word} samples": cell.counts[1], "calls": cell.counts[0]}

@@ -44,12 +44,12 @@ def case(name: str, setting: Setting) -> Case:
 def moved(case: Case, device: torch.device) -> Case:
     """The same case on a device."""
     image, latent = case.problem.prox, case.x0.to(device)
+    cell: Any = case.problem.cell
+    model = cell.module.to(device)
     if isinstance(image, jiio.L2Ball):
         classes = torch.arange(len(latent), device=device) % 10
-        model: Any = case.problem.cell.module.to(device)  # type: ignore[attr-defined]
         loss = partial(cross_entropy, classes)
         return Case(case.name, replace(model.problem(loss), prox=jiio.L2Ball(1.0, center=latent)), latent)
-    model = case.problem.cell.module.to(device)  # type: ignore[attr-defined]
     return Case(case.name, model.problem(partial(misfit, model, latent)), latent)
 
 
@@ -63,7 +63,8 @@ def misfit(model: Any, like: Tensor, image: Tensor, x: Tensor) -> Tensor:
 
 def bare_step(case: Case) -> Callable[[], list[Tensor]]:
     """One evaluation and one VJP: what a step cannot avoid. A new result at every call."""
-    z0 = case.problem.cell.initial_state(case.x0)  # type: ignore[attr-defined]
+    cell: Any = case.problem.cell
+    z0 = cell.initial_state(case.x0)
     z, mu = (map_tree(lambda leaf: 0.1 * torch.randn_like(leaf), z0) for _ in range(2))
     ones = case.x0.new_ones(len(case.x0))
 

@@ -90,7 +90,8 @@ def measure(case: str, path: Path, number: int, side: int) -> Row:
     top, left = ((n - min(n, side)) // 2 for n in clean.shape)
     clean = clean[top : top + side, left : left + side]
     kernel, guess = CASES[case][0](number), CASES[case][1]
-    operator = blur(kernel, clean.shape, boundary="valid")  # type: ignore[arg-type]
+    height, width = clean.shape
+    operator = blur(kernel, (height, width), boundary="valid")
     y = operator.A(torch.from_numpy(clean)[None, None].double())[0, 0].numpy()
     y = y + (0.01, 0.02)[number // 2 % 2] * np.random.default_rng(number).standard_normal(y.shape)
     y = (np.rint(255 * y.clip(0, 1)) / 255).astype(np.float32)

@@ -38,7 +38,8 @@ class System:
         zspec, xspec = Spec.of(solution.z), Spec.of(solution.x)
         sizes = (zspec.size, zspec.size, xspec.size)
         bad = solution.status == int(Status.NONFINITE)
-        z, mu, x = (sanitised(detach(t), bad) for t in (solution.z, solution.multiplier, solution.x))  # type: ignore[arg-type]
+        assert solution.multiplier is not None
+        z, mu, x = (sanitised(detach(t), bad) for t in (solution.z, solution.multiplier, solution.x))
         point = torch.cat([zspec.pack(z), zspec.pack(mu), xspec.pack(x)], dim=1).requires_grad_()
         slope = slope_at(problem, solution, point)
 

@@ -50,5 +50,6 @@ class Point:
 
     def rows(self, index: Tensor) -> Point:
         """What was measured at the samples ``index`` (k,)."""
-        parts = (self.image, self.residual, self.scale, self.value, self.gradient)
-        return Point(*(None if part is None else part.index_select(0, index) for part in parts))  # type: ignore[arg-type]
+        value, gradient = (t if t is None else t.index_select(0, index) for t in (self.value, self.gradient))
+        image, residual, scale = (t.index_select(0, index) for t in (self.image, self.residual, self.scale))
+        return Point(image, residual, scale, value, gradient)

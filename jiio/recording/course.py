@@ -153,7 +153,7 @@ class Surroundings:
         new = copy.copy(self.operator)
         found = self.parts.rebuilt(tensors)
         if isinstance(new, EquilibriumMap):
-            cell = self.operator.cell  # type: ignore[union-attr]
+            cell = new.cell
             new.cell = _unlooked(GuardedCell(found[0], cell.arithmetic)) if isinstance(cell, GuardedCell) else found[0]
             new.x, new.evaluations = found[1], Evaluations(cell=1)
             return new

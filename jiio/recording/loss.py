@@ -117,4 +117,5 @@ def _replayed(record: RecordedStep, measured: Measured, module: nn.Module, input
         allowed = torch.finfo(inputs[0].dtype).eps ** 0.25  # layers may compute in bfloat16
         if not all(near(a, b.detach(), allowed) for a, b in zip([*values, *grads], right, strict=True)):
             raise UnrecordableError("A replay differed from the eager loss.")
-    return [_Ready.apply(values[0], grads, *moved), *values[1:]]  # type: ignore[list-item]
+    loss: Any = _Ready.apply(values[0], grads, *moved)
+    return [loss, *values[1:]]

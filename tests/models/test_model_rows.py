@@ -13,13 +13,13 @@ from torch import Tensor, nn
 import jiio
 from helpers import gap
 from jiio import models
-from jiio.layout import leaves, map_tree
+from jiio.layout import leaves
 from jiio.models import CrossModalModel, EquilibriumModel, ImagePrior, ImagePriorConfig, Memory, TrellisModel
 from jiio.models.sequences.trellis import TrellisConfig
-from jiio.persample import rows_of, taken
+from jiio.persample import rows_of
 from model_cases import CONFIGS
+from rows_contract import INDEX, check_rows
 
-INDEX = torch.tensor([0, 2, 3])
 DOUBLE = torch.float64
 
 
@@ -97,21 +97,7 @@ PROBLEMS: dict[str, Callable[[], tuple[jiio.Problem, Any]]] = {
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_restricting_then_evaluating_is_evaluating_then_restricting(name: str) -> None:
     torch.manual_seed(0)
-    problem, x = PROBLEMS[name]()
-    z = map_tree(torch.randn_like, problem.cell.initial_state(x))  # type: ignore[attr-defined]
-    with torch.no_grad():
-        image, value = problem.cell(z, x), problem.objective(z, x)
-        part = problem.rows(INDEX, x)
-        assert part is not None
-        few_z, few_x = taken(z, INDEX), taken(x, INDEX)
-        assert gap(part.cell(few_z, few_x), taken(image, INDEX)) < 1e-12
-        assert gap(part.objective(few_z, few_x), value[INDEX]) < 1e-12
-        assert gap(part.cell.initial_state(few_x), taken(problem.cell.initial_state(x), INDEX)) < 1e-12  # type: ignore[attr-defined]
-
-        # And once more, of those that are left.
-        again = part.rows(torch.tensor([1]), few_x)
-        assert again is not None
-        assert gap(again.cell(taken(z, INDEX[1:2]), taken(x, INDEX[1:2])), taken(image, INDEX[1:2])) < 1e-12
+    check_rows(*PROBLEMS[name](), near=1e-12, value_near=1e-12)
 
 
 def test_a_forward_pass_pays_for_who_still_runs() -> None:

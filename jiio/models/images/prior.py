@@ -57,6 +57,8 @@ class ImagePriorConfig:
 class _AtLevel(nn.Module):
     """The injection at one noise level (B,) or ()."""
 
+    level: Tensor
+
     def __init__(self, inject: LevelInjection, level: Tensor) -> None:
         super().__init__()
         self.inject = inject
@@ -64,7 +66,7 @@ class _AtLevel(nn.Module):
 
     def rows(self, index: Tensor) -> _AtLevel:
         """The samples ``index`` (k,), at their levels."""
-        level: Tensor = self.level  # type: ignore[assignment]
+        level = self.level
         return _AtLevel(self.inject, level if level.numel() == 1 else level.index_select(0, index.to(level.device)))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -12,7 +12,6 @@ from torch import Tensor
 import jiio
 from helpers import gap
 from jiio import attacks
-from jiio.layout import map_tree
 from jiio.models import (
     DenseConfig,
     ImagePrior,
@@ -23,7 +22,6 @@ from jiio.models import (
     decoder,
 )
 from jiio.outputs.seeds import generator
-from jiio.persample import taken
 from jiio.tasks.language.adversaries import JointAdversary
 from jiio.tasks.maps.base import Denoise, Inpaint, LinearMap, random_mask
 from jiio.tasks.maps.compressed import compressed
@@ -32,8 +30,8 @@ from jiio.tasks.maps.forward import AbstractMap
 from jiio.tasks.meta.learner import FewShotLearner, LearnerConfig
 from jiio.tasks.restore.imagespace import USUAL, ImageRestorer
 from jiio.tasks.solving.latent import LatentRestorer
+from rows_contract import check_rows
 
-INDEX = torch.tensor([0, 2])
 IMAGES = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
@@ -110,17 +108,7 @@ PROBLEMS: dict[str, Callable[[], tuple[jiio.Problem, Any]]] = {
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_restricting_then_evaluating_is_evaluating_then_restricting(name: str) -> None:
     torch.manual_seed(0)
-    problem, x = PROBLEMS[name]()
-    z = map_tree(torch.randn_like, problem.cell.initial_state(x))  # type: ignore[attr-defined]
-    with torch.no_grad():
-        image, value = problem.cell(z, x), problem.objective(z, x)
-        part = problem.rows(INDEX, x)
-        assert part is not None
-        few_z, few_x = taken(z, INDEX), taken(x, INDEX)
-        assert gap(part.cell(few_z, few_x), taken(image, INDEX)) < 1e-5
-        assert gap(part.objective(few_z, few_x), value[INDEX]) < 1e-4 * (1 + float(value.abs().max()))
-        whole, few = problem.prox(x, 0.3), part.prox(few_x, 0.3)
-        assert gap(few, taken(whole, INDEX)) < 1e-5
+    check_rows(*PROBLEMS[name](), near=1e-5, value_near=1e-4)
 
 
 def test_a_joint_attack_hears_of_all_samples_when_few_are_left() -> None:
