@@ -80,6 +80,11 @@ class PerSample:
         return getattr(self.function, name)
 
     def __call__(self, z: Tree, x: Tree) -> Any:
+        # A row for each sample, or rows would be taken that are not there, or somebody else's.
+        batch = leaves(x)[0].shape[0]
+        for leaf in (leaf for tree in self.data for leaf in leaves(tree)):
+            if leaf.shape[0] != batch:
+                fail("PerSample.data", f"{batch} samples, as many as x has", leaf)
         return self.function(z, x, *self.data)
 
     def rows(self, index: Tensor) -> PerSample | None:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from .checks import ArgumentError, ArgumentTypeError, GradientError, check_number, fail
-from .layout import Spec, Tree, conformed, leaves, map_tree, same_tree
+from .layout import Spec, Tree, check_tree, conformed, leaves, map_tree, same_tree
 from .persample import share_of
 
 
@@ -118,13 +118,13 @@ class AbstractProx(ABC):
         return None if type(self).bind is not AbstractProx.bind else rows_of_fields(self, index, x)
 
     def __call__(self, x: Tree, step: float = 1.0) -> Tree:
-        """prox of a tree of tensors."""
-        spec = Spec.of(x)
+        """prox of a tree of floating-point tensors x (B, ...). Errors: ArgumentError, ArgumentTypeError for others."""
+        spec = Spec.of(check_tree("x", x))
         return spec.unpack(self.bind(x).apply(spec.pack(x), step))
 
     def violation(self, x: Tree) -> Tensor:
-        """(B,) by how much a tree of tensors x breaks the constraint."""
-        return self.bind(x).excess(Spec.of(x).pack(x))
+        """(B,) by how much a tree of tensors x breaks the constraint. Errors: as of a call."""
+        return self.bind(x).excess(Spec.of(check_tree("x", x)).pack(x))
 
 
 def rows_of_fields(prox: Any, index: Tensor, x: Tree) -> Any:

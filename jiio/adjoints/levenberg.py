@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..checks import GradientError, check_integer, check_number, fail
+from ..checks import GradientError, check_instance, check_integer, check_number, fail
 from ..layout import Spec
 from ..problem import Problem
 from ..solution import Solution, Status
@@ -36,7 +36,8 @@ class Levenberg:
 
     Every so many training steps, with a few samples: ``before(problem, solution)``, the step of the optimiser, and
     ``after(problem, solution)`` with the same samples solved again. Both solutions come from :func:`jiio.solve` with
-    the same start and settings; where weights enter the problem when it is made, make it again.
+    the same start and settings; where weights enter the problem when it is made, make it again. Errors: GradientError
+    for solutions that do not belong together, ArgumentTypeError for what is none.
     """
 
     damping: float = 0.1
@@ -56,7 +57,8 @@ class Levenberg:
         check_integer("Levenberg.max_steps", self.max_steps, 1)
 
     def before(self, problem: Problem, solution: Solution) -> None:
-        """The solution (B, ...) before a step of the weights."""
+        """The ``solution`` (B, ...) of ``problem`` before a step of the weights."""
+        check_instance("problem", problem, Problem)
         system = System.at(problem, _with_multiplier(solution))
         self._held = system.slope.detach(), solution
 
@@ -66,6 +68,7 @@ class Levenberg:
 
         Where nothing moved, or nothing is finite, the damping stays, and nothing was tried.
         """
+        check_instance("problem", problem, Problem)
         if self._held is None:
             remedy = "Call before(problem, solution) first, then take the step."
             fail("Levenberg.after", "a solution from before the step", "none", remedy, GradientError)
@@ -93,7 +96,7 @@ class Levenberg:
 
 
 def _with_multiplier(solution: Solution) -> Solution:
-    if solution.multiplier is None:
+    if check_instance("solution", solution, Solution).multiplier is None:
         fail("Levenberg", "a solution of jiio.solve", "one without a multiplier", error=GradientError)
     return solution
 

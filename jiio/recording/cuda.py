@@ -58,6 +58,9 @@ class CudaRecorder(AbstractRecorder):
     fused: bool = False
 
     def record(self, step: Step, state: Sequence[Tensor], constants: Sequence[Tensor]) -> AbstractReplay:
+        for tensor in (*state, *constants):
+            if tensor.device.type != "cuda":
+                refuse(f"one with a tensor on {tensor.device}, which is not launched by CUDA")
         found = TracedRecorder(self.fused).record(step, state, constants)
         try:
             return CudaReplay(found)

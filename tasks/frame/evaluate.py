@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from jiio.checks import fail
+from jiio.checks import check_instance, fail
 from jiio.outputs.atomic import write_whole
 from jiio.outputs.seeds import derive
 
@@ -35,8 +35,10 @@ def evaluate(
 
     Started by a launcher, every process gets the rows; tasks divide what they measure by :func:`.dealing.dealt`.
 
-    Errors: JiioError where data are missing, the weights do not fit, or the task makes no pictures.
+    Errors: ArgumentTypeError for what is no checkpoint; JiioError where data are missing, the weights do not fit, or
+    the task makes no pictures.
     """
+    check_instance("checkpoint", checkpoint, Checkpoint, "Read one by jiio.tasks.load(...).")
     config = config or checkpoint.config
     with joined(config.device, LONG) as ranks:
         device = check_device(config.device)

@@ -37,6 +37,8 @@ class Address:
     @classmethod
     def of(cls, argument: str, word: str) -> Address:
         """OWNER/NAME, or OWNER/NAME@REVISION, with or without ``hub:`` before it. Errors: InputError."""
+        if not isinstance(word, str):
+            fail(argument, "OWNER/NAME or OWNER/NAME@REVISION of the hub", word, error=InputError)
         repository, at, revision = word.removeprefix(PREFIX).partition("@")
         if not NAME.fullmatch(repository) or (at and not REVISION.fullmatch(revision)):
             fail(argument, "OWNER/NAME or OWNER/NAME@REVISION of the hub", repr(word), error=InputError)

@@ -59,6 +59,7 @@ def train(
     another training holds. TrainingInterrupted after Ctrl-C.
     """
     report = report or _to_stderr
+    check_instance("config", config, RunConfig, "Such as jiio.tasks.RestoreConfig(output=...).")
     folder = check_output_folder("output", Path(config.output))
     with contextlib.ExitStack() as stack:
         ranks = stack.enter_context(joined(config.device))

@@ -6,6 +6,8 @@ import dataclasses
 import tempfile
 from pathlib import Path
 
+from jiio.checks import check_instance
+
 from .checkpoint import AVERAGE, Checkpoint
 from .hub import PREFIX, Address, library, talking
 from .place import WEIGHTS
@@ -45,8 +47,9 @@ def push(
     repository: OWNER/NAME, or OWNER/NAME@BRANCH. private: for a repository that is made. message: of the commit.
     argument: what the user calls the repository. Returns the address of the commit.
 
-    Errors: InputError, one sentence.
+    Errors: InputError, one sentence; ArgumentTypeError for what is no checkpoint.
     """
+    check_instance("checkpoint", checkpoint, Checkpoint)
     address = Address.of(argument, repository)
     api, bare = library(argument).HfApi(), bare_weights(checkpoint)
     about = message or f"{bare.config.task}, {bare.step} steps"

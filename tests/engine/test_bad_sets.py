@@ -198,3 +198,13 @@ BAD: dict[str, Row] = {
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_is_refused_in_one_sentence(name: str) -> None:
     refused_in_one_sentence(BAD[name])
+
+
+@pytest.mark.parametrize(
+    "prox", [jiio.Box(0, 1), jiio.L1Ball(1.0), jiio.L2Ball(1.0), jiio.LinfBall(1.0), jiio.Simplex()]
+)
+@pytest.mark.parametrize("x", [torch.zeros(0, 3), torch.zeros(2, 3, dtype=torch.long), 3.0])
+def test_a_set_tells_what_it_cannot_project(prox: jiio.AbstractProx, x) -> None:
+    for call in (prox, prox.violation):
+        with pytest.raises((ArgumentError, ArgumentTypeError), match="x: expected "):
+            call(x)

@@ -166,3 +166,8 @@ def test_samples_are_taken_where_their_values_lie(gpu: torch.device) -> None:
     mask, index = torch.arange(6.0).view(3, 2), torch.tensor([2, 0], device=gpu)
     assert share_of(mask, index, 3, 2).tolist() == [[4.0, 5.0], [0.0, 1.0]]
     assert share_of(mask.to(gpu), index, 3, 2).is_cuda and share_of(mask, index, 9, 2) is mask
+
+
+def test_cuda_does_not_launch_what_lies_elsewhere() -> None:
+    with pytest.raises(jiio.UnrecordableError, match="a tensor on cpu, which is not launched by CUDA"):
+        jiio.CudaRecorder().record(lambda state, constants: state, [torch.ones(2)], [])

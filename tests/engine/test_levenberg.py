@@ -168,3 +168,13 @@ def test_an_equilibrium_has_nothing_to_hold() -> None:
 def test_bad_settings_are_refused(name: str, value: Any) -> None:
     with pytest.raises(jiio.ArgumentError, match=rf"Levenberg\.{name}: expected"):
         jiio.Levenberg(**{name: value})
+
+
+@pytest.mark.parametrize("call", ["before", "after"])
+def test_what_is_no_problem_or_no_solution_is_told(call: str) -> None:
+    case, levenberg = Linear(), jiio.Levenberg()
+    levenberg.before(case.problem(), case.solved())
+    for arguments, word in (((case.problem(), 3), "solution"), ((None, case.solved()), "problem")):
+        with pytest.raises(jiio.ArgumentTypeError, match=f"{word}: expected an instance of"):
+            getattr(levenberg, call)(*arguments)
+        levenberg.before(case.problem(), case.solved())

@@ -294,7 +294,7 @@ def test_per_sample_hands_its_data_on() -> None:
     y = torch.randn(3, 2)
     objective = jiio.PerSample(lambda z, x, y: (z - y).sum(1), y)
     part = objective.rows(INDEX)
-    assert part is not None and torch.equal(part(y[INDEX] + 1, None), objective(y + 1, None)[INDEX])
+    assert part is not None and torch.equal(part(y[INDEX] + 1, y[INDEX]), objective(y + 1, y)[INDEX])
     assert jiio.PerSample(Counted(torch.add, divisible=False)).rows(INDEX) is None
     layer = torch.nn.Linear(2, 2)
     assert jiio.PerSample(layer).module is layer
@@ -304,3 +304,10 @@ def test_per_sample_hands_its_data_on() -> None:
 def test_bad_parts_are_told(arguments: tuple[Any, ...], word: str) -> None:
     with pytest.raises((jiio.ArgumentTypeError, jiio.ArgumentError), match=word):
         jiio.PerSample(*arguments)
+
+
+def test_data_of_another_batch_are_told() -> None:
+    objective = jiio.PerSample(lambda z, x, y: (z - y).square().sum(1), torch.zeros(3, 2))
+    problem = jiio.Problem(lambda z, x: 0.3 * z + x, objective)
+    with pytest.raises(jiio.ArgumentError, match=r"PerSample\.data: expected 2 samples, .*\(3, 2\)"):
+        jiio.solve(problem, torch.zeros(2, 2), torch.zeros(2, 2))

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -215,3 +216,20 @@ def test_the_package_says_what_the_stand_in_says(served: str, tmp_path: Path) ->
     ):
         code, told = said(word)
         assert code == 2 and sentence in told and "Traceback" not in told, told
+
+
+DOORS: Any = tasks  # as those see it who have no types
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda done: DOORS.push(3, "alice/faces"), "checkpoint: expected an instance of Checkpoint, got int 3"),
+        (lambda done: DOORS.push(done, 3), "hub: expected OWNER/NAME"),
+        (lambda done: DOORS.evaluate("faces"), "checkpoint: .* Read one by jiio.tasks.load"),
+        (lambda done: DOORS.train({"steps": 1}), "config: expected an instance of RunConfig"),
+    ],
+)
+def test_what_is_no_checkpoint_is_a_sentence(trained: Path, call, words: str) -> None:
+    with pytest.raises(JiioError, match=words):
+        call(load(trained))
