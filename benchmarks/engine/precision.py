@@ -80,20 +80,18 @@ def apart(one: list[Tensor], other: list[Tensor]) -> float:
     return float((a - b).norm() / b.norm())
 
 
+def compared(exact: jiio.Solution, low: jiio.Solution) -> Row:
+    """What the same solve took in float32 and under autocast."""
+    calls, right = low.evaluations.cell, exact.evaluations.cell
+    row: Row = {"float32": right, "autocast": calls, "ratio": calls / right}
+    return row | {f"converged{word}": float(s.converged.float().mean()) for word, s in (("", low), (" float32", exact))}
+
+
 def plain(name: str, seed: int, batch: int) -> Row:
     """An equilibrium and its gradient."""
     model, x = parts(name, seed, batch)
     (exact, right), (low, found) = (forward(model, x, kind) for kind in (None, torch.bfloat16))
-    return {
-        "cell": name,
-        "seed": seed,
-        "float32": exact.evaluations.cell,
-        "autocast": low.evaluations.cell,
-        "ratio": low.evaluations.cell / exact.evaluations.cell,
-        "gradient apart": apart(found, right),
-        "converged": float(low.converged.float().mean()),
-        "converged float32": float(exact.converged.float().mean()),
-    }
+    return {"cell": name, "seed": seed, **compared(exact, low), "gradient apart": apart(found, right)}
 
 
 def joint(name: str, seed: int, batch: int) -> Row:
@@ -115,16 +113,8 @@ def joint(name: str, seed: int, batch: int) -> Row:
     # What either found, by an equilibrium of its own in float32.
     tight = jiio.Tolerance(1e-6, 1e-6)
     values = [loss(model.head(model.solve(s.x, tolerance=tight, on_failure="ignore").z), None) for s in (low, exact)]
-    return {
-        "cell": name,
-        "seed": seed,
-        "float32": exact.evaluations.cell,
-        "autocast": low.evaluations.cell,
-        "ratio": low.evaluations.cell / exact.evaluations.cell,
-        "converged": float(low.converged.float().mean()),
-        "converged float32": float(exact.converged.float().mean()),
-        "value / float32": float(values[0].mean() / values[1].mean()),
-    }
+    value = float(values[0].mean() / values[1].mean())
+    return {"cell": name, "seed": seed, **compared(exact, low), "value / float32": value}
 
 
 def whole(name: str, seed: int, batch: int, kind: torch.dtype) -> Row:
