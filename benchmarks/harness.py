@@ -14,7 +14,7 @@ from typing import NoReturn
 import torch
 
 from benchmarks.rows import Rows
-from benchmarks.tables import Row
+from benchmarks.tables import PRINTED, Row
 from jiio.checks import JiioError
 from jiio.tasks.frame.files import check_output_file, check_output_folder
 from jiio.tasks.frame.machine import versions
@@ -131,12 +131,14 @@ def _measure(made: Parser, run: Run, options: argparse.Namespace, words: list[st
     rows = Rows(made.settings(options), options.output)
 
     torch.set_num_threads(options.threads)
+    PRINTED.clear()
     with tempfile.TemporaryDirectory() as passing:
         options.cache = options.cache or Path(passing)  # a training has a folder in any case
         more = run(options, rows)
 
     about = {"command": [made.prog, *words], "versions": versions(), "processor": processor()}
-    rows.write(about | {"wall_seconds": time.monotonic() - rows.begin} | (more or {}))
+    ended = {"wall_seconds": time.monotonic() - rows.begin, "printed": list(PRINTED)}
+    rows.write(about | ended | (more or {}))
 
 
 def processor() -> str:

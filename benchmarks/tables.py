@@ -11,6 +11,7 @@ from typing import Any
 from jiio.outputs.tables import table
 
 Row = dict[str, Any]
+PRINTED: list[str] = []  # what this run put on standard output so far; the harness keeps it beside the figures
 
 
 def say(text: str) -> None:
@@ -20,13 +21,17 @@ def say(text: str) -> None:
 
 def show(title: str, rows: Sequence[Row]) -> None:
     """A table on standard output."""
-    print(f"\n{title}\n")
-    print(table([{key: cell(value) for key, value in row.items()} for row in rows]), flush=True)
+    _out(f"\n{title}\n\n{table([{key: cell(value) for key, value in row.items()} for row in rows])}")
 
 
 def show_line(name: str, text: str) -> None:
     """One figure below a table."""
-    print(f"{name}: {text}", flush=True)
+    _out(f"{name}: {text}")
+
+
+def _out(text: str) -> None:
+    PRINTED.extend(text.split("\n"))
+    print(text, flush=True)
 
 
 def show_lines(rows: Sequence[Row], digits: int = 3) -> None:

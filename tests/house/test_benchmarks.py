@@ -74,6 +74,7 @@ def test_there_are_scripts_in_every_room() -> None:
         "generate",
         "language",
         "mutants",
+        "pages",
         "gpu",
     }
 
