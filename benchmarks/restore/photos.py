@@ -14,7 +14,7 @@ import argparse
 import io
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +53,17 @@ KERNEL = motion_kernel(9, 25)
 
 @dataclass(frozen=True)
 class Damaged:
-    """A picture with its damage. tools: which usual tools are asked, by name. keep: (H, W), the known pixels."""
+    """A picture with its damage. tools: which usual tools are asked, by name. keep: (H, W), the known pixels. kernel,
+    factor: what a tool has to be told besides. noise: what a person knows who took the picture.
+    """
 
     picture: Picture
     damage: AbstractDamage
     tools: str
     keep: np.ndarray | None = None
+    kernel: np.ndarray = field(default_factory=KERNEL.numpy)
+    factor: int = 2
+    noise: str = "white"
 
 
 def stored(pixels: np.ndarray, **more: Any) -> Picture:
@@ -171,7 +176,7 @@ def measure(case: str, names: Sequence[str], side: int) -> Row:
         done = restore_photo(damaged.picture, restorer, damage=damaged.damage)
 
         before = damaged.picture.pixels
-        results = {"ours": done.picture.pixels} | restored_by(damaged.tools, before, damaged.keep, KERNEL.numpy())
+        results = {"ours": done.picture.pixels} | restored_by(damaged.tools, before, damaged.keep, damaged.kernel)
         if before.shape == clean.shape:
             results["damaged"] = before
         for tool, pixels in results.items():

@@ -24,9 +24,10 @@ from typing import Any
 from torch import Tensor
 
 import jiio
-from jiio.checks import check_number, fail
+from jiio.checks import check_choice, check_number, fail
 from jiio.models.images.prior import ImagePrior
 from jiio.persample import SampleBySample
+from jiio.tasks.frame.precision import PRECISIONS
 from jiio.tasks.maps.base import LinearMap
 from jiio.tasks.maps.forward import AbstractMap, Disagreement
 from jiio.tasks.maps.noise import Gaussian
@@ -34,10 +35,12 @@ from jiio.tasks.maps.noise import Gaussian
 from .base import AbstractRestorer, Restoration
 from .channels import channelwise
 from .explaining import Explains
+from .quick import computing
 
 TOLERANCE = jiio.Tolerance(atol=1e-4, rtol=1e-3)
 SPLIT_TOLERANCE = jiio.Tolerance(atol=5e-4, rtol=5e-3)  # where the disagreement is a prox, or there is none
 FAST = jiio.Tolerance(atol=2e-3, rtol=2e-2)  # for who would rather have half of the time than the last 0.2 dB
+NOISE_TOLERANCE = jiio.Tolerance(atol=5e-3, rtol=5e-2)  # of a gradient step: 0.003 dB behind the one above
 RATE = 0.5  # of a gradient step on the energy, in units of its curvature
 
 
@@ -79,12 +82,14 @@ class _Nothing(SampleBySample):
 class ImageRestorer(AbstractRestorer):
     """Joint solve over image, state and multiplier; for plain noise one gradient step, as trained.
 
-    strength: how the prior is used (default: what was tuned for the kind of map).
+    strength: how the prior is used (default: what was tuned for the kind of map). precision: auto, float32 or bfloat16,
+    see :mod:`.quick`.
     """
 
-    def __init__(self, prior: ImagePrior, *, strength: Strength | None = None) -> None:
+    def __init__(self, prior: ImagePrior, *, strength: Strength | None = None, precision: str = "auto") -> None:
         super().__init__()
         self.prior, self.strength, self.channels = prior, strength, prior.config.channels
+        self.precision = check_choice("precision", precision, PRECISIONS)
 
     def problem(
         self, y: Tensor, operator: AbstractMap, *, level: float, strength: Strength, norm: float = 1.0
@@ -130,7 +135,9 @@ class ImageRestorer(AbstractRestorer):
                 problem, more = self.split(y, operator, **how)
             else:
                 problem, more = self.problem(y, operator, **how), {}
-            solution = jiio.solve(problem, x, z, multiplier=mu, **(options | more | settings))
+            settled = options | more | settings
+            with computing(self.prior, self.precision, settled["tolerance"]):
+                solution = jiio.solve(problem, x, z, multiplier=mu, **settled)
             x, z, mu = solution.x, solution.z, solution.multiplier
             cell, vjp = cell + solution.evaluations.cell, vjp + solution.evaluations.vjp
 
@@ -141,9 +148,10 @@ class ImageRestorer(AbstractRestorer):
         """One gradient step of the energy, which is what the prior was trained to do with noise. factor: by which y was
         divided.
         """
-        options = {"tolerance": SPLIT_TOLERANCE, "max_steps": 40, "on_failure": "ignore"}
+        options = {"tolerance": NOISE_TOLERANCE, "max_steps": 40, "on_failure": "ignore"} | settings
         prior = channelwise(self.prior, images=y.shape[1])
-        image, solution = prior.gradient_step(y, noise.sigma / factor, **(options | settings))
+        with computing(self.prior, self.precision, options["tolerance"]):
+            image, solution = prior.gradient_step(y, noise.sigma / factor, **options)
         done = Restoration.of(image, solution)
         return dataclasses.replace(
             done,

@@ -3,8 +3,9 @@
 How strong the noise is at each brightness, s(v), is read off the flattest patches of that brightness. In the scale
 f(v) = integral of dv / s(v) the noise has standard deviation 1 whatever the brightness, so that a restorer for white
 noise serves. For photons, s(v)^2 = a v + b, this is the generalised Anscombe transform (Starck, Murtagh, Bijaoui 1998);
-the curve that is read off goes with gamma as well. The mean of f over the noise is not f of the mean but less by s'/2,
-which the way back knows (to second order, as the unbiased inverses of Makitalo and Foi, 2011 and 2013, do exactly).
+the curve that is read off goes with a tone curve as well. The mean of f over the noise is not f of the mean; the way
+back is the inverse of that mean (as the unbiased inverses of Makitalo and Foi, 2011 and 2013), over noise that is
+Gaussian in the light that was measured and cut off where the picture is.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ import torch
 from torch import Tensor
 
 from .noise_flat import level_at, off_plane
+from .tone import AbstractTone, LinearTone
 
 SIDE, STRIDE = 8, 4  # of patches, pixels
 BINS = 12  # of brightness, with as many patches in each
 LEAST = 60  # patches in a bin
 SHARE = 0.1  # of the patches of a bin are taken to be flat
 DARKEST = 0.5 / 255  # the least level that is believed, or black would weigh without limit
-STEPS = 512  # of the curve
+STEPS, NODES = 512, 24  # of the curve, and of a mean over the noise
 CLIPPED = 0.05  # share of the pixels of a patch at exactly 0 or 1 up to which it is used
 VARIES = 2.5  # times the lowest level is the highest where the noise depends on brightness
 
@@ -32,15 +34,17 @@ VARIES = 2.5  # times the lowest level is the highest where the noise depends on
 class NoiseCurve:
     """The noise of one channel.
 
-    value: (STEPS,), brightness from 0 to 1. sigma: its level there. scale: f of it.
+    value: (STEPS,), brightness from 0 to 1. sigma: its level there. scale: f of it. mean: of f of noisy values whose
+    light has that brightness in the mean.
     """
 
     value: np.ndarray
     sigma: np.ndarray
     scale: np.ndarray
+    mean: np.ndarray
 
     @classmethod
-    def of(cls, channel: Tensor) -> NoiseCurve | None:
+    def of(cls, channel: Tensor, tone: AbstractTone = LinearTone()) -> NoiseCurve | None:  # noqa: B008 (a frozen record)
         """Of a channel (H, W) in [0, 1]; None where there are too few patches."""
         means, variances = _patches(channel)
         if len(means) < 2 * LEAST:
@@ -54,7 +58,8 @@ class NoiseCurve:
         value = np.linspace(0.0, 1.0, STEPS)
         sigma = np.interp(value, middle, level)
         slopes = np.diff(value) * (1 / sigma[1:] + 1 / sigma[:-1]) / 2
-        return cls(value, sigma, np.concatenate([[0.0], np.cumsum(slopes)]))
+        scale = np.concatenate([[0.0], np.cumsum(slopes)])
+        return cls(value, sigma, scale, noisy_mean(value, sigma, scale, tone))
 
     @property
     def varies(self) -> bool:
@@ -67,8 +72,19 @@ class NoiseCurve:
 
     def back(self, scaled: np.ndarray) -> np.ndarray:
         """The brightness whose noisy values have this mean in the scale."""
-        mean = np.maximum.accumulate(self.scale - np.gradient(self.sigma, self.value) / 2)
-        return np.interp(scaled, mean, self.value)
+        return np.interp(scaled, self.mean, self.value)
+
+
+def noisy_mean(value: np.ndarray, sigma: np.ndarray, scale: np.ndarray, tone: AbstractTone) -> np.ndarray:
+    """(STEPS,), the mean of the scaled noisy values at each brightness, by quadrature; it never falls.
+
+    value, sigma, scale: as in :class:`NoiseCurve`.
+    """
+    nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
+    light = tone.light(value)
+    spread = sigma * np.gradient(light, value)
+    noisy = tone.stored((light[:, None] + spread[:, None] * nodes).clip(0, 1))
+    return np.maximum.accumulate(np.interp(noisy, value, scale) @ (weights / weights.sum()))
 
 
 def _patches(channel: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,9 +110,9 @@ class Stabiliser:
     width: float
 
     @classmethod
-    def of(cls, pixels: np.ndarray) -> Stabiliser | None:
-        """Of a picture (C, H, W); None where it is too small."""
-        found = [NoiseCurve.of(torch.from_numpy(channel)) for channel in pixels]
+    def of(cls, pixels: np.ndarray, tone: AbstractTone = LinearTone()) -> Stabiliser | None:  # noqa: B008 (a frozen record)
+        """Of a picture (C, H, W), whose numbers follow the light by ``tone``; None where it is too small."""
+        found = [NoiseCurve.of(torch.from_numpy(channel), tone) for channel in pixels]
         curves = tuple(curve for curve in found if curve is not None)
         if len(curves) < len(found):
             return None

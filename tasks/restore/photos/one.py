@@ -30,6 +30,7 @@ from .damage import AbstractDamage, AbstractHoles, Masked, Noise
 from .doubts import SMALLEST, doubt_the_blur, doubt_the_level, unchanged
 from .rounded import Rounded, artefacts_left
 from .several import Several, found_out
+from .stable import stabiliser
 from .thin import QUIET, fill_thin
 from .unknown import Unknown
 
@@ -197,7 +198,8 @@ def restore_photo(
         restorer: on ``device``; a grey one restores the channels of a colour picture one by one.
         damage: what happened to the picture besides noise.
         sigma: of the noise, on the range of the picture's numbers as [0, 1]; None to estimate it.
-        noise: ``white``, or ``poisson`` where it depends on brightness; its levels are read off the picture.
+        noise: ``white``; ``poisson`` where it depends on brightness, its levels are read off the picture; ``low-light``
+            for the same in a photograph, whose tone curve came after the noise.
         span: the stored numbers that are black and white; None for the range that they use (12 bits in a file of 16).
         tile: side of the windows of a large picture, pixels; enlarged where a blur needs it.
         progress: called after every tile, with the number of tiles.
@@ -208,7 +210,7 @@ def restore_photo(
     begin = time.perf_counter()
     stretch = Stretch.of(picture, span)
     plain = stretch.apply(picture)
-    stable = stabiliser(plain) if noise == "poisson" else None
+    stable = stabiliser(plain, noise, damage)
     if stable is not None:
         plain = dataclasses.replace(plain, pixels=stable.forth(plain.pixels), rounding=None)
     blind = None
@@ -230,17 +232,6 @@ def restore_photo(
     restored = dataclasses.replace(picture, pixels=pixels, alpha=alpha)
     doubts = doubts_of(job, tiled, blind)
     return Restored(restored, job, tiled, time.perf_counter() - begin, stretch, stable, doubts, blind)
-
-
-def stabiliser(picture: Picture) -> Stabiliser:
-    """Errors: InputError where the picture is too small to tell."""
-    found = Stabiliser.of(picture.pixels)
-    if found is None:
-        came = f"{picture.path} ({picture.pixels.shape[2]} x {picture.pixels.shape[1]})"
-        fail(
-            "--noise", "a picture with enough patches to read the noise of each brightness off", came, error=InputError
-        )
-    return found
 
 
 def without_thin_holes(job: Job) -> Job:

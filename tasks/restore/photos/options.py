@@ -12,7 +12,7 @@ from jiio.tasks.frame.options import check_threads, named
 
 FAMILIES = {"image-space": "prior", "direct": "direct"}  # --restorer -> the name of its weights up to -grey or -colour
 MAX_SIGMA = 128.0
-NOISES = ("white", "poisson")
+NOISES = ("white", "poisson", "low-light")
 SUFFIX_OF = {"report": ".html", "confidence": ".png", "find-scratches": ".png"}  # of what else is written
 
 
@@ -24,7 +24,8 @@ class RestoreOptions:
         pictures: pictures, or folders of them, searched with the folders inside
         output: a file or a folder (default: photo-restored.png beside photo.png, photos-restored/ beside photos/)
         sigma: noise in 8-bit grey levels, 0 to 128, whatever the depth of the picture (default: estimated)
-        noise: white, or poisson where it depends on brightness: low light, microscopes (default: white)
+        noise: white, poisson where it depends on brightness (microscopes, telescopes), low-light for the same in a
+            photograph (default: white)
         range: the stored numbers that are black and white, such as 0,4095 (default: the range that the picture uses)
         mask: a picture of the same size: white pixels are kept, black ones are missing
         missing: pixels of this colour are missing: '#ff00ff', or a grey level from 0 to 255
@@ -39,6 +40,7 @@ class RestoreOptions:
         find_scratches: look for dust and scratches, write what was found to this .png file and mend it
         confidence: also write the error to be expected of each pixel to this .png file
         fast: looser solves: about half of the time, a little less sharp
+        precision: auto (default), float32, or bfloat16, which some processors multiply faster
         tile: side of the windows of large pictures, a multiple of 8 (default: 384)
         max_steps: steps of a solve at most (default: as the weights were made for)
         device: cpu, cuda, cuda:0, auto (a GPU where there is one)
@@ -64,6 +66,7 @@ class RestoreOptions:
     find_scratches: Path | None = None
     confidence: Path | None = None
     fast: bool = False
+    precision: str = "auto"
     tile: int | None = None
     max_steps: int | None = None
     device: str = "cpu"
@@ -79,8 +82,9 @@ class RestoreOptions:
             fail("--weights", "either --weights or --restorer", "both", error=InputError)
         if self.restorer is not None:
             check_choice("--restorer", self.restorer, FAMILIES)
-        if check_choice("--noise", self.noise, NOISES) == "poisson" and self.sigma is not None:
-            fail("--sigma", "no level where the noise has many (--noise poisson)", f"{self.sigma:g}", error=InputError)
+        if check_choice("--noise", self.noise, NOISES) != "white" and self.sigma is not None:
+            words = f"no level where the noise has many (--noise {self.noise})"
+            fail("--sigma", words, f"{self.sigma:g}", error=InputError)
         if self.kernel_size is not None and self.blur != "blind":
             came = "no blur" if self.blur is None else f"--blur {self.blur}"
             fail("--kernel-size", "a blur that is to be found (--blur blind)", came, error=InputError)

@@ -9,16 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jiio.checks import JiioError, fail
+from jiio.checks import JiioError, check_choice, fail
 from jiio.tasks.frame.files import InputError
 from jiio.tasks.frame.machine import check_device
+from jiio.tasks.frame.precision import PRECISIONS
 from jiio.tasks.images.pictures import Picture
 from jiio.tasks.maps.kernels import MAX_SIDE
 
 from .. import load
 from ..base import AbstractRestorer
 from ..blind.find import Blind
-from ..imagespace import FAST, DirectRestorer
+from ..imagespace import FAST, DirectRestorer, ImageRestorer
 from ..symmetries import SymmetricRestorer, check_symmetries
 from ..tiles import TILE, check_tile
 from .damage import AbstractDamage, Coarse, Masked, Noise, Scratched, parse_blur, parse_colour
@@ -39,7 +40,7 @@ class WeightsError(InputError):
 class Request:
     """How to restore. sigma: on the image range [0, 1], None to estimate it. settings: of the solve. symmetries: that
     the result is averaged over. files_speak: whether a JPEG file is taken for what it is. span: the stored numbers that
-    are black and white. noise: white or poisson."""
+    are black and white. noise: one of NOISES. precision: of the prior."""
 
     damage: AbstractDamage
     sigma: float | None
@@ -52,6 +53,7 @@ class Request:
     files_speak: bool = False
     span: tuple[float, float] | None = None
     noise: str = "white"
+    precision: str = "auto"
     loaded: dict[str, AbstractRestorer] = field(default_factory=dict)
 
     @classmethod
@@ -73,11 +75,23 @@ class Request:
         # What only the machine and the restorers can tell.
         settings = {} if options.max_steps is None else {"max_steps": options.max_steps}
         settings |= {"tolerance": FAST} if options.fast else {}
+        check_choice("--precision", options.precision, PRECISIONS)
         tile = check_tile("--tile", TILE if options.tile is None else options.tile)
         device = check_device(options.device)
         symmetries = check_symmetries("--symmetries", options.symmetries)
         speak = options.jpeg is None and options.noise == "white" and family != "direct"
-        how = (options.weights, family, tile, device, settings, symmetries, speak, options.span, options.noise)
+        how = (
+            options.weights,
+            family,
+            tile,
+            device,
+            settings,
+            symmetries,
+            speak,
+            options.span,
+            options.noise,
+            options.precision,
+        )
         return cls(damage, sigma, *how)
 
     def name(self, picture: Picture) -> str:
@@ -92,6 +106,8 @@ class Request:
                 restorer = load.load_restorer("--weights", name).to(self.device)
             except JiioError as error:
                 raise WeightsError(str(error)) from error
+            if isinstance(restorer, ImageRestorer):
+                restorer.precision = self.precision
             self.loaded[name] = restorer if self.symmetries == 1 else SymmetricRestorer(restorer, self.symmetries)
         return self.loaded[name]
 
