@@ -104,9 +104,13 @@ def kept(model: LanguageModel, forward: Callable[[], torch.Tensor]) -> int:
 
 
 def memory(options: argparse.Namespace, depth: str, solve: dict[str, Any] | None = None) -> Row:
-    """Of one training step on one segment after a memory, without the Jacobian penalty."""
+    """Of a depth; solve: other settings of its solver."""
     given = vars(configuration(options, depth, 0)) | {"solve": build(SolveConfig, solve or {})}
-    task = Language(build(LanguageConfig, given), data_root=options.data_root)
+    return of_a_step(Language(build(LanguageConfig, given), data_root=options.data_root))
+
+
+def of_a_step(task: Language) -> Row:
+    """Memory of one training step on one segment after a memory, without the Jacobian penalty."""
     torch.manual_seed(0)
     model = task.model().train()
     assert isinstance(model, LanguageModel)
