@@ -28,7 +28,8 @@ from jiio.tasks.language.config import LanguageConfig
 from jiio.tasks.language.task import Language
 
 ARMS: dict[str, dict[str, Any]] = {
-    "trellis": {"depth": {"name": "Trellis"}},
+    # A token hears of the past through its neighbour alone, so an equilibrium takes up to the length of a segment.
+    "trellis": {"depth": {"name": "Trellis"}, "solve": {"max_steps": 64}},
     "transformer, with stream": {},
     "transformer, as published": {"model": {"injection": "attention"}},
     "transformer, 4 layers, tied": {"depth": {"name": "WeightTied", "options": {"layers": 4}}},
