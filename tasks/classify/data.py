@@ -89,6 +89,11 @@ class Labelled:
     test: Tensor
     test_labels: Tensor
 
+    def part(self, chosen: Tensor) -> Labelled:
+        """With these of the training images alone, by their numbers (n,)."""
+        there = chosen.to(self.train.device)
+        return dataclasses.replace(self, train=self.train[there], train_labels=self.train_labels[there])
+
     def near(self, device: torch.device) -> Labelled:
         """With the training images on that device, where they are few enough: batches are made where they lie."""
         train = resident(self.train, device)

@@ -6,6 +6,7 @@ puts the pieces together. ``jiio attack`` tells what the result is worth.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import tempfile
 import time
@@ -30,6 +31,7 @@ from jiio.tasks.frame.load import ConfigError
 from jiio.tasks.frame.machine import check_device
 from jiio.tasks.frame.task import AbstractTask, Figure
 
+from .clock import Clock
 from .data import ClassifyDataConfig, in_batches, labelled_batch, load_labelled
 from .defences import AbstractDefence, Answers, Attacked, Batch, Clean
 from .networks import NetworkConfig
@@ -113,21 +115,6 @@ class ClassifyConfig(RunConfig):
         return model
 
 
-class Clock:
-    """Time since it was made: on the wall, and of the processor, which other work on the machine does not change."""
-
-    def __init__(self) -> None:
-        self.begin = time.perf_counter(), time.process_time()
-
-    @property
-    def wall(self) -> float:
-        return time.perf_counter() - self.begin[0]
-
-    @property
-    def processor(self) -> float:
-        return time.process_time() - self.begin[1]
-
-
 class Classify(AbstractTask):
     """The task ``classify`` of a training configuration."""
 
@@ -138,6 +125,14 @@ class Classify(AbstractTask):
 
     def model(self) -> nn.Module:
         return self.config.build()
+
+    def examples(self) -> Tensor:
+        return self.data.train_labels
+
+    def part(self, chosen: Tensor, config: ClassifyConfig) -> Classify:
+        mine = copy.copy(self)
+        mine.config, mine.defences, mine.data = config, config.defences(), self.data.part(chosen)
+        return mine
 
     @property
     def epoch(self) -> float:

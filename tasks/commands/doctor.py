@@ -29,6 +29,7 @@ EXTRAS = {
     "heif": ("pillow_heif",),
     "deepinv": ("deepinv",),
     "hub": ("huggingface_hub",),
+    "federated": ("flwr",),
 }
 PACKAGES = ("jiio", "torch", "numpy", "scikit-image", "safetensors", "pillow", "jsonargparse")
 LIMIT = 1e-6  # relative error of a gradient in float64

@@ -2,47 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jsonargparse import ArgumentParser
 
 from jiio.tasks.frame.options import chosen, declare, left
 from jiio.tasks.frame.shipped import shipped
 from jiio.tasks.frame.terminal import say
-
-if TYPE_CHECKING:
-    from jiio.tasks.frame.config import RunConfig
-
-
-MOST_WORDS = 100  # of a command line, among which the name of the file is looked for
-
-
-def named_config(argv: Sequence[str]) -> type[RunConfig]:
-    """The class of the configuration that a command line names; where it names none that can be read, the default.
-
-    What is wrong with the file is said when the command runs.
-    """
-    from safetensors import SafetensorError
-
-    from jiio.tasks.frame.load import read_yaml
-    from jiio.tasks.frame.paths import only
-    from jiio.tasks.frame.registry import config_class
-    from jiio.tasks.frame.sealed import UNUSABLE, configured
-
-    for word in argv[1:MOST_WORDS]:
-        with contextlib.suppress(*UNUSABLE, SafetensorError):
-            path = shipped("CONFIG", word, "configs", ".yaml")
-            if not path.is_dir():
-                return config_class(read_yaml("CONFIG", path))
-            with only(()):  # a file names code that nobody has allowed yet
-                return config_class(configured(sorted(path.glob("step-*.safetensors"))[-1]))
-    return config_class({})
+from jiio.tasks.frame.written import named_config
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,20 @@ class AbstractTask(ABC):
         came = f"{checkpoint.path}, of {cls.__name__}, which has no method `trained`"
         fail("CHECKPOINT", "a training whose network can be had without its data", came, error=InputError)
 
+    def examples(self) -> Tensor:
+        """The class (N,) of every training example, zeros where there are no classes; of a task whose training
+        examples can be shared out, see :meth:`part`.
+        """
+        remedy = "Give it the methods `examples` and `part`."
+        fail("task", "one whose training examples can be shared out", type(self).__name__, remedy, InputError)
+
+    def part(self, chosen: Tensor, config: Any) -> AbstractTask:
+        """The same task with these of its training examples alone, and all that it is tested on.
+
+        chosen: their numbers (n,). config: this one's, but for the seed and for how it solves.
+        """
+        raise NotImplementedError
+
     def masked(self) -> tuple[Tensor, Tensor]:
         """Of a task whose network gives every pixel a class: its test images (N, C, H, W) in [0, 1], with masks
         (N, H, W) in which 255 means no class.

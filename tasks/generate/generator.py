@@ -6,6 +6,7 @@ samples, start a fit anew, and say whether an image is like those it was trained
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 import jiio
 from jiio.layout import Tree
-from jiio.models import EquilibriumModel
+from jiio.models import ConvConfig, EquilibriumModel, ModelConfig, MultiscaleConfig
 from jiio.outputs.shares import later
 from jiio.tasks.maps.base import Denoise
 from jiio.tasks.solving.latent import LatentRestorer
@@ -114,3 +115,11 @@ class Inferred:
     loss: Tensor
     calls: int
     converged: Tensor
+
+
+def encoder_plan(plan: ModelConfig) -> ModelConfig:
+    """An encoder of the same kind of cell as a decoder, from images to mean and log spread of the codes."""
+    cell = plan.cell
+    if isinstance(cell, (ConvConfig, MultiscaleConfig)) and cell.dropout:
+        cell = dataclasses.replace(cell, dropout=0.0)
+    return ModelConfig(cell, plan.output, "classifier", (2 * plan.input[0],))

@@ -11,7 +11,7 @@ with an encoder of the same kind. Samples are decoded from a density fitted to t
 
 from __future__ import annotations
 
-import dataclasses
+import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 import jiio
 from jiio.checks import fail
 from jiio.diagnostics import jacobian_penalty
-from jiio.models import ConvConfig, ModelConfig, MultiscaleConfig, build
+from jiio.models import build
 from jiio.outputs.seeds import generator
 from jiio.outputs.shares import drawn, mean_over
 from jiio.tasks.frame import drawings
@@ -43,7 +43,7 @@ from jiio.tasks.solving.latent import DecoderConfig
 from .codes import GaussianMixture
 from .fidelity import Features, Inception, fidelity
 from .fit.fit import fit_images
-from .generator import EXACT, LatentGenerator
+from .generator import EXACT, LatentGenerator, encoder_plan
 from .inference import AbstractInference
 from .samples import nearest_neighbour_accuracy, sliced_wasserstein
 
@@ -103,14 +103,6 @@ class GenerateConfig(RunConfig):
             fail("model.jacobian_at", "solution, for a generator", self.model.jacobian_at, error=ConfigError)
 
 
-def encoder_plan(plan: ModelConfig) -> ModelConfig:
-    """An encoder of the same kind of cell as a decoder, from images to mean and log spread of the codes."""
-    cell = plan.cell
-    if isinstance(cell, (ConvConfig, MultiscaleConfig)) and cell.dropout:
-        cell = dataclasses.replace(cell, dropout=0.0)
-    return ModelConfig(cell, plan.output, "classifier", (2 * plan.input[0],))
-
-
 def build_generator(config: GenerateConfig, mean: Tensor) -> LatentGenerator:
     """A freshly initialised generator around a mean image (C, H, W)."""
     inference: AbstractInference = config.inference.make("inference", "inference")
@@ -147,6 +139,16 @@ class Generate(AbstractTask):
         if len(self.images.train) < 2:
             fail("data", "at least two training images", f"{len(self.images.train)}", error=InputError)
         self.near = resident(self.images.train, self.device)
+
+    def examples(self) -> Tensor:
+        return self.images.classes
+
+    def part(self, chosen: Tensor, config: GenerateConfig) -> Generate:
+        mine = copy.copy(self)
+        mine.config = config
+        mine.images = self.images.part(chosen)
+        mine.near = resident(mine.images.train, self.device)
+        return mine
 
     @classmethod
     def trained(cls, checkpoint: Checkpoint) -> nn.Module:

@@ -12,7 +12,7 @@ import os
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
@@ -43,6 +43,17 @@ class ImageSet:
     test: Tensor
     train_labels: Tensor | None = None
     test_labels: Tensor | None = None
+
+    @property
+    def classes(self) -> Tensor:
+        """The labels (N,) of the training images, zeros where they have none."""
+        none = torch.zeros(len(self.train), dtype=torch.int64, device="cpu")
+        return none if self.train_labels is None else self.train_labels
+
+    def part(self, chosen: Tensor) -> ImageSet:
+        """With these of the training images alone, by their numbers (n,)."""
+        labels = None if self.train_labels is None else self.train_labels[chosen]
+        return replace(self, train=self.train[chosen], train_labels=labels)
 
 
 class Raw(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
 
@@ -39,11 +40,24 @@ class Language(AbstractTask):
         self.vocabulary = self._vocabulary(train)
         self.packed = self.vocabulary.packed().to(self.device)
         self.tokens = self.vocabulary.encode(train)[: config.data.train_limit]
-        needed = config.data.segments * config.data.segment + 1
-        if len(self.tokens) < needed:
+        if len(self.tokens) < self.block:
             came = f"{len(self.tokens)} {config.data.unit}"
-            fail("data", f"a training text of at least {needed} {config.data.unit}", came, error=InputError)
+            fail("data", f"a training text of at least {self.block} {config.data.unit}", came, error=InputError)
         self.model()  # sizes that do not fit this vocabulary are told now
+
+    @property
+    def block(self) -> int:
+        """The least text that a step can draw from; a training text is shared out in such pieces."""
+        return self.config.data.segments * self.config.data.segment + 1
+
+    def examples(self) -> Tensor:
+        return torch.zeros(len(self.tokens) // self.block, dtype=torch.int64, device="cpu")
+
+    def part(self, chosen: Tensor, config: LanguageConfig) -> Language:
+        mine, pieces = copy.copy(self), len(self.tokens) // self.block
+        mine.config = config
+        mine.tokens = self.tokens[: pieces * self.block].view(pieces, -1)[chosen.sort().values].flatten()
+        return mine
 
     def _vocabulary(self, train: str) -> Vocabulary:
         """Of the training text, or that of the weights to begin with."""

@@ -10,6 +10,7 @@ error of the restored image against the clean one, everywhere, also where nothin
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import time
 from dataclasses import dataclass, field
@@ -110,6 +111,15 @@ class Restore(AbstractTask):
         self.kept = torch.empty(0)
         if config.validate_every:
             self.images, self.kept = held_out(self.images)
+
+    def examples(self) -> Tensor:
+        return self.images.classes
+
+    def part(self, chosen: Tensor, config: RestoreConfig) -> Restore:
+        mine = copy.copy(self)
+        mine.config, mine.settings = config, config.joint.arguments()
+        mine.images = self.images.part(chosen)
+        return mine
 
     def draw(self, clean: Tensor, purpose: str, step: int) -> AbstractMap:
         """The corruption of one batch, a pure function of (seed, purpose, step)."""

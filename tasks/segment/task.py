@@ -7,6 +7,8 @@ of its pixels. Both cross-entropies are one loss, and one adjoint solve differen
 from __future__ import annotations
 
 import colorsys
+import copy
+import dataclasses
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,6 +104,16 @@ class Segment(AbstractTask):
 
     def model(self) -> nn.Module:
         return self.config.model.build(self.config.data)
+
+    def examples(self) -> Tensor:
+        return image_labels(self.data.train_masks, self.classes)
+
+    def part(self, chosen: Tensor, config: SegmentConfig) -> Segment:
+        mine = copy.copy(self)
+        mine.config = config
+        train, masks = self.data.train[chosen], self.data.train_masks[chosen]
+        mine.data = dataclasses.replace(self.data, train=train, train_masks=masks)
+        return mine
 
     def loss(self, model: nn.Module, step: int) -> tuple[Tensor, dict[str, Figure]]:
         """Cross-entropy of the pixels, plus ``weight`` times that of the images."""

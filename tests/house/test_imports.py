@@ -23,7 +23,7 @@ ROOMS = [
     ("jiio.tasks.solving",),
     tuple(f"jiio.tasks.{name}" for name in ("restore", "classify", "generate", "meta", "language", "segment")),
     ("jiio.tasks.demo",),
-    ("jiio.tasks.commands",),
+    ("jiio.tasks.commands", "jiio.tasks.federate"),
     ("jiio.tasks",),
     ("jiio.tasks.cli",),
     ("jiio.__main__",),

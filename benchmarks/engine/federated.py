@@ -1,0 +1,127 @@
+"""Does a federation of equilibria need less traffic, and what do clients cost that can take few solver steps?
+
+    JIIO_DATA=DIR python -m benchmarks.engine.federated --output federated.json      # about 15 minutes; --fast: 1
+
+Needs the extra `federated`. Six clients share 2,000 images by a Dirichlet distribution of the classes. An equilibrium
+of one convolutional block, all clients with the recipe's solver steps, or with 2 to 12 of them, averaged by their
+examples or by their steps; beside it explicit convolutional networks of equal size and of four times as many
+parameters, with the same training steps. Figures: accuracy of the averaged weights on test images (the equilibrium
+solved in full) half way, at the end, and when as many megabytes had travelled as the smallest network needs for half
+of its rounds; the megabytes of all rounds; and the processor seconds of a client in a round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from benchmarks.harness import Parser, main
+from benchmarks.rows import Rows
+from benchmarks.tables import Row, over_seeds, say, show
+from jiio.outputs.seeds import derive
+from jiio.tasks.classify.task import Classify, ClassifyConfig
+from jiio.tasks.federate.client import everybody
+from jiio.tasks.federate.flower import gathered
+from jiio.tasks.federate.plan import Federation
+from jiio.tasks.federate.rounds import Rounds
+from jiio.tasks.frame.choices import Choice
+from jiio.tasks.frame.load import build
+
+BUDGETS = (2, 2, 3, 6, 12, 12)
+IMAGES = {"mnist": {"size": 14, "channels": 1}, "cifar10": {"size": 32, "channels": 3}}
+HALVINGS = {"mnist": 0, "cifar10": 1}
+ARMS = ("equilibrium", "budgets, by examples", "budgets, by steps", "explicit, equal size", "explicit, 4 x")
+
+
+def recipe(family: str, arm: str, seed: int, options: argparse.Namespace) -> ClassifyConfig:
+    """What everybody trains."""
+    cell: Row = {"name": "Conv", "options": {"channels": 16, "halvings": HALVINGS[family]}}
+    if arm.startswith("explicit"):
+        own = recipe(family, "equilibrium", seed, options)
+        size = sum(p.numel() for p in own.build().parameters())
+        cell = {"name": "Reference", "options": {"parameters": size * (4 if arm.endswith("4 x") else 1)}}
+    data = {"family": family, "batch_size": 16, "train_limit": options.images, "test_limit": 500, **IMAGES[family]}
+    model = {"cell": cell, "max_steps": 12, "atol": 1e-4, "rtol": 1e-2}
+    values = {"task": "classify", "seed": seed, "threads": 1, "data": data, "model": model}
+    return build(ClassifyConfig, values | {"optimiser": {"rate": options.rate, "warmup": 3}})
+
+
+def plan_of(arm: str, options: argparse.Namespace) -> Federation:
+    """Who trains it, and how it is averaged."""
+    told: Row = {"clients": 6, "rounds": options.rounds, "local_steps": options.local_steps, "alpha": options.alpha}
+    if arm.startswith("budgets"):
+        told["budgets"] = BUDGETS
+    if arm.endswith("by steps"):
+        told["weighting"] = Choice("IterationAware")
+    return Federation(**told)
+
+
+def one_run(family: str, arm: str, seed: int, options: argparse.Namespace) -> Row:
+    """The course of one federation: accuracy in per cent and megabytes of all rounds so far, where it was measured."""
+    plan = plan_of(arm, options)
+    config = plan.course(recipe(family, arm, seed, options))
+    assert isinstance(config, ClassifyConfig)
+    task = Classify(config, data_root=options.data_root)
+    torch.manual_seed(derive(seed, "model"))
+    rounds = Rounds(plan, config, task, task.model(), report=say, evaluate_every=options.every)
+    course: list[Row] = []
+    rounds.run(gathered(everybody(plan, config, task), plan.digest(config)), 0, lambda number, row: course.append(row))
+    seen = [row for row in course if "accuracy" in row]
+    return {
+        "parameters": sum(p.numel() for p in rounds.model.parameters()),
+        "rounds": [row["round"] for row in seen],
+        "accuracy": [100 * row["accuracy"] for row in seen],
+        "megabytes": [row["megabytes"] for row in seen],
+        "client_seconds": [row["client_seconds"] for row in course],
+    }
+
+
+def summary(family: str, arm: str, seed: int, found: Row, least: float) -> Row:
+    """One line of the table. least: megabytes at which all are compared."""
+    early = [a for a, m in zip(found["accuracy"], found["megabytes"], strict=True) if m <= least * 1.001]
+    half = len(found["accuracy"]) // 2 - 1
+    return {
+        "arm": f"{family}: {arm}",
+        "seed": seed,
+        "parameters": found["parameters"],
+        "half way": found["accuracy"][max(half, 0)],
+        "end": found["accuracy"][-1],
+        "equal traffic": early[-1] if early else float("nan"),
+        "megabytes": found["megabytes"][-1],
+        "client s a round": sum(found["client_seconds"]) / len(found["client_seconds"]),
+    }
+
+
+def run(options: argparse.Namespace, rows: Rows) -> None:
+    """All sets, arms and seeds."""
+    for family in options.sets:
+        found: dict[tuple[str, int], Any] = {}
+        for seed in range(options.seeds):
+            for arm in ARMS:
+                key = f"{family} {arm} {seed}"
+                found[arm, seed] = rows.each(key, one_run, family, arm, seed, options)
+        least = min(one["megabytes"][-1] for one in found.values()) / 2
+        lines = [summary(family, arm, seed, one, least) for (arm, seed), one in found.items()]
+        title = f"{family}, {options.seeds} seed(s), equal traffic: {least:.1f} MB; median (range)"
+        show(title, over_seeds(lines, "arm"))
+
+
+def command(argv: Sequence[str] | None = None) -> int:
+    """The command line."""
+    made = Parser(__doc__, __file__, seeds=3, fast={"seeds": 1, "rounds": 2, "local_steps": 2, "images": 300})
+    made.number("--rounds", 16, "of averaging")
+    made.number("--local-steps", 8, "training steps of a client in a round")
+    made.number("--images", 2000, "to train on")
+    made.number("--every", 2, "rounds between two measurements")
+    made.seconds("--rate", 0.004, "learning rate")
+    made.seconds("--alpha", 0.3, "of the Dirichlet distribution")
+    made.chosen("--sets", tuple(IMAGES), tuple(IMAGES), "images")
+    return main(made, run, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(command())
