@@ -3,10 +3,10 @@
     JIIO_DATA=DIR python -m benchmarks.attacks.joint_attack --cache FOLDER --output joint_attack.json
     # hours for everything, most of it attacks to full tolerance; --fast: 3 minutes
 
-For MNIST and CIFAR-10, multiscale and (in Linf) small dense networks, a few of each: the joint attack; PGD and Auto-PGD
-with solves that start at the last state and stop early (rtol 3e-2, at most 8 steps: what a careful user would do); and
-PGD with every solve to the tolerance of the model. What counts is the same for all: the prediction at
-a fresh equilibrium. Costs are those of the attack with its verification: evaluations of the cell and vector-Jacobian
+For MNIST and CIFAR-10, multiscale and (in Linf) small dense and convolutional ones, a few of each: the joint attack;
+PGD and Auto-PGD with solves that start at the last state and stop early (rtol 3e-2, at most 8 steps: what a careful
+user would do); and PGD with every solve to the tolerance of the model. What counts is the same for all: the prediction
+at a fresh equilibrium. Costs are those of the attack with its verification: evaluations of the cell and vector-Jacobian
 products per batch, seconds of the processor. "fewer calls" is relative to the loose warm PGD-20. Every example is
 checked to be inside ball and bounds to rounding.
 """
@@ -41,6 +41,11 @@ def multiscale(channels: list[int], heads: list[int]) -> dict[str, Any]:
     return {"name": "Multiscale", "options": {"channels": channels, "head_channels": heads} | LARGE}
 
 
+def convolutional(channels: int) -> dict[str, Any]:
+    """A cell of one map at half the size of the images: minutes of training."""
+    return {"name": "Conv", "options": {"channels": channels, "head_channels": [8], "halvings": 1}}
+
+
 DIGITS = {"family": "mnist", "size": 28, "batch_size": 64}
 COLOURS = {"family": "cifar10", "size": 32, "channels": 3, "batch_size": 64, "mirror": True, "shift": 2}
 SETS: dict[str, dict[str, Any]] = {
@@ -49,6 +54,13 @@ SETS: dict[str, dict[str, Any]] = {
         "model": {"name": "Dense", "options": {"features": 64, "gain": 0.7}},
         "warm": 0,
         "steps": 300,
+        "threats": (("linf", 0.1),),
+    },
+    "mnist-conv": {
+        "data": DIGITS,
+        "model": convolutional(16),
+        "warm": 150,
+        "steps": 40,
         "threats": (("linf", 0.1),),
     },
     "mnist": {
@@ -62,6 +74,13 @@ SETS: dict[str, dict[str, Any]] = {
         "model": {"name": "Dense", "options": {"features": 64, "gain": 0.7}},
         "warm": 0,
         "steps": 300,
+        "threats": (("linf", 2 / 255),),
+    },
+    "cifar10-conv": {
+        "data": COLOURS,
+        "model": convolutional(24),
+        "warm": 300,
+        "steps": 40,
         "threats": (("linf", 2 / 255),),
     },
     "cifar10": {

@@ -10,9 +10,11 @@ with x' the point that a step of length a leads to, and R the size of x, or the 
 size. Is that worth more than the tolerance leaves open in the objective anyway, |mu| times the state's allowance? And
 does the multiplier no longer reach the input, J_x^T mu being next to nothing beside |mu| and the gain that was
 measured? A plateau looks like that, and so do units of ReLU that are all off, where the derivative knows one side of a
-kink; a minimum without a regulariser does as well. Only where one of them says yes the state is followed along the
-gradient, from near to far as long as the objective does not rise (behind a ridge lies somebody else's valley): two
-evaluations a probe.
+kink; a minimum without a regulariser does as well. Nothing is lost where the units were measured on a plateau already:
+there all of x moves the state by less than its tolerance. And where the curvature of the objective in z is gone since
+they were measured, as far from the bottom of a log cosh, they are believed that much less. Only where one of the
+questions says yes the state is followed along the gradient, from near to far as long as the objective does not rise
+(behind a ridge lies somebody else's valley): two evaluations a probe.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from ..prox import AbstractProx
 from ..rules import AbstractRule
 from .base import Point, select
 from .packed import PackedProblem
-from .scales import Scales, curvature, measured
+from .scales import Local, Scales, measured
 
 WORTH = 5.0  # times what the tolerance of the state leaves open in the objective
 NUMB = 200.0  # times less than the gain that was measured: the multiplier no longer reaches the input
@@ -70,22 +72,27 @@ class Claimed(NamedTuple):
 
 
 @torch.no_grad()
-def refused(operator: Claimant, v: Tensor, point: Point, asked: Tensor, allowed: Tensor) -> tuple[Tensor, Tensor]:
+def refused(
+    operator: Claimant, v: Tensor, point: Point, asked: Tensor, allowed: Tensor, here: Local | None = None
+) -> tuple[Tensor, Tensor]:
     """v (B, D) in other units for those of ``asked`` (B,) that are still on a slope, and who they are (B,).
 
-    allowed (B,): RMS that the tolerance leaves the state, not below what the arithmetic does.
+    allowed (B,): RMS that the tolerance leaves the state, not below what the arithmetic does. here: what the objective
+    says at v, where somebody has asked before.
     """
-    if operator.rule.curvature is not None:  # raw units were asked for
+    if operator.rule.curvature is not None or not bool(asked.any()):  # raw units were asked for
         return v, torch.zeros_like(asked)
     assert point.gradient is not None and point.value is not None
     z, mu, x, memory = operator.parts(v)
     sigma = operator.scales.sigma
     at = Claimed(z, mu / sigma, x, point.gradient / sigma, point.value / sigma[:, 0])
-    worth = _worth(at, allowed)
     reach = torch.maximum(_length(x), _length(z) / operator.scales.root[:, 0])
-    lost = _lost(operator, at)
-    bound, moved = _bound(operator, at, reach, TRUST + lost.square())
-    numb = (lost > NUMB) & (_length(at.mu) * _size(z) > worth)
+    here = Local(operator.packed, z, x) if here is None else here
+    lost, calm = _lost(operator, at, here)
+    worth = _worth(at, allowed, calm)
+    bound, moved = _bound(operator, at, reach, (TRUST + lost.square()) / calm)
+    deaf = _deaf(operator, x, allowed * z.shape[1] ** 0.5) & (lost <= NUMB)
+    numb = ((lost > NUMB) | deaf) & (_length(at.mu) * _size(z) > worth)
     open_ = asked & ((bound > worth) | numb)
     count = int(open_.sum())
     if count == 0:
@@ -99,7 +106,8 @@ def refused(operator: Claimant, v: Tensor, point: Point, asked: Tensor, allowed:
             return placed(v, index, few), placed(torch.zeros_like(open_), index, again)
 
     # The share of the way at which to look first: about as far as the units say, or where a plateau may end.
-    reach = torch.where(numb, 2 * _length(x) + SMALL * z.shape[1] ** 0.5 / operator.scales.root[:, 0], reach)
+    beyond = (SMALL * z.shape[1] ** 0.5 / operator.scales.root[:, 0]).masked_fill(deaf, 0.0)
+    reach = torch.where(numb, 2 * _length(x) + beyond, reach)
     share = torch.where(numb, torch.full_like(reach, NEAR), (moved / reach.clamp_min(TINY)).clamp(TINY, 1.0).sqrt())
     seen = _followed(operator, at, reach, share, open_, worth)
     again = open_ & (seen.fall > worth)
@@ -110,7 +118,7 @@ def refused(operator: Claimant, v: Tensor, point: Point, asked: Tensor, allowed:
     operator.looks = operator.looks + changed
     across = changed & numb & ~seen.risen
     if bool((changed & ~across).any()):
-        _renew(operator, at, seen.bend, changed & ~across)
+        _renew(operator, here, seen.bend, changed & ~across)
     if bool(across.any()):
         begun = measured(operator.packed, seen.z, mu, seen.x, cold=True)
         z, mu, x = (select(across, *pair) for pair in ((begun.image, z), (begun.slope, mu), (seen.x, x)))
@@ -118,17 +126,29 @@ def refused(operator: Claimant, v: Tensor, point: Point, asked: Tensor, allowed:
     return operator.scales.pack(z, mu, x, memory), again
 
 
-def _worth(at: Claimed, allowed: Tensor) -> Tensor:
+def _worth(at: Claimed, allowed: Tensor, calm: Tensor) -> Tensor:
     """(B,) change of the objective that is none: the allowance of the state times its price, and rounding."""
     delta = allowed * at.z.shape[1] ** 0.5
     rounding = torch.finfo(at.z.dtype).eps * at.value.abs()
-    return WORTH * (_length(at.mu) * delta + delta.square() + rounding)
+    return WORTH * (_length(at.mu) * delta + calm * delta.square() + rounding)
 
 
-def _lost(operator: Claimant, at: Claimed) -> Tensor:
-    """(B,) how many times less of the multiplier reaches the input than the gain that was measured; without a call."""
-    own = operator.packed.slopes(at.z, at.x)[1] / operator.scales.sigma
-    return _length(at.mu) * operator.scales.root[:, 0] / _length(at.gradient - own).clamp_min(TINY)
+def _lost(operator: Claimant, at: Claimed, here: Local) -> tuple[Tensor, Tensor]:
+    """(B,) how many times less of the multiplier reaches the input than the gain that was measured, and the share of
+    the curvature in z that is left here, 1 at most; without a call.
+    """
+    sigma = operator.scales.sigma
+    left = here.curvature / sigma
+    through = _length(at.gradient - here.slopes[1] / sigma)
+    return _length(at.mu) * operator.scales.root[:, 0] / through.clamp_min(TINY), left[:, 0].clamp(TINY, 1.0)
+
+
+def _deaf(operator: Claimant, x: Tensor, delta: Tensor) -> Tensor:
+    """(B,) whether all of x moves the state, by the gain that was measured, within what its tolerance leaves it: that
+    gain is of a plateau as well, and nothing beside it is lost there.
+    """
+    size = _length(x)
+    return (size > 0) & (size * operator.scales.root[:, 0] <= delta)
 
 
 def _bound(operator: Claimant, at: Claimed, reach: Tensor, trust: Tensor) -> tuple[Tensor, Tensor]:
@@ -209,9 +229,9 @@ def _probed(operator: Claimant, at: Claimed, reach: Tensor, share: Tensor, asked
     return Probe(fall, bend, risen, far, near, there)
 
 
-def _renew(operator: Claimant, at: Claimed, bend: Tensor, changed: Tensor) -> None:
+def _renew(operator: Claimant, here: Local, bend: Tensor, changed: Tensor) -> None:
     """The units of those in ``changed`` (B,): curvature in z as it is here, and in x along the way down."""
-    sigma = curvature(operator.packed, at.z, at.x)
+    sigma = here.curvature
     kappa = (bend[:, None] * (operator.scales.sigma / sigma)).clamp(TINY, 1 / TINY)
     _take(operator, Scales(sigma, kappa), changed)
 

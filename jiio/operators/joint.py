@@ -27,7 +27,7 @@ from .base import Point, rms, select
 from .claims import refused
 from .packed import PackedProblem
 from .renewal import hidden, renewed, suspicious
-from .scales import Scales, measured
+from .scales import Local, Scales, measured
 
 
 class JointMap:
@@ -261,10 +261,12 @@ class JointMap:
 
         allowed (B,): RMS that the tolerance leaves the state.
         """
+        z, _, x, _ = self.parts(v)
+        here = Local(self.packed, z, x)
         again = done & suspicious(self, point)
         if bool(again.any()):
-            v, again = renewed(self, v, point, again, allowed)
-        v, more = refused(self, v, point, done & ~again & ~self._borne_out(v, point, allowed), allowed)
+            v, again = renewed(self, v, point, again, allowed, here)
+        v, more = refused(self, v, point, done & ~again & ~self._borne_out(v, point, allowed), allowed, here)
         return v, again | more
 
     @torch.no_grad()

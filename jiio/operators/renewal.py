@@ -15,7 +15,7 @@ from torch import Tensor
 from ..rules import AbstractRule
 from .base import Point
 from .packed import PackedProblem
-from .scales import Scales, curvature, own_curvature
+from .scales import Local, Scales
 
 FALLEN = 1 / 30  # of the multiplier, in its units, against the largest it was: only then it is worth to look
 OTHER = 10.0  # fall of a curvature that makes it another unit
@@ -40,18 +40,23 @@ def suspicious(operator: HasUnits, point: Point) -> Tensor:
     return point.scale[:, 1] <= FALLEN * operator.steep
 
 
-def renewed(operator: HasUnits, v: Tensor, point: Point, asked: Tensor, allowed: Tensor) -> tuple[Tensor, Tensor]:
+def renewed(
+    operator: HasUnits, v: Tensor, point: Point, asked: Tensor, allowed: Tensor, here: Local
+) -> tuple[Tensor, Tensor]:
     """v (B, D) in new units for those of ``asked`` (B,) that need them, and who did (B,); keeps the new units.
 
-    allowed (B,): RMS that the tolerance leaves the state.
+    allowed (B,): RMS that the tolerance leaves the state. here: what the objective says at v.
     """
+    old = operator.scales
+    other = asked & (here.curvature * OTHER < old.sigma)[:, 0]
+    if not bool(other.any()):  # mostly, and then the rest need not be measured
+        return v, other
     z, mu, x, memory = operator.parts(v)
-    new, other = _judged(operator, z.detach(), x.detach(), point)
-    changed = asked & other[:, 0] & _pays(point, mu.detach(), new, allowed)
+    new = _units(old, point, here)
+    changed = other & _pays(point, mu.detach(), new, allowed)
     if not bool(changed.any()):
         return v, changed
     keep = ~changed[:, None]
-    old = operator.scales
     operator.scales = Scales(torch.where(keep, old.sigma, new.sigma), torch.where(keep, old.kappa, new.kappa))
     operator.steep = operator.steep.masked_fill(changed, 0.0)
     return torch.where(keep, v, operator.scales.pack(z, mu, x, memory)), changed
@@ -79,10 +84,8 @@ def hidden(point: Point, mu: Tensor, sigma: Tensor, allowed: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _judged(operator: HasUnits, z: Tensor, x: Tensor, point: Point) -> tuple[Scales, Tensor]:
-    """The units at packed (z, x), and where the curvature in z is another one (B, 1)."""
+def _units(old: Scales, point: Point, here: Local) -> Scales:
+    """The units as they are measured now."""
     assert point.gradient is not None
-    old = operator.scales
-    sigma = curvature(operator.packed, z, x)
-    regularised = old.kappa + own_curvature(operator.packed, z, x, point.gradient) / sigma
-    return Scales(sigma, regularised), sigma * OTHER < old.sigma
+    sigma = here.curvature
+    return Scales(sigma, old.kappa + here.own_curvature(point.gradient) / sigma)

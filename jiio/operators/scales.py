@@ -121,19 +121,29 @@ def measured(problem: PackedProblem, z: Tensor, mu: Tensor, x: Tensor, *, cold: 
     )
 
 
-@torch.no_grad()
-def own_curvature(problem: PackedProblem, z: Tensor, x: Tensor, gradient: Tensor) -> Tensor:
-    """(B, 1) curvature of l in x itself at packed (z, x), along the gradient (B, k)."""
-    length = _norm(gradient)
-    size = _norm(x).clamp_min(1e-3)
-    lx = problem.slopes(z, x)[1]
-    return _own_curvature(problem, z, x, lx, gradient / length.clamp_min(_tiny(x)), length, size)
+class Local:
+    """What the objective alone says at packed (z, x), without a call of the cell; each is asked for once."""
 
+    def __init__(self, problem: PackedProblem, z: Tensor, x: Tensor) -> None:
+        self.problem, self.z, self.x = problem, z.detach(), x.detach()
 
-@torch.no_grad()
-def curvature(problem: PackedProblem, z: Tensor, x: Tensor) -> Tensor:
-    """(B, 1) curvature of l in z at packed (z, x), along its gradient."""
-    return _curvature(problem, z, x, problem.slopes(z, x)[0])
+    @cached_property
+    def slopes(self) -> tuple[Tensor, Tensor]:
+        """l_z (B, n) and l_x (B, k)."""
+        return self.problem.slopes(self.z, self.x)
+
+    @cached_property
+    def curvature(self) -> Tensor:
+        """(B, 1) curvature of l in z, along its gradient."""
+        with torch.no_grad():
+            return _curvature(self.problem, self.z, self.x, self.slopes[0])
+
+    @torch.no_grad()
+    def own_curvature(self, gradient: Tensor) -> Tensor:
+        """(B, 1) curvature of l in x itself, along the gradient (B, k)."""
+        length, size = _norm(gradient), _norm(self.x).clamp_min(1e-3)
+        way = gradient / length.clamp_min(_tiny(self.x))
+        return _own_curvature(self.problem, self.z, self.x, self.slopes[1], way, length, size)
 
 
 def _norm(part: Tensor) -> Tensor:

@@ -57,12 +57,16 @@ def gorge(z: Tensor, x: Tensor) -> Tensor:
 
 
 def asked(
-    objective: Callable[[Tensor, Tensor], Tensor], at: float, allowed: float
+    objective: Callable[[Tensor, Tensor], Tensor], at: float, allowed: float, kappa: float = 1.0
 ) -> tuple[bool, int, Tensor, JointMap]:
-    """Whether the claim of a point is refused, the evaluations that it took, and where it goes on."""
+    """Whether the claim of a point is refused, the evaluations that it took, and where it goes on. kappa: squared gain
+    that had been measured.
+    """
     x = torch.tensor([[at]], dtype=DOUBLE)
     z = constant(x, x)
-    operator = JointMap(jiio.Problem(constant, objective), jiio.GradientStep(), x, z, 1.0, False)
+    problem = jiio.Problem(constant, objective, jiio.Box(-400.0, 400.0))
+    operator = JointMap(problem, jiio.GradientStep(), x, z, 1.0, False)
+    operator.scales = Scales.given((torch.tensor(1.0), torch.tensor(kappa)), x)
     mu = operator.packed.slopes(z, x)[0]
     v = operator.scales.pack(z, mu, x)
     point, before = operator(v), operator.evaluations.cell
@@ -88,6 +92,25 @@ def test_from_near_to_far_as_long_as_it_does_not_rise(
     assert float(z[0, 0]) == pytest.approx(float(x)) and float(mu[0, 1]) == PRICE
     if again:
         assert float(operator.scales.kappa) < 1.01 and bool(operator.plain)
+
+
+@pytest.mark.parametrize("far, refused", [(300.0, True), (1.0, False)])
+def test_a_curvature_that_is_gone_says_nothing(far: float, refused: bool) -> None:
+    """log cosh: at 300 a slope of 1 without a curvature, where units of the bottom would let a step move by 1. The
+    tolerance of the state is worth 71 there, not what a curvature of 1 would make of its square; 300 are left to fall.
+    """
+    again, evaluations, _, _ = asked(lambda z, x: z[:, 0].cosh().log(), far, 10.0)
+    assert again == refused and (evaluations > 0) == refused
+
+
+@pytest.mark.parametrize("kappa, refused", [(1e-8, True), (1e-2, False)])
+def test_units_of_a_plateau_do_not_hide_it(kappa: float, refused: bool) -> None:
+    """Where the gain that was measured moves the state, for all of x, by less than its tolerance, nothing is lost
+    beside it: looked at as far as twice the size of x, and not as far as a plateau may reach in such units.
+    """
+    again, _, v, operator = asked(plateau, 3.0, 0.02, kappa)
+    assert again == refused
+    assert float(operator.parts(v)[2]) == pytest.approx(3 - 6 / 9 if refused else 3.0)
 
 
 def test_a_state_that_jumps_is_looked_at_nearer() -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 import jiio
 from jiio.operators import JointMap, Scales
 from jiio.operators.renewal import renewed
+from jiio.operators.scales import Local
 
 DOUBLE = torch.float64
 Y = torch.tensor([[0.5, -0.4], [0.3, 0.2]], dtype=DOUBLE)
@@ -141,7 +142,7 @@ def test_a_parabola_gets_other_units_only_where_there_is_still_a_way_to_fall(off
     v = operator.scales.pack(x, 4 * bends * (x - Y), x)
     operator.steep = torch.full((2,), 1e3, dtype=DOUBLE)
     asked, allowed = torch.tensor([True, False]), torch.full((2,), 1e-3, dtype=DOUBLE)
-    _, again = renewed(operator, v, operator(v), asked, allowed)
+    _, again = renewed(operator, v, operator(v), asked, allowed, Local(operator.packed, x, x))
     assert again.tolist() == [changed, False]
     assert float(operator.scales.sigma[0]) == pytest.approx(2.0 if changed else 2e4)
 
