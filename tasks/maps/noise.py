@@ -229,3 +229,15 @@ def _value(argument: str, value: Any) -> float | Tensor | None:
     if isinstance(value, Tensor) and value.numel() == 1:
         value = float(value)
     return value if isinstance(value, Tensor) else check_number(argument, value, 0.0)
+
+
+def stated_by(physics: Any) -> Any:
+    """What an object that is no map of ours says of its noise: ``noise_model`` in deepinv's words, ``noise`` or
+    ``sigma`` in ours; None where it says nothing.
+    """
+    model, noise, sigma = (getattr(physics, name, None) for name in ("noise_model", "noise", "sigma"))
+    if model is not None:
+        return model
+    if isinstance(noise, AbstractNoise):
+        return noise
+    return sigma if isinstance(sigma, float | int | Tensor) else None

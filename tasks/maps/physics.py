@@ -23,7 +23,7 @@ from .base import Denoise, Inpaint, LinearMap
 from .foreign import Foreign, Form, transposed
 from .forward import AbstractMap, WithNoise
 from .least import gauss_newton
-from .noise import AbstractNoise, Gaussian, as_noise
+from .noise import AbstractNoise, Gaussian, as_noise, stated_by
 from .probing import adjoint_gap, as_diagonal, as_filter, bend, check_steady, filtered
 from .several import chained, composed
 
@@ -174,7 +174,7 @@ def as_map(
         y: a measurement, batch first; complex values and stacks of tensors are packed by :func:`packed`.
         sigma: standard deviation of Gaussian noise, of the batch or (B,) of every sample.
         noise: instead of ``sigma``, any noise that :func:`jiio.tasks.maps.noise.as_noise` knows (default: what
-            ``physics.noise_model`` says).
+            ``physics.noise_model``, ``noise`` or ``sigma`` says).
         shape: (C, H, W) of the images, where neither the adjoint nor the measurement says it.
         tolerance: how far the two methods may be from adjoint to each other, relative to the size of ``A``.
 
@@ -194,7 +194,7 @@ def as_map(
     ours = isinstance(physics, AbstractMap)
     stated = noise if noise is not None else sigma
     if stated is None:
-        stated = physics.noise if ours else getattr(physics, "noise_model", None)
+        stated = physics.noise if ours else stated_by(physics)
     if isinstance(stated, Tensor):
         stated = Gaussian(float(stated) if stated.numel() == 1 else stated)
 
@@ -221,7 +221,7 @@ def adopted(drawn: Any, images: Tensor, *, noise: Any = None) -> AbstractMap:
     with torch.no_grad():
         measure: Any = getattr(drawn, "A", drawn)
         y = measure(images)
-    own = drawn.noise if isinstance(drawn, AbstractMap) else getattr(drawn, "noise_model", None)
+    own = drawn.noise if isinstance(drawn, AbstractMap) else stated_by(drawn)
     return as_map(drawn, y, noise=noise if own is None else own, shape=tuple(images.shape[1:]))  # type: ignore[arg-type]
 
 

@@ -55,3 +55,9 @@ class AbstractRestorer(nn.Module, ABC):
 
         settings: of :func:`jiio.solve`, such as ``trace=True`` or ``max_steps=30``, for this call alone.
         """
+
+    def own_map(self, y: Tensor) -> AbstractMap | None:
+        """The map that is meant where nothing is said of measurements y but that they are some: that of the training,
+        where it was against one; here none.
+        """
+        return None

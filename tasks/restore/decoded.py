@@ -51,8 +51,11 @@ class DecoderRestorer(AbstractRestorer):
         d = operator.diagonal
         if d is None or not bool((d == 1).all()):
             return operator
+        return self.own_map(y) or operator
+
+    def own_map(self, y: Tensor) -> AbstractMap | None:
         blank = torch.full((len(y), *self.decoder.mean.shape), 0.5, dtype=y.dtype, device=y.device)
         ours, other = (self.corruption.map(blank, generator=generator(seed)) for seed in (0, 1))
         probe = torch.rand(blank.shape, generator=generator(2)).to(blank)
         one = torch.equal(ours.A(probe), other.A(probe))
-        return ours if one and ours.A(blank).shape == y.shape else operator
+        return ours if one and ours.A(blank).shape == y.shape else None

@@ -74,7 +74,8 @@ class Restorer(nn.Module):
 
         Args:
             y: measurements, batch first: real or complex, of any number type and device, or a stack of tensors.
-            physics: a function of images, an object with ``A``, a map of jiio; None for images with noise.
+            physics: a function of images, an object with ``A``, a map of jiio; None for images with noise, or for what
+                the weights were trained against, where that is one map.
             sigma, noise, shape: see :func:`jiio.tasks.maps.physics.as_map`.
             settings: of :func:`jiio.solve`, such as ``max_steps=200`` or ``trace=True``.
 
@@ -85,10 +86,12 @@ class Restorer(nn.Module):
         """
         measured = check_finite("y", packed(y))
         operator = as_map(Denoise(0.0) if physics is None else physics, y, sigma=sigma, noise=noise, shape=shape)
-        if physics is None and isinstance(operator.noise, Gaussian) and operator.sigma == 0.0:
-            fail("sigma", "the level of the noise, where there is no physics", "none", "Pass sigma= or noise=.")
         weight = next(self.restorer.parameters())
-        done = self.restorer.restore(measured.to(weight), operator, **settings)
+        given = measured.to(weight)
+        silent = physics is None and isinstance(operator.noise, Gaussian) and operator.sigma == 0.0
+        if silent and self.restorer.own_map(given) is None:
+            fail("sigma", "the level of the noise, where there is no physics", "none", "Pass sigma= or noise=.")
+        done = self.restorer.restore(given, operator, **settings)
         return dataclasses.replace(done, image=done.image.to(measured))
 
 

@@ -13,7 +13,7 @@ from jiio.tasks.maps.base import Denoise
 from jiio.tasks.maps.convolution import blur, downsample
 from jiio.tasks.maps.kernels import gaussian_kernel
 from jiio.tasks.maps.least import least_squares
-from jiio.tasks.maps.noise import Poisson
+from jiio.tasks.maps.noise import Gaussian, Poisson
 from jiio.tasks.maps.physics import as_linear_map, as_map
 from toy_restorer import SmoothRestorer
 
@@ -109,6 +109,16 @@ def test_the_noise_level_is_read_from_the_physics(model, expected, y):
         assert as_linear_map(physics, y, sigma=0.3).sigma == 0.3
     else:
         assert as_linear_map(physics, y).sigma == expected
+
+
+@pytest.mark.parametrize(("name", "value"), [("noise", Gaussian(0.07)), ("sigma", 0.07), ("sigma", torch.tensor(0.07))])
+def test_an_object_may_say_its_noise_in_our_words(name, value, y):
+    physics = Matrix()
+    setattr(physics, name, value)
+    assert as_linear_map(physics, y).sigma == pytest.approx(0.07)
+    assert as_linear_map(physics, y, sigma=0.3).sigma == 0.3
+    physics.noise_model = noise("GaussianNoise", sigma=0.2)  # type: ignore[attr-defined]
+    assert as_linear_map(physics, y).sigma == 0.2
 
 
 class Bent(Matrix):
