@@ -50,16 +50,20 @@ LANGUAGE = {
 }
 PRIOR = {"data": {"families": ["photos"], "size": 16, "batch_size": 2}, "model": {"features": 4, "wide": 4, "depth": 1}}
 
+SEGMENT = {
+    "data": {"family": "scenes", "size": [12, 16], "batch_size": 2, "train_limit": 8, "test_limit": 4},
+    "model": {"cell": MULTISCALE},
+}
+JOINT = {"name": "JointTraining", "options": {"radius": 0.5, "max_steps": 6, "settle": 2}}
+PAPER_MDEQ = ("paper-mdeq-cifar10", "paper-mdeq-cifar10-tiny", "paper-mdeq-imagenet-small", "paper-mdeq-imagenet-large")
+
 # Recipe -> what makes it small. The keys of the recipe that are not named here stay.
 SMALL: dict[str, dict[str, Any]] = {
     "adversarial-cifar": {
         "data": DATA | {"channels": 3, "family": "faces", "shift": 1},
         "model": {"cell": MULTISCALE},
         "warm": {"steps": 1, "layers": 2},
-        "defence": [
-            {"name": "JointTraining", "options": {"radius": 0.5, "max_steps": 6, "settle": 2}},
-            {"name": "JacobianPenalty", "options": {"weight": 0.5}},
-        ],
+        "defence": [JOINT, {"name": "JacobianPenalty", "options": {"weight": 0.5}}],
     },
     "adversarial-mnist": {"data": DATA, "model": {"cell": DENSE}},
     "classify-faces": {"data": DATA, "model": {"cell": DENSE}},
@@ -73,14 +77,17 @@ SMALL: dict[str, dict[str, Any]] = {
     "language-ptb": LANGUAGE,
     "meta-default": META,
     "meta-omniglot": META,
+    **{name: {"data": DATA, "model": {"cell": MULTISCALE}, "warm": {"steps": 1, "layers": 2}} for name in PAPER_MDEQ},
+    "paper-jiio-celeba": GENERATE | {"model": {"cell": DENSE, "latent": 4, "squash": "tanh"}},
+    "paper-jiio-cifar10": {"data": DATA, "model": {"cell": MULTISCALE}, "defence": [JOINT]},
+    "paper-jiio-omniglot": META,
+    "paper-language-wikitext103": LANGUAGE | {"model": LANGUAGE["model"] | {"cutoffs": []}, "warm": {"steps": 1}},
+    "paper-segment-cityscapes": SEGMENT,
     "prior-colour": PRIOR,
     "prior-grey": PRIOR,
     "restore-celeba": RESTORE,
     "restore-faces": RESTORE,
-    "segment-scenes": {
-        "data": {"size": [12, 16], "batch_size": 2, "train_limit": 8, "test_limit": 4},
-        "model": {"cell": MULTISCALE},
-    },
+    "segment-scenes": SEGMENT,
 }
 
 

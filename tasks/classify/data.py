@@ -16,9 +16,11 @@ from jiio.tasks.frame.config import whole
 from jiio.tasks.frame.load import ConfigError, nearest
 from jiio.tasks.images.batches import augment, batch_indices, resident, resized
 from jiio.tasks.images.config import DataConfig
+from jiio.tasks.images.disk import classes_on_disk
 from jiio.tasks.images.families import load_images
+from jiio.tasks.images.sources import find_data
 
-CLASSES = {"faces": 2, "mnist": 10, "cifar10": 10}
+CLASSES = {"faces": 2, "mnist": 10, "cifar10": 10, "cifar10-full": 10, "imagenet": 1000}
 KEPT = 30  # of either kind of the 200 small pictures, for testing
 
 
@@ -27,7 +29,7 @@ class ClassifyDataConfig:
     """Labelled images.
 
     Args:
-        family: faces (faces and other pictures, offline), mnist, cifar10
+        family: faces (faces and other pictures, offline), mnist, cifar10 (a part), cifar10-full, imagenet
         size: height and width in pixels after resizing
         channels: 1 (grey) or 3 (colour)
         batch_size: images per training step
@@ -59,7 +61,7 @@ class ClassifyDataConfig:
     def images(self) -> DataConfig:
         """The same settings for :func:`jiio.tasks.images.families.load_images`."""
         return DataConfig(
-            family=self.family,
+            family="faces" if self.family == "imagenet" else self.family,  # the one that no other task has
             size=self.size,
             channels=self.channels,
             batch_size=self.batch_size,
@@ -91,13 +93,16 @@ class Labelled:
 
     def part(self, chosen: Tensor) -> Labelled:
         """With these of the training images alone, by their numbers (n,)."""
-        there = chosen.to(self.train.device)
-        return dataclasses.replace(self, train=self.train[there], train_labels=self.train_labels[there])
+        there = chosen.to(self.train_labels.device)
+        subset = getattr(self.train, "subset", None)  # of pictures that stay on the disk
+        train = self.train[there] if subset is None else subset(chosen)
+        return dataclasses.replace(self, train=train, train_labels=self.train_labels[there])
 
     def near(self, device: torch.device) -> Labelled:
         """With the training images on that device, where they are few enough: batches are made where they lie."""
         train = resident(self.train, device)
-        return dataclasses.replace(self, train=train, train_labels=self.train_labels.to(train.device))
+        there = train.device if isinstance(train, Tensor) else torch.device("cpu")
+        return dataclasses.replace(self, train=train, train_labels=self.train_labels.to(there))
 
 
 def load_labelled(config: ClassifyDataConfig, *, data_root: Path | None = None) -> Labelled:
@@ -107,6 +112,12 @@ def load_labelled(config: ClassifyDataConfig, *, data_root: Path | None = None) 
     """
     if config.family == "faces":
         return _faces(config)
+    if config.family == "imagenet":
+        images = classes_on_disk(
+            find_data(data_root, "imagenet", "ImageNet's folders"), config.images(), config.classes
+        )
+        assert images.train_labels is not None and images.test_labels is not None
+        return Labelled(images.train, images.train_labels, images.test, images.test_labels)
     images = load_images(config.images(), data_root=data_root)
     assert images.train_labels is not None and images.test_labels is not None
     return Labelled(images.train, images.train_labels, images.test, images.test_labels)
@@ -136,5 +147,6 @@ def labelled_batch(data: Labelled, config: ClassifyDataConfig, *, seed: int, ste
 
 def in_batches(data: Labelled, size: int, device: torch.device) -> list[tuple[Tensor, Tensor]]:
     """The test images in order, in parts of at most ``size``."""
-    parts = zip(data.test.split(size), data.test_labels.split(size), strict=True)
+    places = range(0, len(data.test), size)
+    parts = ((data.test[i : i + size], data.test_labels[i : i + size]) for i in places)
     return [(x.to(device), y.to(device)) for x, y in parts]

@@ -24,11 +24,13 @@ class TrainOptions:
     Args:
         config: a YAML file, the name of one that comes with jiio, or with --resume the folder of a training
         resume: continue the training in the output folder exactly
+        dry_run: take one step on two samples, say what the model and the step cost, and write nothing
         data_root: folder of the data sets (default: JIIO_DATA)
     """
 
     config: str
     resume: bool = False
+    dry_run: bool = False
     data_root: Path | None = None
 
 
@@ -49,6 +51,12 @@ def run_train(values: dict[str, Any], argv: Sequence[str]) -> int:
     options = chosen(TrainOptions, values)
     keys = merge(written(options), left(TrainOptions, values))
     config = build(config_class(keys), keys)
+
+    if options.dry_run:
+        from jiio.tasks.frame.dry import dry_run
+
+        say(dry_run(config, resume=options.resume, data_root=options.data_root))
+        return 0
 
     # Whoever stops the training is told the line that goes on with it.
     again = shlex.join(["jiio", *argv, *([] if options.resume else ["--resume"])])

@@ -20,14 +20,18 @@ def whole(argument: str, value: int, low: int, high: int) -> None:
         fail(argument, f"a whole number of at most {high:,}", f"{value:,}", error=ConfigError)
 
 
+METHODS, SCHEDULES = ("adam", "sgd"), ("cosine", "poly")
 LARGEST = 1e18  # a number whose square single precision cannot hold is a slip of the hand
 
 
 @dataclass(frozen=True)
 class OptimiserConfig:
-    """Adam with a cosine schedule.
+    """Adam, or gradient descent with momentum, and a schedule of the rate.
 
     Args:
+        method: adam, or sgd (gradient descent with Nesterov's momentum)
+        momentum: of sgd
+        schedule: how the rate falls after the warm-up, cosine, or poly (the power 0.9 of what is left)
         rate: learning rate at the top
         final_rate: learning rate that the schedule falls to
         warmup: steps over which the rate rises from zero
@@ -40,8 +44,17 @@ class OptimiserConfig:
     warmup: int = 0
     clip: float = 1.0
     weight_decay: float = 0.0
+    method: str = "adam"
+    momentum: float = 0.9
+    schedule: str = "cosine"
 
     def __post_init__(self) -> None:
+        check_choice("optimiser.method", self.method, METHODS)
+        check_choice("optimiser.schedule", self.schedule, SCHEDULES)
+        if self.method == "adam" and self.momentum != 0.9:
+            fail("optimiser.method", "sgd, beside a momentum", self.method, error=ConfigError)
+        if check_number("optimiser.momentum", self.momentum, 0.0, 1.0, open_low=True) == 1.0:
+            fail("optimiser.momentum", "a number above 0 and below 1", self.momentum)
         check_number("optimiser.rate", self.rate, 0.0, LARGEST, open_low=True)
         check_number("optimiser.final_rate", self.final_rate, 0.0, self.rate)
         check_integer("optimiser.warmup", self.warmup, 0)
@@ -90,7 +103,7 @@ class RunConfig:
         average: decay of a moving average of the weights (0.999), which is what is validated and used; 0 for none
         validate_every: steps between two looks at images kept from the training, of which the best weights are kept;
             0 for none
-        optimiser: Adam with a cosine schedule
+        optimiser: how the weights move
     """
 
     task: str = ""

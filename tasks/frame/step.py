@@ -16,6 +16,7 @@ from .task import AbstractTask
 
 ADVICE = "Lower optimiser.rate, or begin again with another seed; the last checkpoint stands."
 ALONE = Ranks()
+POWER = 0.9  # of the polynomial schedule, as in DeepLab and HRNet
 
 
 class TrainingError(JiioError, RuntimeError):
@@ -47,13 +48,22 @@ def training_step(
 
 
 def learning_rate(config: OptimiserConfig, step: int, steps: int) -> float:
-    """A linear rise over the first ``warmup`` steps, then half a cosine from ``rate`` down to ``final_rate``."""
+    """A linear rise over the first ``warmup`` steps, then from ``rate`` down to ``final_rate`` along half a cosine, or
+    by a power of what is left.
+    """
     if step < config.warmup:
         return config.rate * (step + 1) / config.warmup
     through = (step - config.warmup) / (steps - config.warmup)
-    return config.final_rate + (config.rate - config.final_rate) * 0.5 * (1.0 + math.cos(math.pi * through))
+    left = 0.5 * (1.0 + math.cos(math.pi * through)) if config.schedule == "cosine" else (1.0 - through) ** POWER
+    return config.final_rate + (config.rate - config.final_rate) * left
 
 
 def build_optimiser(model: nn.Module, config: OptimiserConfig) -> torch.optim.Optimizer:
-    """Adam, with decoupled weight decay where it is above zero; the schedule sets the rate before every step."""
+    """The method of the configuration; the schedule sets the rate before every step.
+
+    Adam has decoupled weight decay, gradient descent has it in the gradient, as those who trained by it did.
+    """
+    if config.method == "sgd":
+        rate, decay = config.rate, config.weight_decay
+        return torch.optim.SGD(model.parameters(), rate, config.momentum, weight_decay=decay, nesterov=True)
     return torch.optim.AdamW(model.parameters(), lr=config.rate, weight_decay=config.weight_decay)

@@ -7,6 +7,7 @@ CHOICES = {
         "celeba": ".sources:CelebA",
         "mnist": ".sources:Mnist",
         "cifar10": ".sources:Cifar10",
+        "cifar10-full": ".sources:Cifar10Full",
         "patches": ".families:Patches",
     },
     "gallery": {

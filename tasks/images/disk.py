@@ -10,6 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from jiio.checks import fail
+from jiio.tasks.frame.files import InputError
+
 from .config import DataConfig
 from .sources import ImageSet, image_files, read_square
 
@@ -68,3 +71,28 @@ def on_disk(folder: Path, config: DataConfig) -> ImageSet:
     for part in (train, test):
         part[:1]
     return ImageSet(train, test)  # type: ignore[arg-type]
+
+
+def classes_on_disk(root: Path, config: DataConfig, classes: int) -> ImageSet:
+    """Pictures in one folder for each class, ``train/CLASS`` and ``val/CLASS``, the layout of ImageNet; the classes are
+    numbered in the order of their names.
+
+    Errors: InputError where a folder is missing, holds no picture, or there are more classes than ``classes``.
+    """
+    sets, labels, names = [], [], list[str]()
+    for part, limit in (("train", config.train_limit), ("val", config.test_limit)):
+        folder = root / part
+        if not folder.is_dir():
+            fail("data.family", f"a folder {part} with a folder for each class", f"no {folder}", error=InputError)
+        names = names or sorted(path.name for path in folder.iterdir() if path.is_dir())
+        if not 1 < len(names) <= classes:
+            came = f"{len(names)} in {folder}"
+            fail("data.family", f"at least 2 and at most {classes} folders, one for each class", came, error=InputError)
+
+        # By class and then by name; a limit takes from everywhere.
+        found = [(path, k) for k, name in enumerate(names) for path in image_files("data.family", folder / name)]
+        if limit is not None and limit < len(found):
+            found = [found[i * len(found) // limit] for i in range(limit)]
+        sets.append(OnDisk([path for path, _ in found], config.size, config.channels))
+        labels.append(torch.tensor([k for _, k in found], device="cpu"))
+    return ImageSet(sets[0], sets[1], labels[0], labels[1])  # type: ignore[arg-type]

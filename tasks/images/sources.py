@@ -53,7 +53,8 @@ class ImageSet:
     def part(self, chosen: Tensor) -> ImageSet:
         """With these of the training images alone, by their numbers (n,)."""
         labels = None if self.train_labels is None else self.train_labels[chosen]
-        return replace(self, train=self.train[chosen], train_labels=labels)
+        subset = getattr(self.train, "subset", None)  # of pictures that stay on the disk
+        return replace(self, train=self.train[chosen] if subset is None else subset(chosen), train_labels=labels)
 
 
 class Raw(NamedTuple):
@@ -207,6 +208,33 @@ class Cifar10(AbstractFamily):
             x[:, ::2] += x[:, 1:2]
             images.append(_unit(x))
         return Raw(images[0], images[1], _long(parts["train_label"]), _long(parts["test_label"]))
+
+
+class Cifar10Full(AbstractFamily):
+    """All 60,000 photographs of the set as its authors publish it in binary, ``cifar-10-batches-bin``."""
+
+    labelled = True
+
+    def load(self, config: DataConfig, data_root: Path | None) -> Raw:
+        folder = find_data(data_root, "cifar-10-batches-bin", "the six files of CIFAR-10 in binary")
+        train = [_cifar_batch(folder / f"data_batch_{i}.bin") for i in range(1, 6)]
+        images, labels = (torch.cat(parts) for parts in zip(*train, strict=True))
+        test, test_labels = _cifar_batch(folder / "test_batch.bin")
+        return Raw(images, test, labels, test_labels)
+
+
+def _cifar_batch(path: Path) -> tuple[Tensor, Tensor]:
+    """Images (n, 3, 32, 32) and labels (n,): records of a label and 3,072 bytes, plane by plane."""
+    import numpy as np
+
+    data = np.frombuffer(read_bytes("data.family", path, "a file of CIFAR-10", 100 << 20), np.uint8)
+    if not len(data) or len(data) % 3073:
+        came = f"{path} with {len(data)} bytes"
+        fail("data.family", "a file of records of 3,073 bytes", came, "Fetch it again.", InputError)
+    records = data.reshape(-1, 3073)
+    if records[:, 0].max() > 9:
+        fail("data.family", "labels from 0 to 9", f"{path} with {records[:, 0].max()}", "Fetch it again.", InputError)
+    return _unit(records[:, 1:].reshape(-1, 3, 32, 32)), _long(records[:, 0])
 
 
 def _unit(pixels: np.ndarray) -> Tensor:

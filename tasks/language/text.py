@@ -24,10 +24,11 @@ from jiio.tasks.images.sources import find_data
 
 MAX_TEXT_BYTES = 1 << 30
 UNKNOWN, END_OF_LINE = "<unk>", "<eos>"
+WIKITEXT = ("wikitext-2", "wikitext-103")
 # family -> (training file, validation file, test file) under the data root
 CORPORA = {
     "ptb": ("text/ptb/ptb.train.txt", "text/ptb/ptb.valid.txt", "text/ptb/ptb.test.txt"),
-    "wikitext-2": tuple(f"text/wikitext-2/wiki.{part}.tokens" for part in ("train", "valid", "test")),
+    **{name: tuple(f"text/{name}/wiki.{part}.tokens" for part in ("train", "valid", "test")) for name in WIKITEXT},
 }
 # family -> one file, whose end is kept for validation and testing
 SINGLE = {"shakespeare": "text/tinyshakespeare/input.txt"}
@@ -39,7 +40,7 @@ class TextConfig:
     """Texts.
 
     Args:
-        family: python-docs, ptb, wikitext-2, shakespeare, or file:PATH
+        family: python-docs, ptb, wikitext-2, wikitext-103, shakespeare, or file:PATH
         unit: words (what stands between spaces, and line ends) or characters
         vocabulary: the most frequent so many words or characters are known, the others are <unk>
         segment: tokens per segment
