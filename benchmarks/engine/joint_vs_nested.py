@@ -3,8 +3,8 @@
     python -m benchmarks.engine.joint_vs_nested --cache weights --output joint_vs_nested.json
     # 3 minutes a seed of a dense network, 5 for the multiscale one; --fast: thinner grids, half of that
 
-For trained decoders (fit a latent code to a held-out face) and trained classifiers (attacks in L2 and Linf): calls and
-seconds until a sample first gets and stays within 1 % of the best objective that any method found, measured at an
+For trained decoders (fit a latent code to a held-out face) and trained classifiers (attacks in L2 and Linf): calls, and
+for dense networks seconds, until a sample first gets and stays within 1 % of the best objective that any method found, measured at an
 equilibrium that is solved again, tightly and uncounted, for every input that a method visits. Ratios of the headline:
 best nested method (step size chosen per seed from a grid, in its favour) over joint, untuned: with its defaults, and
 from the linearised optimum in its metric, where the nested loop may know the same; and joint over one forward plus one
@@ -244,8 +244,9 @@ def ratios(rows: dict[str, Any], own: dict[str, Tensor], floor: float) -> dict[s
             continue
         for key in ("calls", "batch 95 %", "seconds"):
             found[f"{label}, {key}"] = ratio(min(rows[row][key] for row in present), rows[below][key])
-        pairs = torch.stack([own[row] for row in present]).amin(0) / own[below]
-        found[f"{label}, paired calls"] = float(pairs[torch.isfinite(pairs)].nanmedian())  # where both arrive
+        above, under = torch.stack([own[row] for row in present]).amin(0), own[below]
+        both = torch.isfinite(above) & torch.isfinite(under)
+        found[f"{label}, paired calls"] = float((above / under)[both].nanmedian())  # where both arrive
 
     for row in (OURS, METRIC, NEAR, SIGNS):
         if row in rows:
