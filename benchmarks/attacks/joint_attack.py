@@ -41,9 +41,9 @@ def multiscale(channels: list[int], heads: list[int]) -> dict[str, Any]:
     return {"name": "Multiscale", "options": {"channels": channels, "head_channels": heads} | LARGE}
 
 
-def convolutional(channels: int) -> dict[str, Any]:
-    """A cell of one map at half the size of the images: minutes of training."""
-    return {"name": "Conv", "options": {"channels": channels, "head_channels": [8], "halvings": 1}}
+def convolutional(channels: int, halvings: int) -> dict[str, Any]:
+    """A cell of one map at a half or a quarter of the size of the images: minutes of training."""
+    return {"name": "Conv", "options": {"channels": channels, "head_channels": [8], "halvings": halvings}}
 
 
 DIGITS = {"family": "mnist", "size": 28, "batch_size": 64}
@@ -58,7 +58,7 @@ SETS: dict[str, dict[str, Any]] = {
     },
     "mnist-conv": {
         "data": DIGITS,
-        "model": convolutional(16),
+        "model": convolutional(16, 1),
         "warm": 150,
         "steps": 40,
         "threats": (("linf", 0.1),),
@@ -78,9 +78,9 @@ SETS: dict[str, dict[str, Any]] = {
     },
     "cifar10-conv": {
         "data": COLOURS,
-        "model": convolutional(24),
-        "warm": 300,
-        "steps": 40,
+        "model": convolutional(24, 2),
+        "warm": 200,
+        "steps": 25,
         "threats": (("linf", 2 / 255),),
     },
     "cifar10": {

@@ -4,11 +4,11 @@
     # 3 minutes a seed of a dense network, 5 for the multiscale one; --fast: thinner grids, half of that
 
 For trained decoders (fit a latent code to a held-out face) and trained classifiers (attacks in L2 and Linf): calls, and
-for dense networks seconds, until a sample first gets and stays within 1 % of the best objective that any method found, measured at an
-equilibrium that is solved again, tightly and uncounted, for every input that a method visits. Ratios of the headline:
-best nested method (step size chosen per seed from a grid, in its favour) over joint, untuned: with its defaults, and
-from the linearised optimum in its metric, where the nested loop may know the same; and joint over one forward plus one
-adjoint solve at the same tolerance.
+for dense networks seconds, until a sample first gets and stays within 1 % of the best objective that any method found,
+measured at an equilibrium that is solved again, tightly and uncounted, for every input that a method visits. Ratios of
+the headline: best nested method (step size chosen per seed from a grid, in its favour) over joint, untuned: with its
+defaults, and from the linearised optimum in its metric, where the nested loop may know the same; and joint over one
+forward plus one adjoint solve at the same tolerance.
 """
 
 from __future__ import annotations
