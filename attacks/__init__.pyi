@@ -29,6 +29,7 @@ from .evaluation.evidence import Finding as Finding
 from .evaluation.leaderboard import Leaderboard as Leaderboard
 from .evaluation.report import Report as Report
 from .evaluation.report import Share as Share
+from .fusion import LatentEnsemble as LatentEnsemble
 from .methods.apgd import APGD as APGD
 from .methods.ensemble import AdjointEnsemble as AdjointEnsemble
 from .methods.equilibrium import IntermediateAttack as IntermediateAttack
@@ -38,6 +39,7 @@ from .methods.gradient import PGD as PGD
 from .methods.joint import JointAttack as JointAttack
 from .methods.multiview import SingleViewAttack as SingleViewAttack
 from .methods.multiview import TwoStageAttack as TwoStageAttack
+from .methods.noise import NoiseAttack as NoiseAttack
 from .methods.search import Square as Square
 from .methods.surrogate import SurrogateAttack as SurrogateAttack
 from .methods.tools import AutoAttack as AutoAttack
@@ -50,6 +52,7 @@ from .objectives import TargetedCrossEntropy as TargetedCrossEntropy
 from .objectives import TargetedDLR as TargetedDLR
 from .objectives import TargetedMargin as TargetedMargin
 from .objectives import margin as margin
+from .sources import OneViewThreat as OneViewThreat
 from .statistics import interval as interval
 from .suites import SUITES as SUITES
 from .target import Prediction as Prediction

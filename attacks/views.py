@@ -15,11 +15,14 @@ import torch
 from torch import Tensor, nn
 
 import jiio
-from jiio.checks import ArgumentTypeError, CellError, check_choice, check_integer, check_number, fail
+from jiio.checks import check_choice, check_number, fail
 from jiio.layout import Tree
 from jiio.models import ClassifierHead, DenseCell, LinearInjection
 
+from .fusion import LatentEnsemble, check_sizes, split
 from .threat import NORMS, Part, ThreatModel
+
+FUSIONS = ("sum", "mean", "latent")
 
 
 class MultiViewInjection(nn.Module):
@@ -30,15 +33,12 @@ class MultiViewInjection(nn.Module):
 
     def __init__(self, sizes: Sequence[int], features: int, *, fusion: str = "sum") -> None:
         super().__init__()
-        self.sizes = _check_sizes("sizes", sizes)
-        self.fusion = check_choice("fusion", fusion, ("sum", "mean"))
+        self.sizes = check_sizes("sizes", sizes)
+        self.fusion = check_choice("fusion", fusion, FUSIONS[:2])
         self.views = nn.ModuleList(LinearInjection(size, features) for size in self.sizes)
 
     def forward(self, x: Tensor) -> Tensor:
-        flat = x.flatten(1)
-        if flat.shape[1] != sum(self.sizes):
-            fail("x", f"views of {' + '.join(map(str, self.sizes))} numbers per sample", x, error=CellError)
-        parts = [view(part) for view, part in zip(self.views, flat.split(self.sizes, dim=1), strict=True)]
+        parts = [view(part) for view, part in zip(self.views, split(x, self.sizes), strict=True)]
         total = torch.stack(parts).sum(0)
         return total / len(parts) if self.fusion == "mean" else total
 
@@ -62,20 +62,18 @@ def multi_view_classifier(
 ) -> jiio.EquilibriumModel:
     """x (B, sum of sizes) -> scores (B, classes), by one equilibrium that hears all views in every step.
 
-    sizes: numbers in each view. classes: how many. fusion: as in :class:`MultiViewInjection`. cell: on a state
-    (B, features), by default a tanh :class:`jiio.models.DenseCell` that stays a contraction. options:
-    of :class:`jiio.EquilibriumModel`. With a single size it is the single-view model to compare with.
+    sizes: numbers in each view. classes: how many. fusion: as in :class:`MultiViewInjection`, or "latent", a
+    :class:`LatentEnsemble`. cell: on a state (B, features), by default a tanh :class:`jiio.models.DenseCell` that stays
+    a contraction. options: of :class:`jiio.EquilibriumModel`. With a single size it is the single-view model to compare
+    with.
+
+    Errors: ArgumentError / ArgumentTypeError for sizes, a fusion or options that are none.
     """
     cell = DenseCell(features, scaling="spectral", gain=0.8) if cell is None else cell
-    return jiio.EquilibriumModel(
-        MultiViewInjection(sizes, features, fusion=fusion), cell, ClassifierHead(features, classes), **options
-    )
-
-
-def _check_sizes(argument: str, sizes: Any) -> tuple[int, ...]:
-    if isinstance(sizes, (str, bytes)) or not isinstance(sizes, Sequence) or not sizes:
-        fail(argument, "one whole number per view", sizes, error=ArgumentTypeError)
-    return tuple(check_integer(argument, size, 1) for size in sizes)
+    check_choice("fusion", fusion, FUSIONS)
+    latent = fusion == "latent"
+    inject = LatentEnsemble(sizes, features) if latent else MultiViewInjection(sizes, features, fusion=fusion)
+    return jiio.EquilibriumModel(inject, cell, ClassifierHead(features, classes), **options)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +85,7 @@ class MultiViewThreat(ThreatModel):
     sizes: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "sizes", _check_sizes("MultiViewThreat.sizes", self.sizes))
+        object.__setattr__(self, "sizes", check_sizes("MultiViewThreat.sizes", self.sizes))
         radii = self.radius if isinstance(self.radius, (tuple, list)) else (self.radius,) * len(self.sizes)
         if len(radii) != len(self.sizes):
             fail("MultiViewThreat.radius", f"a number, or {len(self.sizes)} of them", radii)

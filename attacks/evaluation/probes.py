@@ -169,7 +169,8 @@ def whole_range(threat: ThreatModel, x: Tensor) -> ThreatModel:
     low, high = threat.box(x)
     span = float((high - low).max())
     terms = {"linf": 1.0, "l2": math.sqrt(x[0].numel()), "l1": float(x[0].numel())}[threat.norm]
-    smallest = float(min(torch.as_tensor(radius).min() for _, radius in threat.parts(x[0].numel())))
+    radii = [float(torch.as_tensor(radius).min()) for _, radius in threat.parts(x[0].numel())]
+    smallest = min(radius for radius in radii if radius > 0)  # what may not be touched has 0
     return threat.scaled(span * terms / smallest if math.isfinite(span) else 30.0)
 
 

@@ -111,8 +111,12 @@ class Report:
         if isinstance(radius, float):
             return f"{norm} radius {radius:g}"
         if "sizes" in self.threat:
-            return f"{norm}, radii {', '.join(f'{r:g}' for r in radius)}, one per view"
+            return f"{norm}, radii {', '.join(f'{r:g}' for r in radius)}, {self._views()}"
         return f"{norm}, one radius per sample"
+
+    def _views(self) -> str:
+        """Whether the views are attacked together."""
+        return "one per view" + (", one view at a time" if "views at once" in self.threat else "")
 
     def _figures(self) -> list[tuple[str, str, str]]:
         """The figures that matter: a number, what it is of, its interval."""
@@ -175,7 +179,7 @@ class Report:
     def _head(self) -> str:
         """Model, threat and the shares, as lines of text."""
         radius = self.threat["radius"]
-        many = "one per view" if "sizes" in self.threat else "one per sample"
+        many = self._views() if "sizes" in self.threat else "one per sample"
         told = f"{radius:g}" if isinstance(radius, float) else many
         lines = [
             f"{self.model['name']}, {self.threat['norm']} radius {told}, {self.total} samples",

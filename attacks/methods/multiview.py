@@ -69,6 +69,10 @@ class SingleViewAttack(AbstractAttack):
     def __post_init__(self) -> None:
         check_instance("SingleViewAttack.attack", self.attack, AbstractAttack)
 
+    @property
+    def gradient_free(self) -> bool:  # type: ignore[override]
+        return self.attack.gradient_free
+
     def until_broken(self) -> SingleViewAttack:
         return replace(self, attack=self.attack.until_broken())
 

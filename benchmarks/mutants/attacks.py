@@ -23,6 +23,8 @@ WEAK, SOLVER, SLOPES, MODEL, PROBES = (
     for name in ("attack_checks", "solver_checks", "gradient_checks", "model_checks", "probes")
 )
 
+SOURCES, TRAINED = "tests/attacks/test_sources.py", "tests/tasks/classify/test_sources.py"
+
 # ruff: noqa: E501 (a fault a line)
 FAULTS = [
     Fault("APGD stays where it is at a checkpoint", STEPS, "torch.where(wide, top.x, self.point)", "self.point", (f"{REFERENCE}::test_every_point_of_apgd",)),
@@ -121,4 +123,17 @@ FAULTS = [
     Fault("mCE of the clean error", "attacks/corruptions/report.py", "sum(c) - len(SEVERITIES) * clean for", "sum(c) for", (f"{ERRORS}::test_mean_corruption_error_by_hand",)),
     Fault("one view is all views", "attacks/views.py", "r if i == view else 0.0 for", "r for", (VIEWS,)),
     Fault("an interval with one side", "attacks/statistics.py", "tail = (1.0 - confidence) / 2.0", "tail = 1.0 - confidence", (EVALUATE,)),
+    Fault("two views may be changed at once", "attacks/sources.py", "return torch.maximum(one.violation(point, x), others.amax(1))", "return one.violation(point, x)", (SOURCES,)),
+    Fault("the farthest view instead of the nearest", "attacks/sources.py", "found[away.argmin(0)", "found[away.argmax(0)", (SOURCES,)),
+    Fault("the view that moved is put back", "attacks/sources.py", "self._excess(one, v, point, x) for v", "one.violation(self._cut(point, x, v), x) for v", (SOURCES,)),
+    Fault("the steepest view whatever its radius", "attacks/sources.py", "gain = (gradient * whole * self.steps(gradient, 1.0))", "gain = (gradient * whole)", (SOURCES,)),
+    Fault("noise of half the size", "attacks/methods/noise.py", "FAR = 100.0", "FAR = 0.1", (SOURCES,)),
+    Fault("noise belongs to the place in the batch", "attacks/methods/noise.py", "number, fingerprint(sample)", "number", (SOURCES,)),
+    Fault("a latent layer without its first ReLU", "attacks/fusion.py", "self.mix(torch.relu(latent))", "self.mix(latent)", (SOURCES,)),
+    Fault("shares by squares", "attacks/fusion.py", "sizes = self.mix.weight.abs().unflatten", "sizes = self.mix.weight.unflatten", (SOURCES,)),
+    Fault("MaxSSN takes the mildest source", "tasks/classify/sources.py", "worst = int(losses.argmax())", "worst = int(losses.argmin())", (TRAINED,)),
+    Fault("MaxSSN never sees a clean batch", "tasks/classify/sources.py", "if batch.step % 2:", "if batch.step < 0:", (TRAINED,)),
+    Fault("noise leaves the box", "tasks/classify/sources.py", "noisy.clamp(0.0, 1.0)", "noisy", (TRAINED,)),
+    Fault("the adversary in all sources", "tasks/classify/sources.py", "threat if source is None else threat.only(source)", "threat", (TRAINED,)),
+    Fault("the radius of a source forgets its size", "tasks/classify/sources.py", "self.noise * size**power", "self.noise", (TRAINED,)),
 ]  # fmt: skip

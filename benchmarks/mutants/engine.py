@@ -108,5 +108,16 @@ FAULTS = [
     Fault("a violation in units of the field", "jiio/models/stable/lyapunov.py", "return gap.norm(dim=1) / field.norm(dim=1).clamp_min(tiny)", "return gap.norm(dim=1)", ("tests/models/test_by_hand.py",)),
     Fault("a pickled model in another mode", "jiio/models/build.py", "part.training = mode", "pass", ("tests/models/test_model_pickle.py",)),
     Fault("a monotone cell's norm in half precision", "jiio/models/cells/monotone.py", "torch.promote_types(factors.dtype, torch.float32)", "factors.dtype", ("tests/models/test_model_pickle.py",)),
+    Fault("lengths of filters are masked too", "jiio/models/tied.py", '"original", "original1")', '"original", "original0", "original1")', ("tests/models/test_tied.py",)),
+    Fault("the first mask in all layers", "jiio/models/tied.py", "thinned(bound, z, u, self.mask(i))", "thinned(bound, z, u, self.mask(0))", ("tests/models/test_tied.py",)),
+    Fault("masks are not scaled", "jiio/models/tied.py", ".to(p) / keep**0.5", ".to(p)", ("tests/models/test_tied.py",)),
+    Fault("masks are weights", "jiio/models/tied.py", "persistent=False", "persistent=True", ("tests/models/test_tied.py",)),
+    Fault("untied layers share their weights", "jiio/models/tied.py", "nn.ModuleList([first.cell, *more])", "nn.ModuleList([first.cell] * layers)", ("tests/models/test_tied.py",)),
+    Fault("a longer step though it is worse", "tasks/generate/inversion/newton.py", "better = now < lowest", "better = now < 2 * lowest", ("tests/tasks/generate/test_pursuit.py",)),
+    Fault("every code is determined", "tasks/generate/inversion/newton.py", "(sizes[:, -1] > FLAT * sizes[:, 0]) & full", "sizes[:, 0] >= 0", ("tests/tasks/generate/test_pursuit.py",)),
+    Fault("zeros are equalities", "tasks/generate/inversion/pursuit.py", "torch.where(equal, steep * error, error.clamp_min(0.0))", "steep * error", ("tests/tasks/generate/test_pursuit.py",)),
+    Fault("no other end is looked at", "tasks/generate/inversion/pursuit.py", "(apart <= 10 * max(APART, self.within))", "(apart >= 0)", ("tests/tasks/generate/test_pursuit.py",)),
+    Fault("what stands above has no say", "tasks/generate/inversion/pursuit.py", "torch.stack([determined, *(peeled.determined for peeled in told)])", "torch.stack([determined])", ("tests/tasks/generate/test_pursuit.py",)),
+    Fault("what is left out is a layer of its own", "tasks/generate/inversion/layers.py", "if isinstance(part, Visible) and not groups[-1][0] and len(groups) > 1:", "if False:", ("tests/tasks/generate/test_pursuit.py",)),
 ]
 # fmt: on

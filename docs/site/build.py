@@ -33,8 +33,8 @@ ROOMS = (
 TREE = {
     "Start": ("start", "gallery", "tutorials"),
     "Guide": (
-        *("choosing", "cells", "restoring", "physics", "attacks", "audit", "defences", "generate", "meta", "language"),
-        *("tasks", "parts", "rooms", "machines", "recipes"),
+        *("choosing", "cells", "restoring", "physics", "attacks", "audit", "defences", "generate", "inverting"),
+        *("meta", "language", "tasks", "parts", "rooms", "machines", "recipes"),
     ),
     "Reference": (
         "api",

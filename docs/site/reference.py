@@ -19,7 +19,7 @@ ATTACKS = {
     "Evaluation": ("evaluation.", "suites", "statistics"),
     "Common corruptions": ("corruptions.",),
     "Dense prediction": ("dense.",),
-    "Several views": ("views", "methods.multiview"),
+    "Several views": ("views", "sources", "fusion", "methods.multiview", "methods.noise"),
     "Threats and models": ("",),
 }
 LEADS = {

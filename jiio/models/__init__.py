@@ -27,7 +27,6 @@ from .sequences.model import (
     Memory,
     Read,
     TransformerModel,
-    sparse_masks,
 )
 from .sequences.tokens import Tokens
 from .sequences.transformer import (
@@ -41,6 +40,7 @@ from .sequences.trellis import TrellisCell, TrellisConfig, TrellisInjection, Tre
 from .stable.lyapunov import LyapunovCell, LyapunovFlow, lyapunov_model, orthogonal_head
 from .stable.potential import ConvexPotential, project_field
 from .stable.regulated import RegulatedModel, entropy, intermediate_scores
+from .tied import TiedModel, UntiedModel, sparse_masks
 
 __all__ = [
     "PRESETS",
@@ -85,6 +85,7 @@ __all__ = [
     "ResidualHead",
     "SceneScores",
     "SmoothConv2d",
+    "TiedModel",
     "Tokens",
     "TransformerBlock",
     "TransformerCell",
@@ -97,6 +98,7 @@ __all__ = [
     "TrellisModel",
     "TwoHeads",
     "TwoScaleCell",
+    "UntiedModel",
     "build",
     "classifier",
     "decoder",

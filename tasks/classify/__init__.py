@@ -9,6 +9,9 @@ CHOICES = {
         "JacobianPenalty": ".defences:JacobianPenalty",
         "RedundancyReduction": ".redundancy:RedundancyReduction",
         **{name: f".adversarial:{name}" for name in ("PGDTraining", "JointTraining", "TRADES")},
+        **{name: f".layers:{name}" for name in ("TiedLayers", "UntiedLayers")},
+        **{name: f".sources:{name}" for name in ("MaxSSN", "AlternatingSources", "AllSources", "SparseSources")},
+        **{name: f".sources:{name}" for name in ("AdversarialMaxSSN", "AdversarialAllSources")},
         **{name: f".stability:{name}" for name in ("Lyapunov", "LyapunovFeature", "RegulatedDynamics")},
     }
 }

@@ -56,7 +56,7 @@ def adversarial(batch: Batch, attack: AbstractAttack, threat: ThreatModel) -> Te
     """What the attack makes of the batch. Nothing is verified: a training needs no proof that a sample is broken."""
     with batch.target.held():
         found = attack.run(batch.target, batch.x, batch.y, threat, batch.draws("attack")).detach()
-    sane = torch.isfinite(found).flatten(1).all(1).view(-1, 1, 1, 1)
+    sane = torch.isfinite(found).flatten(1).all(1).view(-1, *[1] * (found.dim() - 1))
     return torch.where(sane, found, batch.x)
 
 

@@ -103,9 +103,12 @@ class Answers:
 
 
 class AbstractDefence:
-    """Base of the defences: does nothing. ``needs_equilibrium``: it has no meaning for a plain network."""
+    """Base of the defences: does nothing. ``needs_equilibrium``: it has no meaning for a plain network. ``explicit``:
+    the network that it makes is a plain one.
+    """
 
     needs_equilibrium = False
+    explicit = False
 
     def network(self, model: nn.Module) -> nn.Module:
         """The network to be trained, made from the freshly initialised ``model``."""

@@ -87,9 +87,10 @@ class ClassifyConfig(RunConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.model.plan(self.data)
-        self.defences()
-        if self.warm.steps and not self.model.implicit:
-            fail("warm.steps", f"0 for model.cell {self.model.cell.name}", self.warm.steps, error=ConfigError)
+        plain = [c.name for c, made in zip(self.defence, self.defences(), strict=True) if made.explicit]
+        if self.warm.steps and (plain or not self.model.implicit):
+            culprit = f"defence {plain[0]}" if plain else f"model.cell {self.model.cell.name}"
+            fail("warm.steps", f"0 for {culprit}", self.warm.steps, error=ConfigError)
 
     def defences(self) -> list[AbstractDefence]:
         """The objects that ``defence`` names."""
@@ -99,6 +100,13 @@ class ClassifyConfig(RunConfig):
                 raise ConfigError(
                     f"defence: {choice.name} needs an equilibrium, got model.cell {self.model.cell.name}."
                 )
+
+        # What makes layers of the equilibrium leaves nothing for others that need one.
+        for i, layers in enumerate(made):
+            for choice, other in zip(self.defence, made, strict=True):
+                if layers.explicit and other is not layers and other.needs_equilibrium:
+                    came = f"{choice.name} beside {self.defence[i].name}, which leaves none"
+                    fail("defence", "an equilibrium for those that need one", came, error=ConfigError)
         return made
 
     def build(self) -> nn.Module:

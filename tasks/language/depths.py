@@ -19,10 +19,10 @@ from jiio.models.sequences.model import (
     ExplicitTransformer,
     Memory,
     TransformerModel,
-    sparse_masks,
 )
 from jiio.models.sequences.transformer import TransformerConfig
 from jiio.models.sequences.trellis import TrellisConfig, TrellisModel
+from jiio.models.tied import sparse_masks
 from jiio.outputs.seeds import generator
 from jiio.tasks.frame.choices import Choice
 from jiio.tasks.frame.config import whole

@@ -14,17 +14,16 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from ...checks import check_instance, check_integer, check_number, fail
+from ...checks import check_instance, check_integer, fail
 from ...diagnostics import jacobian_penalty
-from ...draws import uniform_like
 from ...persample import rows_of, taken
 from ...settings import SolveSettings
 from ...solution import Solution
 from ...solving import equilibrium
 from ..cells.base import AbstractCell
 from ..equilibrium import BoundCell, EquilibriumModel, arithmetic_of
+from ..tied import thinned
 from .tokens import Tokens
 from .transformer import TransformerBlock, TransformerCell, TransformerConfig, TransformerInjection
 
@@ -187,8 +186,8 @@ class EquilibriumSequenceModel(AbstractSequenceModel):
     ) -> tuple[Tensor, Memory | None]:
         """The same parameters as an ordinary weight-tied network of ``layers`` layers, with ordinary gradients.
 
-        x, memory: as for :meth:`states`. masks: from :func:`sparse_masks`, one for each layer. The last layer is what
-        is remembered.
+        x, memory: as for :meth:`states`. masks: from :func:`jiio.models.sparse_masks`, one for each
+        layer. The last layer is what is remembered.
         """
         check_integer("layers", layers, 1)
         if masks is not None and len(masks) != layers:
@@ -198,14 +197,8 @@ class EquilibriumSequenceModel(AbstractSequenceModel):
         u, bound = self.at(memory).inject(x), BoundCell(self.cell, self.cell, None)
         z = self.cell.initial_state(u)
         for i in range(layers):
-            z = bound(z, u) if masks is None else self._thinned(bound, z, u, masks[i])
+            z = bound(z, u) if masks is None else thinned(bound, z, u, masks[i])
         return self.last(z), remember(memory, (z,), x, self.config.memory)
-
-    def _thinned(self, bound: BoundCell, z: Tensor, u: dict[str, Tensor], mask: dict[str, Tensor]) -> Tensor:
-        """One layer with its own mask of the matrices."""
-        thinned = {name: p * mask[name] for name, p in self.cell.named_parameters() if name in mask}
-        said = (z, u) if bound.seed is None else (z, u, bound.masks(z))
-        return functional_call(self.cell, thinned, said)
 
 
 class TransformerModel(EquilibriumSequenceModel):
@@ -227,29 +220,6 @@ class TransformerModel(EquilibriumSequenceModel):
 def scaled(config: TransformerConfig) -> nn.Module:
     """Pre-norm states have no fixed scale; what predicts gets them normalised."""
     return nn.LayerNorm(config.width) if config.norm == "pre" else nn.Identity()
-
-
-def sparse_masks(
-    cell: AbstractCell, layers: int, sparsity: float, *, generator: torch.Generator
-) -> tuple[dict[str, Tensor], ...]:
-    """For every layer of an unrolled twin its own mask of the shared matrices (Song, Majumder and Lin 2023).
-
-    An entry is kept with probability 1 - sparsity and scaled by its inverse square root, so that the size of a sum of
-    independent terms stays.
-
-    Returns: for each of ``layers`` layers, the name of a matrix of ``cell`` -> its mask, of the shape of the matrix,
-    drawn on the CPU by ``generator``.
-
-    Errors: ArgumentError / ArgumentTypeError for unusable numbers.
-    """
-    check_integer("layers", layers, 1)
-    check_number("sparsity", sparsity, 0.0, 0.99)
-    keep = 1.0 - sparsity
-    matrices = [(name, p) for name, p in cell.named_parameters() if p.dim() == 2 and name.endswith("weight")]
-    return tuple(
-        {name: ((uniform_like(p.detach(), generator) < keep).to(p) / keep**0.5) for name, p in matrices}
-        for _ in range(layers)
-    )
 
 
 class ExplicitTransformer(AbstractSequenceModel):

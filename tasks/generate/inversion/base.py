@@ -2,6 +2,8 @@
 
     AdamDescent   Adam on the code, from any number of starts; feed-forward generators and equilibria
     LayerWise     layer by layer from the output (:mod:`.layerwise`); feed-forward generators
+    LatentPursuit layer by layer, the last two problems jointly (:mod:`.pursuit`); feed-forward generators
+    GaussNewton   least squares in a short code (:mod:`.newton`); feed-forward generators
     JointFit      state, multiplier and code in one solve (:func:`jiio.tasks.generate.fit.fit.fit_images`); equilibria
 
 A feed-forward generator is a module from codes (B, latent) to images, an equilibrium a
@@ -13,6 +15,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -88,7 +91,8 @@ class AdamDescent(AbstractInversion):
 
     def find(self, generator: nn.Module, images: Tensor) -> Inverted:
         latent, batch = check_pair(generator, images), len(images)
-        x, evaluations, gradients = self.codes(generator, images, latent)
+        x, evaluations, gradients = first_codes(self, generator, images, latent)
+        x.requires_grad_()
         y = images.repeat(self.starts, *[1] * (images.dim() - 1))
         optimiser = torch.optim.Adam([x], self.rate)
         best, lowest = x.detach().clone(), x.new_full((len(x),), math.inf)
@@ -112,15 +116,27 @@ class AdamDescent(AbstractInversion):
         x = best.view(-1, batch, latent)[chosen, torch.arange(batch, device=best.device)]
         return judged(generator, images, x, self.within, evaluations, gradients)
 
-    def codes(self, generator: nn.Module, images: Tensor, latent: int) -> tuple[Tensor, float, float]:
-        """The codes (starts * B, latent) to start from, and what finding them cost: evaluations and gradients."""
-        x = torch.randn(self.starts, 1, latent, generator=source_of(self.seed, "starts"))
-        x = x.to(images).repeat(1, len(images), 1)  # the same for every image, whatever company it comes in
-        evaluations = gradients = 0.0
-        if self.start is not None:
-            begun = self.start.find(generator, images)
-            x[0], evaluations, gradients = begun.x, begun.evaluations, begun.gradients
-        return x.flatten(0, 1).requires_grad_(), evaluations, gradients
+
+class FromStarts(Protocol):
+    """What a descent from several starts says about them."""
+
+    @property
+    def starts(self) -> int: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def start(self) -> AbstractInversion | None: ...
+
+
+def first_codes(how: FromStarts, generator: nn.Module, images: Tensor, latent: int) -> tuple[Tensor, float, float]:
+    """The codes (starts * B, latent) to start from, and what finding them cost: evaluations and gradients."""
+    x = torch.randn(how.starts, 1, latent, generator=source_of(how.seed, "starts"))
+    x = x.to(images).repeat(1, len(images), 1)  # the same for every image, whatever company it comes in
+    evaluations = gradients = 0.0
+    if how.start is not None:
+        begun = how.start.find(generator, images)
+        x[0], evaluations, gradients = begun.x, begun.evaluations, begun.gradients
+    return x.flatten(0, 1), evaluations, gradients
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from jiio.checks import fail
+from jiio.checks import ArgumentTypeError, fail
 from jiio.outputs.seeds import generator as source_of
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d)
@@ -18,6 +18,32 @@ AFFINE += (nn.Flatten, nn.Unflatten, nn.Identity, nn.Dropout, nn.Dropout2d)
 ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.Sigmoid, nn.Tanh)
 EDGE = 1e-4  # outputs of sigmoid and tanh count as at least so far inside their range
 ROUNDS = 30
+
+
+class Visible(nn.Module):
+    """Of an image (B, ...) the numbers that were seen, (B, count): put behind a generator, it makes what is there of an
+    image with holes.
+
+    mask: of the shape of an image, True where it was seen.
+
+    Errors: ArgumentError / ArgumentTypeError for what is no such mask, or leaves nothing.
+    """
+
+    place: Tensor
+
+    def __init__(self, mask: Tensor) -> None:
+        super().__init__()
+        if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+            fail("mask", "a tensor of truth values", mask, error=ArgumentTypeError)
+        if not bool(mask.any()):
+            fail("mask", "a number that was seen", "none")
+        self.shape = tuple(mask.shape)
+        self.register_buffer("place", mask.flatten().nonzero()[:, 0], persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        if tuple(image.shape[1:]) != self.shape:
+            fail("mask", f"the shape of an image, {tuple(image.shape[1:])}", f"{self.shape}")
+        return image.flatten(1)[:, self.place]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,8 +86,12 @@ def grouped(generator: nn.Sequential) -> list[tuple[list[nn.Module], nn.Module]]
     """The modules in groups: affine ones, and the activation after them (nn.Identity after the last)."""
     groups: list[tuple[list[nn.Module], nn.Module]] = [([], nn.Identity())]
     for part in parts_of(generator):
+        # What is left out of an image does not care whether it went through the last activation first.
+        if isinstance(part, Visible) and not groups[-1][0] and len(groups) > 1:
+            groups[-2][0].append(part)
+            continue
         steep = not isinstance(part, nn.LeakyReLU) or part.negative_slope > 0  # or it could not be undone
-        if isinstance(part, AFFINE) and not (isinstance(part, nn.Upsample) and part.mode == "bicubic"):
+        if isinstance(part, (*AFFINE, Visible)) and not (isinstance(part, nn.Upsample) and part.mode == "bicubic"):
             groups[-1][0].append(part)
         elif isinstance(part, ACTIVATIONS) and steep:
             groups[-1] = groups[-1][0], part
