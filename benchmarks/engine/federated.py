@@ -3,21 +3,23 @@
     JIIO_DATA=DIR python -m benchmarks.engine.federated --output federated.json      # about 15 minutes; --fast: 1
 
 Needs the extra `federated`. Six clients share 2,000 images by a Dirichlet distribution of the classes. An equilibrium
-of one convolutional block, all clients with the recipe's solver steps, or with 2 to 12 of them, averaged by their
-examples or by their steps; beside it explicit convolutional networks of equal size and of four times as many
-parameters, with the same training steps. Figures: accuracy of the averaged weights on test images (the equilibrium
-solved in full) half way, at the end, and when as many megabytes had travelled as the smallest network needs for half
-of its rounds; the megabytes of all rounds; and the processor seconds of a client in a round.
+(`--cell Dense`, or `Conv`, one convolutional block), all clients with the recipe's solver steps, or with 2 to 12 of
+them, averaged by their examples or by their steps; beside it explicit networks of the same kind, of equal size and of
+four times as many parameters, with the same training steps. Figures: accuracy of the averaged weights on test images
+(the equilibrium solved in full) half way, at the end, and when as many megabytes had travelled as the smallest network
+needs for half of its rounds; the megabytes of all rounds; and the processor seconds of a client in a round.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
 from benchmarks.harness import Parser, main
 from benchmarks.rows import Rows
@@ -30,24 +32,52 @@ from jiio.tasks.federate.plan import Federation
 from jiio.tasks.federate.rounds import Rounds
 from jiio.tasks.frame.choices import Choice
 from jiio.tasks.frame.load import build
+from jiio.tasks.solving.networks import ReferenceConfig, nearest, reference
 
 BUDGETS = (2, 2, 3, 6, 12, 12)
-IMAGES = {"mnist": {"size": 14, "channels": 1}, "cifar10": {"size": 32, "channels": 3}}
-HALVINGS = {"mnist": 0, "cifar10": 1}
+IMAGES = {"mnist": {"size": 14, "channels": 1}, "cifar10": {"size": 16, "channels": 3}}
+CELLS = {"Dense": {"features": 64}, "Conv": {"channels": 16}}
 ARMS = ("equilibrium", "budgets, by examples", "budgets, by steps", "explicit, equal size", "explicit, 4 x")
 
 
-def recipe(family: str, arm: str, seed: int, options: argparse.Namespace) -> ClassifyConfig:
+class Explicit(Classify):
+    """The same training of an ordinary network of about ``parameters`` parameters."""
+
+    parameters: int = 0
+
+    def model(self) -> nn.Module:
+        if self.config.model.cell.name == "Conv":
+            return reference(ReferenceConfig(self.parameters), self.config.data.channels, 10)
+        return nearest(ReferenceConfig(self.parameters), self.layers)
+
+    def layers(self, width: int) -> nn.Module:
+        """Two hidden layers, which is what one step of the dense equilibrium is."""
+        pixels = math.prod(self.config.data.shape)
+        hidden = (nn.Linear(pixels, width), nn.Tanh(), nn.Linear(width, width), nn.Tanh())
+        return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(width, 10))
+
+
+def recipe(family: str, seed: int, options: argparse.Namespace) -> ClassifyConfig:
     """What everybody trains."""
-    cell: Row = {"name": "Conv", "options": {"channels": 16, "halvings": HALVINGS[family]}}
-    if arm.startswith("explicit"):
-        own = recipe(family, "equilibrium", seed, options)
-        size = sum(p.numel() for p in own.build().parameters())
-        cell = {"name": "Reference", "options": {"parameters": size * (4 if arm.endswith("4 x") else 1)}}
+    cell = {"name": options.cell, "options": CELLS[options.cell]}
     data = {"family": family, "batch_size": 16, "train_limit": options.images, "test_limit": 500, **IMAGES[family]}
     model = {"cell": cell, "max_steps": 12, "atol": 1e-4, "rtol": 1e-2}
     values = {"task": "classify", "seed": seed, "threads": 1, "data": data, "model": model}
     return build(ClassifyConfig, values | {"optimiser": {"rate": options.rate, "warmup": 3}})
+
+
+def task_of(arm: str, config: ClassifyConfig, options: argparse.Namespace) -> Classify:
+    """The equilibrium, or an explicit network of its size or four times that."""
+    if not arm.startswith("explicit"):
+        return Classify(config, data_root=options.data_root)
+    task = Explicit(config, data_root=options.data_root)
+    task.parameters = size(config.build()) * (4 if arm.endswith("4 x") else 1)
+    return task
+
+
+def size(model: nn.Module) -> int:
+    """Its parameters."""
+    return sum(p.numel() for p in model.parameters())
 
 
 def plan_of(arm: str, options: argparse.Namespace) -> Federation:
@@ -63,16 +93,16 @@ def plan_of(arm: str, options: argparse.Namespace) -> Federation:
 def one_run(family: str, arm: str, seed: int, options: argparse.Namespace) -> Row:
     """The course of one federation: accuracy in per cent and megabytes of all rounds so far, where it was measured."""
     plan = plan_of(arm, options)
-    config = plan.course(recipe(family, arm, seed, options))
+    config = plan.course(recipe(family, seed, options))
     assert isinstance(config, ClassifyConfig)
-    task = Classify(config, data_root=options.data_root)
+    task = task_of(arm, config, options)
     torch.manual_seed(derive(seed, "model"))
     rounds = Rounds(plan, config, task, task.model(), report=say, evaluate_every=options.every)
     course: list[Row] = []
     rounds.run(gathered(everybody(plan, config, task), plan.digest(config)), 0, lambda number, row: course.append(row))
     seen = [row for row in course if "accuracy" in row]
     return {
-        "parameters": sum(p.numel() for p in rounds.model.parameters()),
+        "parameters": size(rounds.model),
         "rounds": [row["round"] for row in seen],
         "accuracy": [100 * row["accuracy"] for row in seen],
         "megabytes": [row["megabytes"] for row in seen],
@@ -119,6 +149,7 @@ def command(argv: Sequence[str] | None = None) -> int:
     made.number("--every", 2, "rounds between two measurements")
     made.seconds("--rate", 0.004, "learning rate")
     made.seconds("--alpha", 0.3, "of the Dirichlet distribution")
+    made.add_argument("--cell", choices=list(CELLS), default="Dense", help="of the equilibrium (default Dense)")
     made.chosen("--sets", tuple(IMAGES), tuple(IMAGES), "images")
     return main(made, run, argv)
 

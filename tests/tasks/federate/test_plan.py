@@ -176,6 +176,17 @@ def test_a_client_works_from_the_weights_it_is_sent() -> None:
     assert first.answer.client == 1 and first.answer.examples == client.examples and first.evaluations > 0
 
 
+@pytest.mark.parametrize("alpha", [None, 0.5])
+def test_clients_keep_their_shares_alone(alpha: float | None) -> None:
+    config = recipe()
+    task = Classify(config)
+    parts = shared_out(task.examples(), 3, alpha=alpha, seed=config.seed)
+    for index, part in enumerate(parts):
+        mine = Client(plan(alpha=alpha), config, task, index).task
+        assert isinstance(mine, Classify) and torch.equal(mine.data.train, task.data.train[part])
+        assert torch.equal(mine.examples(), task.examples()[part])
+
+
 def test_weights_of_another_model_are_refused() -> None:
     model = torch.nn.Linear(3, 2)
     good = taken_from(model)

@@ -24,6 +24,7 @@ from jiio.tasks.federate.client import Client, FederationError, everybody, taken
 from jiio.tasks.federate.flower import LocalProxy, gathered
 from jiio.tasks.federate.plan import Federation
 from jiio.tasks.federate.rounds import Rounds
+from jiio.tasks.federate.wire import free_address
 from jiio.tasks.frame.checkpoint import load
 from jiio.tasks.frame.choices import Choice
 from jiio.tasks.frame.evaluate import evaluate
@@ -246,15 +247,15 @@ def test_telemetry_is_off(here: Path) -> None:
 # -- processes
 
 
-def spawn(*words: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-m", "jiio", *words], stderr=subprocess.PIPE, text=True)
+def spawn(*words: str, heard: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-m", "jiio", *words], stderr=heard, text=True)
 
 
 @pytest.mark.slow
 def test_processes_over_grpc_give_the_weights_of_one_process_bit_for_bit(here: Path) -> None:
     assert main([*LINE, "--rounds", "2", "--output", "alone"]) == 0
-    server = spawn(*LINE, "--rounds", "2", "--processes")
-    told = server.communicate(timeout=300)[1]
+    with spawn(*LINE, "--rounds", "2", "--processes", heard=subprocess.PIPE) as server:
+        told = server.communicate(timeout=300)[1]
     assert server.returncode == 0, told
     a, b = (load_file(f"{folder}/weights.safetensors") for folder in ("alone", "runs"))
     assert all(torch.equal(a[name], b[name]) for name in a)
@@ -263,22 +264,22 @@ def test_processes_over_grpc_give_the_weights_of_one_process_bit_for_bit(here: P
 @pytest.mark.slow
 def test_clients_that_are_killed_are_survived(here: Path) -> None:
     """Kill one by its number while the rounds run: they go on without it, and another takes its place."""
-    line = [*LINE, "--rounds", "60", "--local-steps", "40", "--patience", "60"]
-    server = spawn(*line, "--listen", "127.0.0.1:9873")
-    clients = [spawn(*line, "--join", "127.0.0.1:9873", "--client", str(k)) for k in range(3)]
-    lines: list[str] = []
-    assert server.stderr is not None
-    for text in server.stderr:
-        lines.append(text)
-        if text.startswith("round 2,"):
-            os.kill(clients[1].pid, signal.SIGKILL)
-        if text.startswith("round 5,"):
-            clients.append(spawn(*line, "--join", "127.0.0.1:9873", "--client", "1"))
-        if text.startswith("round") and "clients 3" in text and len(clients) == 4:
-            break
-    server.terminate()
-    for one in (*clients, server):
-        one.kill()
-        one.wait()
+    place = free_address()
+    line = [*LINE, "--rounds", "200", "--local-steps", "40", "--patience", "60"]
+    clients, lines = list[subprocess.Popen[str]](), list[str]()
+    with spawn(*line, "--listen", place, heard=subprocess.PIPE) as server:
+        clients += [spawn(*line, "--join", place, "--client", str(k)) for k in range(3)]
+        assert server.stderr is not None
+        for text in server.stderr:
+            lines.append(text)
+            if text.startswith("round 2,"):
+                os.kill(clients[1].pid, signal.SIGKILL)
+            if "clients 2" in text and len(clients) == 3:
+                clients.append(spawn(*line, "--join", place, "--client", "1"))
+            if text.startswith("round") and "clients 3" in text and len(clients) == 4:
+                break
+        for one in (*clients, server):
+            one.kill()
+            one.wait()
     there = [int(text.split("clients ")[1].split(",")[0]) for text in lines if text.startswith("round")]
     assert there[0] == 3 and 2 in there and there[-1] == 3, "".join(lines)

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from jiio.models import TransformerModel
+from jiio.tasks.classify.task import Classify
 from jiio.tasks.cli import main
 from jiio.tasks.frame.load import build, read_yaml
 from jiio.tasks.frame.registry import config_class
@@ -76,6 +77,19 @@ def test_a_dry_run_takes_one_step_and_writes_nothing(here: Path, capsys: pytest.
     assert found is not None and list(here.iterdir()) == []
     size = 64 * 6 + 6 + 6 * 6 + 6 * 2 + 2  # injection with an offset, cell, head
     assert int(found[1].replace(",", "")) == size
+
+
+def test_a_dry_run_is_of_two_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    batch = Classify.batch
+
+    def watched(self: Classify, model: Any, step: int) -> Any:
+        seen.append(len(batch(self, model, step).x))
+        return batch(self, model, step)
+
+    monkeypatch.setattr(Classify, "batch", watched)
+    assert main(["train", "classify-faces", "--dry-run", *SMALL]) == 0
+    assert seen == [2]
 
 
 def test_a_dry_run_is_past_the_warm_up(capsys: pytest.CaptureFixture[str]) -> None:

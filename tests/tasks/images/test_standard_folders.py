@@ -54,6 +54,10 @@ def test_folders_are_read_when_they_are_needed(folders: Path) -> None:
     assert x.shape == (4, 3, 16, 16)
     assert all(bool((image[2 if label == 0 else 0] > 0.99).all()) for image, label in zip(x, y, strict=True))
     parts = in_batches(data, 3, torch.device("cpu"))
+    for images, labels in parts:
+        assert all(
+            bool((image[2 - 2 * label] > 0.99).all()) for image, label in zip(images, labels.tolist(), strict=True)
+        )
     assert [len(a) for a, _ in parts] == [3, 1] and torch.cat([b for _, b in parts]).tolist() == [0, 0, 1, 1]
 
 
