@@ -149,6 +149,8 @@ class ImageRestorer(AbstractRestorer):
         divided.
         """
         options = {"tolerance": NOISE_TOLERANCE, "max_steps": 40, "on_failure": "ignore"} | settings
+        if options["tolerance"] == FAST:
+            options["tolerance"] = NOISE_TOLERANCE  # which is looser yet
         prior = channelwise(self.prior, images=y.shape[1])
         with computing(self.prior, self.precision, options["tolerance"]):
             image, solution = prior.gradient_step(y, noise.sigma / factor, **options)
