@@ -51,12 +51,12 @@ class OneViewThreat(MultiViewThreat):
     def restored(self, point: Tensor, x: Tensor) -> Tensor:
         inside = self.violation(point, x) <= self.slack(x)
         # What is inside but for rounding: the views that are left alone, to the last bit.
-        best = torch.stack([self._excess(one, v, point, x) for v, one in self.alone().items()]).argmin(0)
+        best = torch.stack([one.violation(point, x) for one in self.alone().values()]).argmin(0)
         kept = torch.stack([self._cut(point, x, v) for v in self.alone()])[best, torch.arange(len(x), device=x.device)]
         return torch.where(_wide(inside, x), kept, point)
 
     def violation(self, point: Tensor, x: Tensor) -> Tensor:
-        return torch.stack([self._excess(one, view, point, x) for view, one in self.alone().items()]).amin(0)
+        return torch.stack([one.violation(point, x) for one in self.alone().values()]).amin(0)
 
     def random_start(self, x: Tensor, generator: torch.Generator) -> Tensor:
         moved = super().random_start(x, generator)
@@ -89,13 +89,6 @@ class OneViewThreat(MultiViewThreat):
         flat, (part, _) = x.flatten(1).clone(), self.parts(x[0].numel())[view]
         flat[:, part] = point.flatten(1)[:, part]
         return flat.view_as(x)
-
-    def _excess(self, one: MultiViewThreat, view: int, point: Tensor, x: Tensor) -> Tensor:
-        """(B,) by how much ``point`` leaves the set of one view."""
-        part, _ = self.parts(x[0].numel())[view]
-        others = (point.double() - x.double()).flatten(1).abs()
-        others[:, part] = 0.0
-        return torch.maximum(one.violation(point, x), others.amax(1))
 
     def describe(self) -> dict[str, Any]:
         return super().describe() | {"views at once": 1}
