@@ -112,7 +112,7 @@ def one_run(family: str, arm: str, seed: int, options: argparse.Namespace) -> Ro
 
 def summary(family: str, arm: str, seed: int, found: Row, least: float) -> Row:
     """One line of the table. least: megabytes at which all are compared."""
-    early = [a for a, m in zip(found["accuracy"], found["megabytes"], strict=True) if m <= least * 1.001]
+    early = [a for a, m in zip(found["accuracy"], found["megabytes"], strict=True) if m <= least * 1.01]
     half = len(found["accuracy"]) // 2 - 1
     return {
         "arm": f"{family}: {arm}",
