@@ -7,6 +7,7 @@ CHOICES = {
     "defence": {
         "Clean": ".defences:CleanTraining",
         "JacobianPenalty": ".defences:JacobianPenalty",
+        "DensityHead": ".density:DensityHead",
         "RedundancyReduction": ".redundancy:RedundancyReduction",
         **{name: f".adversarial:{name}" for name in ("PGDTraining", "JointTraining", "TRADES")},
         **{name: f".layers:{name}" for name in ("TiedLayers", "UntiedLayers")},

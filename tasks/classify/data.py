@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from jiio.checks import check_integer, describe, fail
-from jiio.outputs.seeds import generator
+from jiio.outputs.seeds import derive, generator
 from jiio.outputs.shares import rows
 from jiio.tasks.frame.config import whole
 from jiio.tasks.frame.load import ConfigError, nearest
@@ -20,7 +20,7 @@ from jiio.tasks.images.disk import classes_on_disk
 from jiio.tasks.images.families import load_images
 from jiio.tasks.images.sources import find_data
 
-CLASSES = {"faces": 2, "mnist": 10, "cifar10": 10, "cifar10-full": 10, "imagenet": 1000}
+CLASSES = {"faces": 2, "mnist": 10, "cifar10": 10, "cifar10-full": 10, "imagenet": 1000, "usps": 10}
 KEPT = 30  # of either kind of the 200 small pictures, for testing
 
 
@@ -29,7 +29,7 @@ class ClassifyDataConfig:
     """Labelled images.
 
     Args:
-        family: faces (faces and other pictures, offline), mnist, cifar10 (a part), cifar10-full, imagenet
+        family: faces (faces and other pictures, offline), mnist, usps, cifar10 (a part), cifar10-full, imagenet
         size: height and width in pixels after resizing
         channels: 1 (grey) or 3 (colour)
         batch_size: images per training step
@@ -37,6 +37,7 @@ class ClassifyDataConfig:
         shift: shift training images by up to so many pixels
         train_limit: use only the first so many training images
         test_limit: use only the first so many test images
+        labels: only the first so many training images have a label; the others are seen without, by what can use them
     """
 
     family: str = "faces"
@@ -47,13 +48,14 @@ class ClassifyDataConfig:
     shift: int = 0
     train_limit: int | None = None
     test_limit: int | None = None
+    labels: int | None = None
 
     def __post_init__(self) -> None:
         if self.family not in CLASSES:
             remedy = nearest(self.family, CLASSES)
             fail("data.family", "a family of labelled images", describe(self.family), remedy, ConfigError)
         whole("data.batch_size", self.batch_size, 1, 65_536)
-        for name in ("train_limit", "test_limit"):
+        for name in ("train_limit", "test_limit", "labels"):
             if getattr(self, name) is not None:
                 check_integer(f"data.{name}", getattr(self, name), 1)
         self.images()
@@ -111,16 +113,22 @@ def load_labelled(config: ClassifyDataConfig, *, data_root: Path | None = None) 
     Errors: InputError where the data are missing or damaged.
     """
     if config.family == "faces":
-        return _faces(config)
+        return _checked(_faces(config), config)
     if config.family == "imagenet":
         images = classes_on_disk(
             find_data(data_root, "imagenet", "ImageNet's folders"), config.images(), config.classes
         )
-        assert images.train_labels is not None and images.test_labels is not None
-        return Labelled(images.train, images.train_labels, images.test, images.test_labels)
-    images = load_images(config.images(), data_root=data_root)
+    else:
+        images = load_images(config.images(), data_root=data_root)
     assert images.train_labels is not None and images.test_labels is not None
-    return Labelled(images.train, images.train_labels, images.test, images.test_labels)
+    return _checked(Labelled(images.train, images.train_labels, images.test, images.test_labels), config)
+
+
+def _checked(data: Labelled, config: ClassifyDataConfig) -> Labelled:
+    if config.labels is not None and config.labels >= len(data.train):
+        remedy = "Leave it out where every image has a label."
+        fail("data.labels", f"fewer than the {len(data.train)} training images", config.labels, remedy, ConfigError)
+    return data
 
 
 def _faces(config: ClassifyDataConfig) -> Labelled:
@@ -140,9 +148,20 @@ def _faces(config: ClassifyDataConfig) -> Labelled:
 
 def labelled_batch(data: Labelled, config: ClassifyDataConfig, *, seed: int, step: int) -> tuple[Tensor, Tensor]:
     """Images (B, C, H, W) and labels (B,) of one training step, a pure function of (seed, step)."""
-    chosen = batch_indices(len(data.train), config.batch_size, seed=seed, step=step)[rows(config.batch_size)]
+    count = len(data.train) if config.labels is None else config.labels
+    chosen = batch_indices(count, config.batch_size, seed=seed, step=step)[rows(config.batch_size)]
     images = augment(data.train[chosen], config.images(), generator=generator(seed, "augment", step))
     return images, data.train_labels[chosen]
+
+
+def unlabelled_batch(data: Labelled, config: ClassifyDataConfig, *, seed: int, step: int) -> Tensor | None:
+    """As many images whose labels nobody looks at; None where all have one."""
+    if config.labels is None:
+        return None
+    rest = len(data.train) - config.labels
+    own = derive(seed, "unlabelled")
+    chosen = config.labels + batch_indices(rest, config.batch_size, seed=own, step=step)[rows(config.batch_size)]
+    return augment(data.train[chosen], config.images(), generator=generator(own, "augment", step))
 
 
 def in_batches(data: Labelled, size: int, device: torch.device) -> list[tuple[Tensor, Tensor]]:

@@ -36,6 +36,7 @@ class Batch:
     """One training step as the defence at ``place`` in the list sees it.
 
     target: the network, with counters of everything that is called. x: (B, C, H, W) clean images in [0, 1]. y: (B,).
+    unlabelled: as many images without a label, where the data have such.
     """
 
     target: Target
@@ -44,6 +45,7 @@ class Batch:
     seed: int
     step: int
     place: int = 0
+    unlabelled: Tensor | None = None
 
     def draws(self, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
         """Random numbers that depend on seed, step, place and purpose alone."""
@@ -109,6 +111,11 @@ class AbstractDefence:
 
     needs_equilibrium = False
     explicit = False
+
+    @property
+    def uses_unlabelled(self) -> bool:
+        """Whether it learns from images without a label too."""
+        return False
 
     def network(self, model: nn.Module) -> nn.Module:
         """The network to be trained, made from the freshly initialised ``model``."""

@@ -32,7 +32,7 @@ from jiio.tasks.frame.machine import check_device
 from jiio.tasks.frame.task import AbstractTask, Figure
 
 from .clock import Clock
-from .data import ClassifyDataConfig, in_batches, labelled_batch, load_labelled
+from .data import ClassifyDataConfig, in_batches, labelled_batch, load_labelled, unlabelled_batch
 from .defences import AbstractDefence, Answers, Attacked, Batch, Clean
 from .networks import NetworkConfig
 
@@ -87,10 +87,14 @@ class ClassifyConfig(RunConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.model.plan(self.data)
-        plain = [c.name for c, made in zip(self.defence, self.defences(), strict=True) if made.explicit]
+        made = self.defences()
+        plain = [c.name for c, one in zip(self.defence, made, strict=True) if one.explicit]
         if self.warm.steps and (plain or not self.model.implicit):
             culprit = f"defence {plain[0]}" if plain else f"model.cell {self.model.cell.name}"
             fail("warm.steps", f"0 for {culprit}", self.warm.steps, error=ConfigError)
+        if self.data.labels is not None and not any(one.uses_unlabelled for one in made):
+            remedy = "Add DensityHead, or say data.train_limit."
+            fail("data.labels", "a defence that learns without labels", "none", remedy, ConfigError)
 
     def defences(self) -> list[AbstractDefence]:
         """The objects that ``defence`` names."""
@@ -173,8 +177,11 @@ class Classify(AbstractTask):
 
     def batch(self, model: nn.Module, step: int) -> Batch:
         """The images of one training step and the network that sees them."""
-        x, y = labelled_batch(self.data, self.config.data, seed=self.config.seed, step=step)
-        return Batch(Target(model), x.to(self.device), y.to(self.device), self.config.seed, step)
+        seed, data = self.config.seed, self.config.data
+        x, y = labelled_batch(self.data, data, seed=seed, step=step)
+        more = unlabelled_batch(self.data, data, seed=seed, step=step)
+        more = None if more is None else more.to(self.device)
+        return Batch(Target(model), x.to(self.device), y.to(self.device), seed, step, unlabelled=more)
 
     def figures(self, batch: Batch, answers: Answers, losses: Tensor) -> dict[str, Figure]:
         """For the log; calls are counted when the step ends."""

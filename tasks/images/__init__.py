@@ -8,6 +8,7 @@ CHOICES = {
         "mnist": ".sources:Mnist",
         "cifar10": ".sources:Cifar10",
         "cifar10-full": ".sources:Cifar10Full",
+        "usps": ".usps:Usps",
         "patches": ".families:Patches",
     },
     "gallery": {
