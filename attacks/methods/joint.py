@@ -142,6 +142,7 @@ class _Watch:
         self.logits: Tensor | None = None  # (B, classes), as of the last evaluation of each sample
         self.off = torch.full((len(x),), float("inf"), dtype=x.dtype, device=x.device)
         self.nearest, self.least = x.clone(), self.off.clone()
+        self.present: Tensor | None = None  # the samples of the last evaluation; None: all
 
     @property
     def strongest(self) -> Tensor:
@@ -157,6 +158,7 @@ class _Watch:
             before, after = spec.pack(z), spec.pack(image)
             off = (after - before).norm(dim=1) / after.norm(dim=1).clamp_min(torch.finfo(after.dtype).tiny)
             self.off = off if places is None else placed(self.off, places, off)
+            self.present = places
 
     def keep(self, logits: Tensor, places: Tensor | None = None) -> None:
         """The scores of a step, which has paid for them already."""
@@ -164,13 +166,20 @@ class _Watch:
         self.logits = logits if places is None or self.logits is None else placed(self.logits, places, logits)
 
     def step(self, step: int, z: Any, x: Tensor, value: Tensor) -> None:
-        """``callback`` of :func:`jiio.solve`: offer the input of this step, by the scores of its evaluation."""
+        """``callback`` of :func:`jiio.solve`: offer the input of this step, by the scores of its evaluation.
+
+        Those who have left were offered when they were evaluated; what was heard of them since is of other points, at
+        which the solve has looked before it let them go.
+        """
         if step < self.settle or self.logits is None:
             return
-        nearer = self.off < self.least
+        off = self.off
+        if self.present is not None:
+            off = placed(torch.full_like(off, float("inf")), self.present, off[self.present])
+        nearer = off < self.least
         self.nearest = torch.where(rows(nearer, x), x, self.nearest)
-        self.least = torch.where(nearer, self.off, self.least)
-        who = torch.nonzero(self.off <= self.lag)[:, 0]
+        self.least = torch.where(nearer, off, self.least)
+        who = torch.nonzero(off <= self.lag)[:, 0]
         self.found.enter(x[who], margin(self.logits[who], self.y[who]), who)
 
 

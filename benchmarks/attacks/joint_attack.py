@@ -181,7 +181,7 @@ def compared(row: Row, rows: list[Row]) -> Row:
     """A row, with its cost relative to the loose warm PGD-20 on the same network, where that was run."""
     names = ("set", "norm", "seed")
     same = [r for r in rows if r["attack"] == BASE and all(r[name] == row[name] for name in names)]
-    return row | {"fewer calls": calls(same[0]) / calls(row) if same else math.nan}
+    return row | {"calls": calls(row), "fewer calls": calls(same[0]) / calls(row) if same else math.nan}
 
 
 def calls(row: Row) -> float:

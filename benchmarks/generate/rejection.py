@@ -5,8 +5,8 @@
 Digits of 28 x 28 pixels, a dense cell. Two networks of the same cell: one with a linear head, and one with the head
 that gives class and density (DensityHead). AUROC, test digits against other sets, of the largest softmax and the energy
 of either, and of the Mahalanobis distance of the first one's states (Lee et al. 2018); typicality is how far log p is
-from that of training digits, on either side. Of groups it is Kolmogorov and Smirnov's distance of these scores. Then the
-accuracy on the surest part of the test digits, and the share of the other images that is let through where 95 % of the
+from that of training digits, on either side. Of groups it is Kolmogorov and Smirnov's distance of these scores. Then
+the accuracy on the surest part of the test digits, and the share of the other images that is let through where 95 % of the
 digits are. Last, with few labels: what images without one are good for.
 """
 
@@ -62,7 +62,7 @@ def states(model: jiio.EquilibriumModel, images: Tensor) -> Tensor:
 
 
 def mahalanobis(task: Classify, model: jiio.EquilibriumModel, sets: Set) -> Set:
-    """(N,) by set: minus the squared distance of the states from the nearest class, by the covariance within classes."""
+    """(N,) by set: minus the squared distance of states from the nearest class, by the covariance within classes."""
     z, y = states(model, task.data.train[:2000]), task.data.train_labels[:2000]
     means = torch.stack([z[y == label].mean(0) for label in range(10)])
     apart = z - means[y]

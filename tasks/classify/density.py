@@ -103,11 +103,11 @@ class HybridHead(SampleBySample, nn.Module):
 
 @dataclass(frozen=True)
 class DensityHead(AbstractDefence):
-    """A :class:`HybridHead` in the place of the classifier's, and ``weight`` times minus log p of a feature, on average,
+    """A :class:`HybridHead` in the place of the classifier's, and ``weight`` times the mean of minus log p of a feature
     as a term of the loss; of images without a label too, where ``data.labels`` leaves any.
 
-    width: of the features; 0 for all that the linear layer would see, a dense state itself. transforms, hidden: of the invertible
-    network. through: whether the term's gradient shapes the features as well.
+    width: of the features; 0 for all that the linear layer would see, a dense state itself. transforms, hidden: of the
+    invertible network. through: whether the term's gradient shapes the features as well.
     """
 
     needs_equilibrium = True

@@ -98,10 +98,10 @@ class Race:
         lap, run = self.laps[0]
         assert run.trace is not None
         limit = max(self.joint.calls)  # the same stretch of calls as the joint panel
-        near = [(k, c) for k, c in enumerate(run.trace.calls.tolist()) if c <= limit]
-        staircase = run.trace.residual.nanmedian(1).values[[k for k, _ in near]]
+        near = [c for c in run.trace.calls.tolist() if c <= limit]  # calls only grow, so these are the first
+        staircase = run.trace.residual.nanmedian(1).values[: len(near)]
         left = _blocks(self.joint.calls, self.residual)
-        middle = _blocks([c for _, c in near], staircase)
+        middle = _blocks(near, staircase)
 
         # Both nested rules beside the joint iteration, in the colours of the blocks.
         gap = [drawings.Curve("joint", self.joint.calls, self.gap(self.joint), drawings.COLOURS["z"])]

@@ -62,7 +62,9 @@ def spectrum(images: Tensor) -> Tensor:
 
 
 def traits_of(model: LatentGenerator, images: Tensor, *, restarts: int = 0) -> Tensor:
-    """(B, 8 + n) :func:`traits` of images (B, C, H, W) in [0, 1], fitted here. restarts: of :func:`.fit.fit.fit_images`.
+    """(B, 8 + n) :func:`traits` of images (B, C, H, W) in [0, 1], fitted here.
+
+    restarts: of :func:`.fit.fit.fit_images`.
 
     Errors: ArgumentError or ArgumentTypeError where model or images are none.
     """

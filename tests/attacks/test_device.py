@@ -20,6 +20,7 @@ ATTACKS: dict[str, AbstractAttack] = {
     "PGD, restarts": attacks.PGD(steps=FEW, restarts=2, objective=attacks.TargetedMargin(), targets=2),
     "APGD": attacks.APGD(steps=4),
     "Square": attacks.Square(queries=4),
+    "noise": attacks.NoiseAttack(draws=2),
     "joint": attacks.JointAttack(steps=4),
     "intermediate": attacks.IntermediateAttack(steps=FEW),
     "simultaneous": attacks.SimultaneousAttack(steps=FEW),

@@ -21,7 +21,8 @@ from jiio.checks import JiioError
 from jiio.tasks.classify.adversarial import Divergence, JointTraining, PGDTraining, divergence
 from jiio.tasks.classify.data import ClassifyDataConfig, in_batches, labelled_batch, load_labelled
 from jiio.tasks.classify.defences import Attacked, Batch
-from jiio.tasks.classify.task import Classify, ClassifyConfig, ThreatConfig, clean_row, quick
+from jiio.tasks.classify.measured import clean_row, quick
+from jiio.tasks.classify.task import Classify, ClassifyConfig, ThreatConfig
 from jiio.tasks.classify.threat import TrainingThreat, near
 from jiio.tasks.frame.checkpoint import load
 from jiio.tasks.frame.load import build

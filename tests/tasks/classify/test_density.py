@@ -158,5 +158,3 @@ def test_bad_input_is_refused_in_a_sentence(case: str) -> None:
     with pytest.raises(jiio.JiioError, match=words) as caught:
         action()
     assert "\n" not in str(caught.value)
-
-

@@ -13,6 +13,7 @@ from PIL import Image
 from jiio import tasks
 from jiio.checks import JiioError
 from jiio.tasks.frame.checkpoint import load
+from jiio.tasks.frame.guards import InputError
 from jiio.tasks.frame.load import ConfigError, build
 from jiio.tasks.frame.registry import TABLE, fetch
 from jiio.tasks.generate.task import GenerateConfig
@@ -70,7 +71,11 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_every_family_says_truly_whether_it_has_labels(name: str, request: pytest.FixtureRequest) -> None:
     root = None if name in OFFLINE else request.getfixturevalue("data_root")
     family = find_family(name)
-    raw = family.load(DataConfig(name, size=16), root)
+    try:
+        raw = family.load(DataConfig(name, size=16), root)
+    except InputError as error:  # the data of CIFAR-10 come in two packings, of which mostly one is there
+        assert name not in OFFLINE
+        pytest.skip(str(error))
     assert isinstance(family, AbstractFamily) and len(raw.train) and len(raw.test)
     assert family.labelled == (raw.train_labels is not None) == (raw.test_labels is not None)
     if raw.train_labels is not None:
@@ -152,7 +157,7 @@ def test_episodes_want_labels(own: str) -> None:
     for name in (f"{own}:Bare", "celeba", "patches"):
         with pytest.raises(ConfigError, match=r"data\.family: expected a labelled set of images"):
             EpisodeConfig(name)
-    with pytest.raises(ConfigError, match="Valid: cifar10, folder:PATH, glyphs, mnist, omniglot"):
+    with pytest.raises(ConfigError, match="Valid: cifar10, cifar10-full, folder:PATH, glyphs, mnist, omniglot, usps"):
         EpisodeConfig("nothing like any")
 
 
