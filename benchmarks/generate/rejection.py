@@ -6,8 +6,8 @@ Digits of 28 x 28 pixels, a dense cell. Two networks of the same cell: one with 
 that gives class and density (DensityHead). AUROC, test digits against other sets, of the largest softmax and the energy
 of either, and of the Mahalanobis distance of the first one's states (Lee et al. 2018); typicality is how far log p is
 from that of training digits, on either side. Of groups it is Kolmogorov and Smirnov's distance of these scores. Then
-the accuracy on the surest part of the test digits, and the share of the other images that is let through where 95 % of the
-digits are. Last, with few labels: what images without one are good for.
+the accuracy on the surest part of the test digits, and the share of the other images that is let through where 95 %
+of the digits are. Last, with few labels: what images without one are good for.
 """
 
 from __future__ import annotations
