@@ -6,8 +6,8 @@ Digits of 28 x 28 pixels, a dense cell. Two networks of the same cell: one with 
 that gives class and density (DensityHead). AUROC, test digits against other sets, of the largest softmax and the energy
 of either, and of the Mahalanobis distance of the first one's states (Lee et al. 2018); typicality is how far log p is
 from that of training digits, on either side. Of groups it is Kolmogorov and Smirnov's distance of these scores. Then
-the accuracy on the surest part of the test digits, and the share of the other images that is let through where 95 %
-of the digits are. Last, with few labels: what images without one are good for.
+the accuracy on the surest part of the test digits, and the share of the other images that is let through where 95 % of
+the digits are. Last, with few labels: what images without one are good for.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def states(model: jiio.EquilibriumModel, images: Tensor) -> Tensor:
 
 
 def mahalanobis(task: Classify, model: jiio.EquilibriumModel, sets: Set) -> Set:
-    """(N,) by set: minus the squared distance of states from the nearest class, by the covariance within classes."""
+    """(N,) by set: minus the squared distance of the states from the nearest class, by the classes' covariance."""
     z, y = states(model, task.data.train[:2000]), task.data.train_labels[:2000]
     means = torch.stack([z[y == label].mean(0) for label in range(10)])
     apart = z - means[y]
@@ -79,7 +79,7 @@ def grouped(sure: Tensor, known: Tensor) -> Tensor:
     """(200,) Kolmogorov and Smirnov's distance from known scores, of groups drawn from these (N,)."""
     source = generator(0, "groups")
     drawn = [sure[torch.randperm(len(sure), generator=source)[:GROUP]].numpy() for _ in range(DRAWN)]
-    return torch.tensor([ks_2samp(part, known.numpy(), method="asymp").statistic for part in drawn])
+    return torch.tensor([ks_2samp(part, known.numpy(), method="asymp")[0] for part in drawn])
 
 
 def strangeness(seed: int, options: argparse.Namespace) -> dict[str, list[Row]]:

@@ -27,13 +27,24 @@ ROOT = Path(__file__).parents[2]
 # The pages of results, one for each room.
 ROOMS = (
     *("engine", "steps", "honesty", "gradients", "restore", "attacks", "evaluator", "robustness"),
-    *("generate", "meta", "segment", "language", "federated"),
+    *("generate", "strange", "meta", "segment", "language", "federated"),
 )
 # The tree: sections and their pages. Pages that nobody has named here stand in the last section.
 TREE = {
     "Start": ("start", "gallery", "tutorials"),
     "Guide": (
-        *("choosing", "cells", "restoring", "physics", "attacks", "audit", "defences", "generate", "inverting"),
+        *(
+            "choosing",
+            "cells",
+            "restoring",
+            "physics",
+            "attacks",
+            "audit",
+            "defences",
+            "generate",
+            "inverting",
+            "strange",
+        ),
         *("meta", "language", "tasks", "parts", "rooms", "machines", "federated", "recipes"),
     ),
     "Reference": (

@@ -154,14 +154,16 @@ def labelled_batch(data: Labelled, config: ClassifyDataConfig, *, seed: int, ste
     return images, data.train_labels[chosen]
 
 
-def unlabelled_batch(data: Labelled, config: ClassifyDataConfig, *, seed: int, step: int) -> Tensor | None:
+def unlabelled_batch(
+    data: Labelled, config: ClassifyDataConfig, *, seed: int, step: int, device: torch.device
+) -> Tensor | None:
     """As many images whose labels nobody looks at; None where all have one."""
     if config.labels is None:
         return None
     rest = len(data.train) - config.labels
     own = derive(seed, "unlabelled")
     chosen = config.labels + batch_indices(rest, config.batch_size, seed=own, step=step)[rows(config.batch_size)]
-    return augment(data.train[chosen], config.images(), generator=generator(own, "augment", step))
+    return augment(data.train[chosen], config.images(), generator=generator(own, "augment", step)).to(device)
 
 
 def in_batches(data: Labelled, size: int, device: torch.device) -> list[tuple[Tensor, Tensor]]:

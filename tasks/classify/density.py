@@ -82,7 +82,7 @@ class HybridHead(SampleBySample, nn.Module):
         """In the place of an equilibrium's head: of what its last layer sees, or of ``width`` numbers made of that."""
         last = head.linear
         made = cls(head, width or last.in_features, last.out_features, **sizes)
-        head.linear = nn.Linear(last.in_features, width) if width else nn.Identity()
+        head.add_module("linear", nn.Linear(last.in_features, width) if width else nn.Identity())
         return made.to(last.weight)
 
     def scores(self, features: Tensor) -> Tensor:
@@ -103,8 +103,8 @@ class HybridHead(SampleBySample, nn.Module):
 
 @dataclass(frozen=True)
 class DensityHead(AbstractDefence):
-    """A :class:`HybridHead` in the place of the classifier's, and ``weight`` times the mean of minus log p of a feature
-    as a term of the loss; of images without a label too, where ``data.labels`` leaves any.
+    """A :class:`HybridHead` in the place of the classifier's, and ``weight`` times minus log p of a feature, on
+    average, as a term of the loss; of images without a label too, where ``data.labels`` leaves any.
 
     width: of the features; 0 for all that the linear layer would see, a dense state itself. transforms, hidden: of the
     invertible network. through: whether the term's gradient shapes the features as well.

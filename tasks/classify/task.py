@@ -89,8 +89,7 @@ class ClassifyConfig(RunConfig):
             culprit = f"defence {plain[0]}" if plain else f"model.cell {self.model.cell.name}"
             fail("warm.steps", f"0 for {culprit}", self.warm.steps, error=ConfigError)
         if self.data.labels is not None and not any(one.uses_unlabelled for one in made):
-            remedy = "Add DensityHead, or say data.train_limit."
-            fail("data.labels", "a defence that learns without labels", "none", remedy, ConfigError)
+            fail("data.labels", "a defence that learns without labels", "none", "Add DensityHead.", ConfigError)
 
     def defences(self) -> list[AbstractDefence]:
         """The objects that ``defence`` names."""
@@ -175,8 +174,7 @@ class Classify(AbstractTask):
         """The images of one training step and the network that sees them."""
         seed, data = self.config.seed, self.config.data
         x, y = labelled_batch(self.data, data, seed=seed, step=step)
-        more = unlabelled_batch(self.data, data, seed=seed, step=step)
-        more = None if more is None else more.to(self.device)
+        more = unlabelled_batch(self.data, data, seed=seed, step=step, device=self.device)
         return Batch(Target(model), x.to(self.device), y.to(self.device), seed, step, unlabelled=more)
 
     def figures(self, batch: Batch, answers: Answers, losses: Tensor) -> dict[str, Figure]:

@@ -62,9 +62,7 @@ def spectrum(images: Tensor) -> Tensor:
 
 
 def traits_of(model: LatentGenerator, images: Tensor, *, restarts: int = 0) -> Tensor:
-    """(B, 8 + n) :func:`traits` of images (B, C, H, W) in [0, 1], fitted here.
-
-    restarts: of :func:`.fit.fit.fit_images`.
+    """(B, 8 + n) :func:`traits` of images (B, C, H, W) in [0, 1], fitted here. restarts: of :func:`fit_images`.
 
     Errors: ArgumentError or ArgumentTypeError where model or images are none.
     """
@@ -165,7 +163,7 @@ class Familiar:
         from scipy.stats import ks_2samp
 
         known, found = self.known[:, 0].cpu().numpy(), self._units(traits, 3)[:, :, 0].cpu().numpy()
-        return traits.new_tensor([ks_2samp(group, known, method="asymp").statistic for group in found])
+        return traits.new_tensor([ks_2samp(group, known, method="asymp")[0] for group in found])
 
     def energy(self, traits: Tensor) -> Tensor:
         """(G,) the energy distance of a group's traits from the familiar ones, 2 E|x - y| - E|x - x'| - E|y - y'|."""

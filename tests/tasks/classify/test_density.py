@@ -61,14 +61,16 @@ def test_scores_are_the_gaussians_and_the_volume_of_the_jacobian_by_finite_diffe
 @needs_zuko
 @pytest.mark.parametrize("through", [False, True])
 def test_the_term_shapes_the_features_only_where_it_is_said(through: bool) -> None:
-    task = Classify(config(with_head(through=through, weight=1.0)))
+    task = Classify(config(with_head(through=through, weight=1.0, width=5)))  # a layer of its own makes the features
     model, defence = task.model().double(), task.config.defences()[0]
     batch = task.batch(model, 0)
     batch.x.data = batch.x.double()
     answers = Answers.of(batch.target, batch.x, [Clean()])
     term = defence.term(batch, answers)
     assert term is not None
-    shaped = [p for name, p in model.named_parameters() if name.startswith("cell")]
+    shaped = [p for name, p in model.named_parameters() if name.startswith(("cell", "head.inner"))]
+    assert any(name.startswith("head.inner") for name, _ in model.named_parameters())
+    assert isinstance(model.head, HybridHead)
     seen = torch.autograd.grad(term, [*shaped, model.head.means], allow_unused=True)
     assert seen[-1] is not None and float(seen[-1].abs().max()) > 0
     assert any(g is not None and float(g.abs().max()) > 0 for g in seen[:-1]) is through
@@ -105,7 +107,7 @@ def apart(images: Tensor, known: Tensor) -> float:
 @needs_zuko
 def test_features_of_a_width_of_their_own_and_no_mask_in_the_weights() -> None:
     model = Classify(config(with_head(width=5))).model()
-    assert model.head.means.shape == (2, 5)
+    assert isinstance(model.head, HybridHead) and model.head.means.shape == (2, 5)
     assert set(model.head.state_dict()) == {name for name, _ in model.head.named_parameters()}
 
 
