@@ -33,19 +33,9 @@ ROOMS = (
 TREE = {
     "Start": ("start", "gallery", "tutorials"),
     "Guide": (
-        *(
-            "choosing",
-            "cells",
-            "restoring",
-            "physics",
-            "attacks",
-            "audit",
-            "defences",
-            "generate",
-            "inverting",
-            "strange",
-        ),
-        *("meta", "language", "tasks", "parts", "rooms", "machines", "federated", "recipes"),
+        *("choosing", "cells", "restoring", "physics", "attacks", "audit", "defences"),
+        *("generate", "inverting", "strange", "meta", "language"),
+        *("tasks", "parts", "rooms", "machines", "federated", "recipes"),
     ),
     "Reference": (
         "api",
