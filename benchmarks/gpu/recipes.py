@@ -55,6 +55,7 @@ SEGMENT = {
     "model": {"cell": MULTISCALE},
 }
 JOINT = {"name": "JointTraining", "options": {"radius": 0.5, "max_steps": 6, "settle": 2}}
+MDEQ = {"data": DATA | {"shift": 1}, "model": {"cell": MULTISCALE}, "warm": {"steps": 1, "layers": 2}}
 PAPER_MDEQ = ("paper-mdeq-cifar10", "paper-mdeq-cifar10-tiny", "paper-mdeq-imagenet-small", "paper-mdeq-imagenet-large")
 
 # Recipe -> what makes it small. The keys of the recipe that are not named here stay.
@@ -77,12 +78,13 @@ SMALL: dict[str, dict[str, Any]] = {
     "language-ptb": LANGUAGE,
     "meta-default": META,
     "meta-omniglot": META,
-    **{name: {"data": DATA, "model": {"cell": MULTISCALE}, "warm": {"steps": 1, "layers": 2}} for name in PAPER_MDEQ},
+    **dict.fromkeys(PAPER_MDEQ, MDEQ),
     "paper-jiio-celeba": GENERATE | {"model": {"cell": DENSE, "latent": 4, "squash": "tanh"}},
     "paper-jiio-cifar10": {"data": DATA, "model": {"cell": MULTISCALE}, "defence": [JOINT]},
     "paper-jiio-omniglot": META,
-    "paper-language-wikitext103": LANGUAGE | {"model": LANGUAGE["model"] | {"cutoffs": []}, "warm": {"steps": 1}},
-    "paper-segment-cityscapes": SEGMENT,
+    "paper-language-wikitext103": LANGUAGE
+    | {"model": LANGUAGE["model"] | {"cutoffs": []}, "warm": {"steps": 1}, "accumulate": 2},
+    "paper-segment-cityscapes": SEGMENT | {"accumulate": 2},
     "prior-colour": PRIOR,
     "prior-grey": PRIOR,
     "restore-celeba": RESTORE,

@@ -59,6 +59,13 @@ def test_every_recipe_is_small_somewhere(recipes: Any) -> None:
     assert set(recipes.SMALL) == set(all_shipped("configs", ".yaml"))
 
 
+@pytest.mark.parametrize("name", sorted(all_shipped("configs", ".yaml")))
+def test_a_small_recipe_can_begin(recipes: Any, name: str, tmp_path: Path) -> None:
+    """Its values fit each other, and its batch its parts: what a recipe says for a large machine may not stay."""
+    config = recipes.recipe(name, small=True, steps=1, output=str(tmp_path / "run"))
+    assert 1 <= config.accumulate <= config.data.batch_size
+
+
 def test_auto_is_the_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert check_device("auto") == torch.device("cpu")
