@@ -68,4 +68,4 @@ class LatentEnsemble(nn.Module):
         """A bound on |u - u'| / |x - x'|: the spectral norm of M times the largest of the U_v."""
         with torch.no_grad():
             outer = float(torch.linalg.matrix_norm(self.mix.weight, 2))
-        return outer * max(view.lipschitz for view in self.views)  # type: ignore[type-var,operator]
+        return outer * max(view.lipschitz for view in self.views if isinstance(view, LinearInjection))

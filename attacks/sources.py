@@ -28,7 +28,7 @@ class OneViewThreat(MultiViewThreat):
     def alone(self) -> dict[int, MultiViewThreat]:
         """view -> the threat to it alone, for every view that may be touched."""
         whole = MultiViewThreat(self.norm, self.radius, self.bounds, self.sizes)
-        return {view: whole.only(view) for view, radius in enumerate(self.radius) if radius > 0}  # type: ignore[arg-type]
+        return {view: whole.only(view) for view, radius in enumerate(self.radii) if radius > 0}
 
     def only(self, view: int) -> MultiViewThreat:
         return MultiViewThreat(self.norm, self.radius, self.bounds, self.sizes).only(view)
@@ -70,7 +70,7 @@ class OneViewThreat(MultiViewThreat):
         whole = super().steepest(gradient, point, sparsity=sparsity)
         gain = (gradient * whole * self.steps(gradient, 1.0)).flatten(1)
         sums = torch.stack([gain[:, part].sum(1) for part, _ in self.parts(gain.shape[1])])  # (views, B)
-        allowed = torch.tensor([radius > 0 for radius in self.radius], device=gain.device)  # type: ignore[union-attr]
+        allowed = torch.tensor([radius > 0 for radius in self.radii], device=gain.device)
         best = torch.where(allowed[:, None], sums, -torch.inf).argmax(0)
         zero = torch.zeros_like(whole)
         views = torch.stack([self._cut(whole, zero, view) for view in range(len(self.sizes))])

@@ -46,7 +46,8 @@ class MultiViewInjection(nn.Module):
     def lipschitz(self) -> float:
         """A bound on |u - u'| / |x - x'|: the spectral norm of all U_v side by side."""
         with torch.no_grad():
-            whole = torch.cat([view.linear.weight for view in self.views], dim=1)  # type: ignore[union-attr]
+            parts = [view.linear.weight for view in self.views if isinstance(view, LinearInjection)]
+            whole = torch.cat(parts, dim=1)
             norm = float(torch.linalg.matrix_norm(whole, 2))
         return norm / len(self.views) if self.fusion == "mean" else norm
 
@@ -82,6 +83,7 @@ class MultiViewThreat(ThreatModel):
     for every view, or a tuple of one per view, 0 where a view may not be touched.
     """
 
+    radius: float | Tensor | tuple[float, ...]  # type: ignore[assignment]  (wider than that of a single ball)
     sizes: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -93,8 +95,14 @@ class MultiViewThreat(ThreatModel):
         object.__setattr__(self, "radius", checked)
         super().__post_init__()
 
+    @property
+    def radii(self) -> tuple[float, ...]:
+        """One for each view, 0 where it may not be touched."""
+        assert isinstance(self.radius, tuple)  # made one when the threat was
+        return self.radius
+
     def _check_radius(self) -> None:
-        if not any(self.radius):  # type: ignore[arg-type]
+        if not any(self.radii):
             fail("MultiViewThreat.radius", "a radius above 0 for one view at least", self.radius)
 
     def parts(self, size: int) -> tuple[Part, ...]:
@@ -102,15 +110,15 @@ class MultiViewThreat(ThreatModel):
             fail("x", f"views of {' + '.join(map(str, self.sizes))} numbers per sample", f"{size} numbers")
         starts = [sum(self.sizes[:i]) for i in range(len(self.sizes))]
         slices = [slice(a, a + n) for a, n in zip(starts, self.sizes, strict=True)]
-        return tuple(zip(slices, self.radius, strict=True))  # type: ignore[arg-type]
+        return tuple(zip(slices, self.radii, strict=True))
 
     def scaled(self, factor: float) -> MultiViewThreat:
-        return replace(self, radius=tuple(r * factor for r in self.radius))  # type: ignore[union-attr,arg-type]
+        return replace(self, radius=tuple(r * factor for r in self.radii))
 
     def only(self, view: int) -> MultiViewThreat:
         """The same threat to one view alone."""
-        radii = [r if i == view else 0.0 for i, r in enumerate(self.radius)]  # type: ignore[arg-type]
-        return replace(self, radius=tuple(radii))  # type: ignore[arg-type]
+        radii = [r if i == view else 0.0 for i, r in enumerate(self.radii)]
+        return replace(self, radius=tuple(radii))
 
     def prox(self, x: Tensor) -> jiio.AbstractProx:
         low, high = (bound.expand_as(x).flatten(1) for bound in self.box(x))

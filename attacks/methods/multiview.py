@@ -68,10 +68,7 @@ class SingleViewAttack(AbstractAttack):
 
     def __post_init__(self) -> None:
         check_instance("SingleViewAttack.attack", self.attack, AbstractAttack)
-
-    @property
-    def gradient_free(self) -> bool:  # type: ignore[override]
-        return self.attack.gradient_free
+        object.__setattr__(self, "gradient_free", self.attack.gradient_free)
 
     def until_broken(self) -> SingleViewAttack:
         return replace(self, attack=self.attack.until_broken())
@@ -84,7 +81,7 @@ class SingleViewAttack(AbstractAttack):
     def run(self, model: Target, x: Tensor, y: Tensor, threat: ThreatModel, generator: torch.Generator) -> Tensor:
         assert isinstance(threat, MultiViewThreat)
         best = Best.empty(x)
-        for view, radius in enumerate(threat.radius):  # type: ignore[arg-type]
+        for view, radius in enumerate(threat.radii):
             if radius > 0.0:
                 result = self.attack(model, x, y, threat.only(view), generator=generator)
                 best.offer(result.x, result.prediction.logits, y)

@@ -52,7 +52,7 @@ from jiio.tasks.images.sources import find_data
 VIEWS = ("fac", "fou", "kar", "mor", "pix", "zer")
 TRAIN = 1400
 STEPS = 10
-OPTIONS = {"tolerance": jiio.Tolerance(1e-5, 1e-3), "solver": jiio.Picard(), "on_failure": "ignore"}
+OPTIONS: dict[str, Any] = {"tolerance": jiio.Tolerance(1e-5, 1e-3), "solver": jiio.Picard(), "on_failure": "ignore"}
 RADII = (0.05, 0.1)
 
 
@@ -75,7 +75,7 @@ def load(root: Path | None, seed: int) -> tuple[tuple[int, ...], tuple[Tensor, T
 def fit(sizes: tuple[int, ...], x: Tensor, y: Tensor, seed: int, steps: int) -> jiio.EquilibriumModel:
     """A network on these views, trained on clean samples."""
     torch.manual_seed(seed)
-    model = multi_view_classifier(sizes, 10, features=48, **OPTIONS)  # type: ignore[arg-type]
+    model = multi_view_classifier(sizes, 10, features=48, **OPTIONS)
     draw = torch.Generator().manual_seed(seed)
 
     def loss(step: int) -> Tensor:
@@ -143,7 +143,7 @@ def at_radius(made: Trained, r: float, seed: int) -> Row:
         "own": {n: left(m, pgd, x[:, part].contiguous(), y, threats[n], seed) for n, m, part in each_view(made)}
     }
 
-    every = MultiViewThreat("l2", radii, sizes=made.sizes)  # type: ignore[arg-type]
+    every = MultiViewThreat("l2", radii, sizes=made.sizes)
     row["TSA"] = left(fused, TwoStageAttack(tuple(made.singles), pgd), x, y, every, seed)
     row["ETEA"] = left(fused, pgd, x, y, every, seed)
     row["ETEA, joint"] = left(fused, JointAttack(steps=40, objective=Margin()), x, y, every, seed)

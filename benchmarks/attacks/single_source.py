@@ -36,6 +36,7 @@ from benchmarks.trainings import Course, Steps, descend, half_cosine
 from jiio.attacks import (
     PGD,
     AbstractAttack,
+    LatentEnsemble,
     Margin,
     MultiViewThreat,
     NoiseAttack,
@@ -85,7 +86,7 @@ def fit(fusion: str, training: str, seed: int, options: argparse.Namespace) -> t
     """A trained network and the processor seconds of its training."""
     sizes, (x, y), _ = load(options.data_root, seed)
     torch.manual_seed(seed)
-    model = multi_view_classifier(sizes, 10, features=48, fusion=FUSIONS[fusion][0], **OPTIONS)  # type: ignore[arg-type]
+    model = multi_view_classifier(sizes, 10, features=48, fusion=FUSIONS[fusion][0], **OPTIONS)
     made, draw = defences(fusion, training, sizes, options), torch.Generator().manual_seed(seed)
 
     def loss(step: int) -> Tensor:
@@ -122,18 +123,19 @@ def measured(fusion: str, training: str, seed: int, options: argparse.Namespace)
     x, y = x[: options.tests], y[: options.tests]
     row: Row = {"fusion": fusion, "training": training, "seed": seed, "clean": accuracy(model, x, y)}
 
+    # Each source at the radius that its own number of features asks for, so that no source is weaker by its size.
     attacks = {"noise": (options.noise, NoiseAttack()), "PGD": (options.radius, CLIMB)}
     for name, (r, attack) in attacks.items():
         radii = tuple(r * n**0.5 for n in sizes)
-        one = OneViewThreat("l2", radii, sizes=sizes)  # type: ignore[arg-type]
+        one = OneViewThreat("l2", radii, sizes=sizes)
         found = worst(model, attack, x, y, one, seed)
         row |= {f"{name}, worst source": found["worst"], f"{name}, any source": found["each"]}
         row[f"{name}, by source"] = found["by"]
-        every = MultiViewThreat("l2", radii, sizes=sizes)  # type: ignore[arg-type]
+        every = MultiViewThreat("l2", radii, sizes=sizes)
         row[f"{name}, all sources"] = left(model, attack, x, y, every, seed)
 
-    if FUSIONS[fusion][0] == "latent":
-        row["largest share"] = float(model.inject.shares().amax(1).mean())  # type: ignore[operator,union-attr]
+    if isinstance(model.inject, LatentEnsemble):
+        row["largest share"] = float(model.inject.shares().amax(1).mean())
     return row | {"seconds": seconds}
 
 

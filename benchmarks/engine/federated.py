@@ -97,6 +97,8 @@ def one_run(family: str, arm: str, seed: int, options: argparse.Namespace) -> Ro
     assert isinstance(config, ClassifyConfig)
     task = task_of(arm, config, options)
     torch.manual_seed(derive(seed, "model"))
+
+    # All clients in this process, one after the other: the same weights as over gRPC, and seconds that mean something.
     rounds = Rounds(plan, config, task, task.model(), report=say, evaluate_every=options.every)
     course: list[Row] = []
     rounds.run(gathered(everybody(plan, config, task), plan.digest(config)), 0, lambda number, row: course.append(row))
@@ -134,6 +136,8 @@ def run(options: argparse.Namespace, rows: Rows) -> None:
             for arm in ARMS:
                 key = f"{family} {arm} {seed}"
                 found[arm, seed] = rows.each(key, one_run, family, arm, seed, options)
+
+        # Compared where the leanest arm is half way, so that every arm has measured on both sides of it.
         least = min(one["megabytes"][-1] for one in found.values()) / 2
         lines = [summary(family, arm, seed, one, least) for (arm, seed), one in found.items()]
         title = f"{family}, {options.seeds} seed(s), equal traffic: {least:.1f} MB; median (range)"

@@ -98,6 +98,7 @@ def measured(arm: str, width: int, seed: int, options: argparse.Namespace) -> Ro
     data, held = held_out(task.data)
     begin, best, found = time.process_time(), -1.0, 0.0
 
+    # The rate is chosen on images that neither trained nor test.
     for rate in options.rates:
         torch.manual_seed(derive(seed, "model"))
         model = task.model().train()

@@ -100,6 +100,8 @@ def strangeness(seed: int, options: argparse.Namespace) -> dict[str, list[Row]]:
         "density, softmax": {name: softmax(b) for name, (_, b) in said.items()},
         "density, log p": {name: evidence(b) for name, (_, b) in said.items()},
     }
+
+    # An image may be strange by being too likely.
     usual = sure["density, log p"]["familiar"].mean()
     sure["density, typicality"] = {name: -(log_p - usual).abs() for name, log_p in sure["density, log p"].items()}
     strange = [name for name in sets if name not in ("digits", "familiar")]

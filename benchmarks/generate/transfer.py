@@ -124,6 +124,8 @@ def one(seed: int, source: str, labels: int, options: argparse.Namespace) -> Row
     """Every way, from one source, with so many labels of the target."""
     target = next(name for name in DIGITS if name != source)
     data = {source: domain(source, seed, IMAGES, options), target: domain(target, seed, labels, options)}
+
+    # What the source adds is the difference of the first two; what the mixture is worth, that to the classifiers.
     both, alone = shared(seed, data, options), shared(seed, {target: data[target]}, options)
     own = classifier(seed, [data[target]], options)
     pooled = classifier(seed, list(data.values()), options)

@@ -66,6 +66,11 @@ class Damaged:
     noise: str = "white"
 
 
+def sides(picture: np.ndarray) -> tuple[int, int]:
+    """Height and width of a picture (C, H, W)."""
+    return picture.shape[1], picture.shape[2]
+
+
 def stored(pixels: np.ndarray, **more: Any) -> Picture:
     """(C, H, W) as a file of 8 bits has it."""
     return Picture(PATH, (np.rint(255 * pixels.clip(0, 1)) / 255).astype(np.float32), **more)
@@ -98,7 +103,7 @@ def moved(clean: np.ndarray, draw: np.random.Generator) -> Damaged:
 
 def smear(clean: np.ndarray) -> np.ndarray:
     """Blurred, with the border continued by itself."""
-    operator = blur(KERNEL, clean.shape[1:], boundary="symmetric")  # type: ignore[arg-type]
+    operator = blur(KERNEL, sides(clean), boundary="symmetric")
     return operator.A(torch.from_numpy(clean)[None])[0].numpy()
 
 
@@ -130,7 +135,7 @@ def moved_and_scratched(clean: np.ndarray, draw: np.random.Generator) -> Damaged
 
 def halved(clean: np.ndarray, draw: np.random.Generator) -> Damaged:
     """At half its size."""
-    operator = downsample(2, clean.shape[1:])  # type: ignore[arg-type]
+    operator = downsample(2, sides(clean))
     return Damaged(stored(operator.A(torch.from_numpy(clean)[None])[0].numpy()), Coarse(2), "size")
 
 

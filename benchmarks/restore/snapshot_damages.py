@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter
 
-from benchmarks.restore.photos import PATH, Damaged, in_jpeg, stored
+from benchmarks.restore.photos import PATH, Damaged, in_jpeg, sides, stored
 from jiio.tasks.frame.files import read_image
 from jiio.tasks.images.sources import find_data
 from jiio.tasks.maps.convolution import blur, downsample
@@ -39,18 +40,18 @@ class Snapshot:
     faded: bool = False
     seed: int = 0
 
-    def clean(self, data_root: object) -> np.ndarray:
+    def clean(self, data_root: Path | None) -> np.ndarray:
         """(C, H, W) in [0, 1]."""
         values = self._values(data_root)
         side = self.side or max(values.shape)
         top, left = ((length - min(side, length)) // 2 for length in values.shape[:2])
         return np.ascontiguousarray(values[top : top + side, left : left + side].transpose(2, 0, 1), np.float32)
 
-    def _values(self, data_root: object) -> np.ndarray:
+    def _values(self, data_root: Path | None) -> np.ndarray:
         import skimage.data
 
         if self.source.endswith(".png"):
-            folder = find_data(data_root, "denoising/CBSD68", "the pictures of CBSD68", argument="--data-root")  # type: ignore[arg-type]
+            folder = find_data(data_root, "denoising/CBSD68", "the pictures of CBSD68", argument="--data-root")
             return read_image("--data-root", folder / self.source, channels=3)
         values = np.asarray(getattr(skimage.data, self.source)())
         return (values[:, :, None] if values.ndim == 2 else values[:, :, :3]) / np.float32(255)
@@ -78,7 +79,7 @@ def blurred(kernel: torch.Tensor, noise: float, *, known: bool = True) -> Damage
     """A scene blurred; what lies beyond the border is its mirror image."""
 
     def damage(clean: np.ndarray, draw: np.random.Generator) -> Damaged:
-        operator = blur(kernel, clean.shape[1:], boundary="symmetric")  # type: ignore[arg-type]
+        operator = blur(kernel, sides(clean), boundary="symmetric")
         y = operator.A(torch.from_numpy(clean)[None])[0].numpy() + noise / 255 * draw.standard_normal(clean.shape)
         how = Blurred("the kernel", kernel) if known else Unknown()
         return Damaged(stored(y), how, "blur", kernel=kernel.numpy())
@@ -90,7 +91,7 @@ def scratched(lines: int, width: float, noise: float) -> Damage:
     """White lines in all directions, with a mask; noise in grey levels."""
 
     def damage(clean: np.ndarray, draw: np.random.Generator) -> Damaged:
-        keep = ~drawn(clean.shape[1:], lines, width, draw)  # type: ignore[arg-type]
+        keep = ~drawn(sides(clean), lines, width, draw)
         y = clean + noise / 255 * draw.standard_normal(clean.shape)
         return Damaged(stored(np.where(keep, y, 1.0)), Masked(PATH, keep), "holes", keep)
 
@@ -119,7 +120,7 @@ def scanned(fade: float, soft: float, grain: float, level: float, *, find: bool 
         for _ in range(clean[0].size // 3000):
             row, column = (draw.uniform(0, length) for length in clean.shape[1:])
             y = np.where(np.hypot(rows - row, columns - column) < draw.uniform(0.8, 2), 1.0, y)
-        y = np.where(drawn(clean.shape[1:], 3, 1.6, draw), 1.0, y)  # type: ignore[arg-type]
+        y = np.where(drawn(sides(clean), 3, 1.6, draw), 1.0, y)
         return Damaged(stored(y), Scratched() if find else Noise(), "noise")
 
     return damage
@@ -129,7 +130,7 @@ def reduced(factor: int, quality: int | None = None) -> Damage:
     """Too small, by a bicubic reduction, and perhaps a JPEG file since."""
 
     def damage(clean: np.ndarray, draw: np.random.Generator) -> Damaged:
-        small = downsample(factor, clean.shape[1:]).A(torch.from_numpy(clean)[None])[0].numpy()  # type: ignore[arg-type]
+        small = downsample(factor, sides(clean)).A(torch.from_numpy(clean)[None])[0].numpy()
         if quality is None:
             return Damaged(stored(small), Coarse(factor), "size", factor=factor)
         found = in_jpeg(0, quality, small, draw)

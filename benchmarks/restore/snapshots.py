@@ -19,6 +19,7 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -41,11 +42,13 @@ def in_contrast(found: np.ndarray, clean: np.ndarray) -> np.ndarray:
     return slope * found + offset
 
 
-def measure(snapshot: Snapshot, data_root: object) -> Row:
+def measure(snapshot: Snapshot, data_root: Path | None) -> Row:
     """One picture: damaged, by us, and by every tool."""
     clean = snapshot.clean(data_root)
     damaged = snapshot.damage(clean, np.random.default_rng(snapshot.seed))
     restorer = load_restorer("--weights", "prior-grey" if len(clean) == 1 else "prior-colour")
+
+    # As somebody calls it who knows nothing; and, where the noise has a name, as one who says it.
     begin = time.process_time()
     done = restore_photo(damaged.picture, restorer, damage=damaged.damage)
     seconds = time.process_time() - begin
@@ -56,6 +59,7 @@ def measure(snapshot: Snapshot, data_root: object) -> Row:
     def of(pixels: np.ndarray) -> float:
         return score(in_contrast(pixels, clean) if snapshot.faded else pixels, clean)
 
+    # The tools know the kernel, the holes and the factor; no level is told but in "tuned".
     before, kernel = damaged.picture.pixels, damaged.kernel
     tools = restored_by(damaged.tools, before, damaged.keep, kernel, factor=damaged.factor)
     tuned = tuned_by(damaged.tools, before, damaged.keep, kernel)

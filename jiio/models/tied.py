@@ -131,8 +131,8 @@ class UntiedModel(nn.Module):
 
     def forward(self, x: Tree) -> Tensor:
         """The prediction for x (B, ...)."""
-        u = self.inject(x)
-        z = self.cells[0].initial_state(u)  # type: ignore[operator]
-        for cell in self.cells:
-            z = BoundCell(cell, cell, None)(z, u)
+        u, layers = self.inject(x), [BoundCell(cell, cell, None) for cell in self.cells]
+        z = layers[0].initial_state(u)
+        for layer in layers:
+            z = layer(z, u)
         return self.head(z)

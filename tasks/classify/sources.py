@@ -141,7 +141,7 @@ class AbstractAdversarialSources(AbstractSourceTraining):
     def corrupted(self, batch: Batch, source: int | None) -> Tensor:
         sizes, power = self.sources(batch.x), {"linf": 0.0, "l2": 0.5, "l1": 1.0}[self.norm]
         radii = tuple(self.noise * size**power for size in sizes)
-        threat = MultiViewThreat(self.norm, radii, sizes=sizes)  # type: ignore[arg-type]
+        threat = MultiViewThreat(self.norm, radii, sizes=sizes)
         # A plain network has no solve to loosen.
         attack = self.attack if batch.target.implicit else replace(self.attack, warm=False, tolerance=None)
         return adversarial(batch, attack, threat if source is None else threat.only(source))

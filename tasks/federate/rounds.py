@@ -98,8 +98,8 @@ class Rounds:
                 return self.looked_at(pair[0], pair[0].fit(pair[1], timeout=self.patience, group_id=None))
             except FederationError as error:
                 return str(error)
-            except Exception as error:  # a connection may end in any way
-                return f"a client has gone ({type(error).__name__})"
+            except Exception as error:  # a connection may end in any way, and a client's own code as well
+                return f"a client has gone ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
 
         # Everybody's answer, or why there is none; a number that two claim is the first one's.
         with ThreadPoolExecutor(max(1, len(asked))) as threads:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -36,14 +36,8 @@ def inside(model: nn.Module, kind: torch.dtype) -> Iterator[None]:
     """Within, one module computes in this format, its layers and all between them, and answers in that of what it was
     given. Quicker than :func:`lowered`, and less exact.
     """
-    if kind == torch.float32:
+    with _changed([model], kind):
         yield
-        return
-    model.forward = _low(model.forward, kind)  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        del model.forward
 
 
 @contextlib.contextmanager
@@ -51,10 +45,16 @@ def lowered(model: nn.Module, kind: torch.dtype) -> Iterator[None]:
     """Within, the convolutions and linear maps of a model compute in this format and answer in that of what they were
     given: a solve around them sees one type, and its own algebra stays exact.
     """
+    with _changed([part for part in model.modules() if isinstance(part, LAYERS)], kind):
+        yield
+
+
+@contextlib.contextmanager
+def _changed(layers: Sequence[nn.Module], kind: torch.dtype) -> Iterator[None]:
+    """Within, these answer in the format of what they are given and compute in this one."""
     if kind == torch.float32:
         yield
         return
-    layers = [part for part in model.modules() if isinstance(part, LAYERS)]
     for layer in layers:
         layer.forward = _low(layer.forward, kind)  # type: ignore[method-assign]
     try:

@@ -28,6 +28,7 @@ DARKEST = 0.5 / 255  # the least level that is believed, or black would weigh wi
 STEPS, NODES = 512, 24  # of the curve, and of a mean over the noise
 CLIPPED = 0.05  # share of the pixels of a patch at exactly 0 or 1 up to which it is used
 VARIES = 2.5  # times the lowest level is the highest where the noise depends on brightness
+LINEAR = LinearTone()
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +45,7 @@ class NoiseCurve:
     mean: np.ndarray
 
     @classmethod
-    def of(cls, channel: Tensor, tone: AbstractTone = LinearTone()) -> NoiseCurve | None:  # noqa: B008 (a frozen record)
+    def of(cls, channel: Tensor, tone: AbstractTone = LINEAR) -> NoiseCurve | None:
         """Of a channel (H, W) in [0, 1]; None where there are too few patches."""
         means, variances = _patches(channel)
         if len(means) < 2 * LEAST:
@@ -110,7 +111,7 @@ class Stabiliser:
     width: float
 
     @classmethod
-    def of(cls, pixels: np.ndarray, tone: AbstractTone = LinearTone()) -> Stabiliser | None:  # noqa: B008 (a frozen record)
+    def of(cls, pixels: np.ndarray, tone: AbstractTone = LINEAR) -> Stabiliser | None:
         """Of a picture (C, H, W), whose numbers follow the light by ``tone``; None where it is too small."""
         found = [NoiseCurve.of(torch.from_numpy(channel), tone) for channel in pixels]
         curves = tuple(curve for curve in found if curve is not None)

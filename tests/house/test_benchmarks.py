@@ -95,7 +95,7 @@ def test_help_says_the_command_and_the_minutes(path: Path, capsys: pytest.Captur
     assert head.count(f"python -m {name}") > 1 and "minute" in head
 
 
-PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 CITED = {
     (match[1], match[2])
     for path in PAGES

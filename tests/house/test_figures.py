@@ -114,9 +114,15 @@ def test_a_mark_belongs_to_the_next_table_only(tmp_path: Path, marks: Any) -> No
 
 def test_a_record_holds_what_was_printed_and_no_places(tmp_path: Path, records: Any) -> None:
     run = {
-        "command": ["python -m benchmarks.engine.metric", "--output", "/home/me/a.json", "--trees", "/home/me/old"],
+        "command": [
+            "python -m benchmarks.engine.metric",
+            "--output",
+            "/some/where/a.json",
+            "--trees",
+            "/some/where/old",
+        ],
         "settings": {"steps": 3},
-        "printed": ["/home/me/old: 3"],
+        "printed": ["/some/where/old: 3"],
         "rows": {"a": 7.5},
     }
     (file := tmp_path / "a.json").write_text(json.dumps(run))
