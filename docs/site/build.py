@@ -26,7 +26,7 @@ import reference
 ROOT = Path(__file__).parents[2]
 # The pages of results, one for each room.
 ROOMS = (
-    *("engine", "steps", "honesty", "gradients", "restore", "attacks", "evaluator", "robustness"),
+    *("engine", "steps", "honesty", "gradients", "training", "restore", "attacks", "evaluator", "robustness"),
     *("generate", "strange", "meta", "segment", "language", "federated"),
 )
 # The tree: sections and their pages. Pages that nobody has named here stand in the last section.

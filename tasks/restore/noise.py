@@ -14,7 +14,7 @@ from jiio.checks import ArgumentError
 from jiio.tasks.maps.base import check_images
 
 from .noise_flat import FlatLevel, drawn, flat_level
-from .noise_jpeg import LUMA, LUMA_GAIN, noise_before
+from .noise_jpeg import LUMA, LUMA_GAIN, most_noise, noise_before
 from .noise_white import white_variance
 
 GREY = 255.0
@@ -97,5 +97,5 @@ def jpeg_level(image: Tensor, usable: Tensor, steps: Sequence[int]) -> float:
     flat = flat_level(luma, usable)
     if not flat.is_noise(lossy=True) or flat.sigma < SEEN:
         return 0.0
-    found = noise_before(GREY * flat.sigma, steps) / GREY
+    found = min(noise_before(GREY * flat.sigma, steps), most_noise(GREY * luma, usable, steps)) / GREY
     return found if grey else found / LUMA_GAIN

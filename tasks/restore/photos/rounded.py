@@ -12,9 +12,10 @@ from jiio.checks import fail
 from jiio.tasks.frame.files import InputError
 from jiio.tasks.images.jpeg import Rounding
 from jiio.tasks.images.pictures import Picture
+from jiio.tasks.maps.base import Denoise
 from jiio.tasks.maps.jpeg import Jpeg
 
-from ..rounded import former_quality, jpeg_map
+from ..rounded import former_quality, told_apart
 from .damage import AbstractDamage, AbstractHoles
 
 FINE = 92  # quality from which on a file that nobody complains about counts as it is
@@ -41,10 +42,11 @@ class Rounded(AbstractDamage):
         return found
 
     def measurement(self, picture: Picture, sigma: float = 0.0) -> Tensor:
-        return self.operator(picture, sigma).decoded(torch.from_numpy(picture.pixels)[None])
+        pixels, operator = torch.from_numpy(picture.pixels)[None], self.operator(picture, sigma)
+        return operator.decoded(pixels) if isinstance(operator, Jpeg) else pixels
 
-    def operator(self, picture: Picture, sigma: float) -> Jpeg:
-        return jpeg_map(torch.from_numpy(picture.pixels)[None], self.rounding(picture), sigma)
+    def operator(self, picture: Picture, sigma: float) -> Jpeg | Denoise:
+        return told_apart(torch.from_numpy(picture.pixels)[None], self.rounding(picture), sigma)
 
     def told(self, picture: Picture) -> str:
         """What is believed, for the line."""

@@ -14,7 +14,7 @@ from jiio.outputs.seeds import generator
 from jiio.tasks.frame.files import read_image
 from jiio.tasks.maps.base import random_mask
 from jiio.tasks.restore.noise import COARSE, JPEG, WHITE, estimate_sigma, noise_level
-from jiio.tasks.restore.noise_jpeg import left_of_noise, noise_before
+from jiio.tasks.restore.noise_jpeg import MOST, left_of_noise, most_noise, noise_before
 
 
 def noisy(clean: torch.Tensor, sigma: float, *, seed: int = 0) -> torch.Tensor:
@@ -174,3 +174,18 @@ def test_what_jpeg_leaves_of_noise(quality, sigma):
     left = left_of_noise(sigma, steps)
     assert left == pytest.approx(255 * float(image.std()), rel=0.05)
     assert noise_before(left, steps) == pytest.approx(sigma, rel=1e-3)
+
+
+@pytest.mark.parametrize("quality", (90, 60))
+def test_high_frequencies_bound_the_noise_before_jpeg(quality):
+    """Noise alone reads as itself; a texture smoother than noise as much less than its size; a drawing says nothing."""
+    everywhere = torch.ones(256, 256, dtype=torch.bool)
+    image, steps = in_jpeg(0.5 + 12 / 255 * torch.randn(1, 1, 256, 256, generator=generator(2)), quality)
+    assert most_noise(255 * image[0, 0], everywhere, steps) == pytest.approx(12.0, rel=0.1)
+
+    smooth = torch.nn.functional.avg_pool2d(torch.randn(1, 1, 260, 260, generator=generator(3)), 5, 1)
+    image, steps = in_jpeg(0.5 + 12 / 255 * smooth / smooth.std(), quality)
+    assert most_noise(255 * image[0, 0], everywhere, steps) < 7.5
+    assert noise_level(image, steps=steps).sigma < 7.5 / 255
+
+    assert most_noise(torch.full((64, 64), 128.0), everywhere[:64, :64], steps) == MOST

@@ -14,6 +14,7 @@ from skimage.data import camera
 from jiio.tasks.cli import main
 from jiio.tasks.images.jpeg import Rounding
 from jiio.tasks.images.pictures import Picture, read_picture
+from jiio.tasks.maps.base import Denoise
 from jiio.tasks.maps.several import Composed
 from jiio.tasks.restore import load as loading
 from jiio.tasks.restore.load import load_restorer
@@ -23,6 +24,7 @@ from jiio.tasks.restore.photos.options import RestoreOptions
 from jiio.tasks.restore.photos.request import Request
 from jiio.tasks.restore.photos.rounded import Rounded, by_the_file, parse_jpeg
 from jiio.tasks.restore.photos.several import Several
+from jiio.tasks.restore.rounded import jpeg_map
 from jiio.tasks.restore.symmetries import turn, turn_back, turned
 from restore_cases import grey, toy
 from toy_restorer import SmoothRestorer
@@ -56,15 +58,40 @@ def test_a_jpeg_file_is_taken_for_what_it_is_and_comes_nearer_to_the_truth(here,
 
 def test_noise_before_jpeg_is_explained_in_the_same_units():
     """Frequencies and map in units of the same errors: the decoded picture is explained to the last bit."""
-    noise = np.random.default_rng(0).normal(0, 12, (*CLEAN.shape, 3))
+    noise = np.random.default_rng(0).normal(0, 2, (*CLEAN.shape, 3))
     buffer = io.BytesIO()
     Image.fromarray((CLEAN[:, :, None] + noise).clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=50)
     with Image.open(buffer) as image:
         rounding = Rounding.of(image)
         picture = Picture(Path("a.jpg"), (np.asarray(image) / np.float32(255)).transpose(2, 0, 1), rounding=rounding)
-    job = Job.of(picture, Rounded(), 12 / 255, 3)
+    job = Job.of(picture, Rounded(), 2 / 255, 3)
     left = job.operator.A(torch.from_numpy(picture.pixels)[None]) - job.y
     assert float(left.square().mean().sqrt()) < 0.3 * job.operator.sigma
+
+
+@pytest.mark.parametrize("sigma", (0.0, 12.0))
+def test_blocks_are_believed_where_they_say_more_and_white_noise_where_that_does(sigma):
+    """In a JPEG file of a clean picture the frequencies are what was lost; in that of a noisy one the solve through
+    them would be decibels behind a plain step at the right level.
+    """
+    noise = np.random.default_rng(0).normal(0, sigma, CLEAN.shape)
+    buffer = io.BytesIO()
+    Image.fromarray((CLEAN + noise).clip(0, 255).round().astype(np.uint8)).save(buffer, "JPEG", quality=80)
+    with Image.open(buffer) as image:
+        rounding = Rounding.of(image)
+        picture = Picture(Path("a.jpg"), np.asarray(image)[None] / np.float32(255), rounding=rounding)
+    assert rounding is not None
+
+    restorer = load_restorer("--weights", "prior-grey")
+    seen = torch.from_numpy(picture.pixels)[None]
+    blocks = jpeg_map(seen, rounding, sigma / 255)
+    assert blocks.level is not None
+    by_blocks = psnr(restorer.restore(blocks.decoded(seen), blocks, on_failure="ignore").image[0, 0].numpy())
+    by_pixels = psnr(restorer.restore(seen, Denoise(blocks.level), on_failure="ignore").image[0, 0].numpy())
+    chosen = psnr(restore_photo(picture, restorer, damage=Rounded(), sigma=sigma / 255).picture.pixels[0])
+
+    assert (by_pixels > by_blocks + 1.0) == (sigma > 0)
+    assert chosen == pytest.approx(max(by_blocks, by_pixels), abs=0.05)
 
 
 def test_what_is_believed_of_a_former_jpeg(here, capsys):
