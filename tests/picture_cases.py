@@ -29,17 +29,23 @@ def picture_of(values: np.ndarray, path: str = "a.png", **more) -> Picture:
     return Picture(Path(path), pixels.astype(np.float32), alpha, 8 * values.itemsize, **more)
 
 
-def png(values: np.ndarray, *, chunks: dict[bytes, bytes] | None = None) -> bytes:
-    """A plain 16-bit PNG by the letter of the specification; an oracle that shares nothing with what it tests."""
+def png(values: np.ndarray, *, chunks: dict[bytes, bytes] | None = None, bits: int = 16) -> bytes:
+    """A plain PNG by the letter of the specification; an oracle that shares nothing with what it tests.
+
+    bits: 16, or fewer for greys whose bits fill whole bytes.
+    """
     height, width, count = values.shape
     kind = {1: 0, 2: 4, 3: 2, 4: 6}[count]
 
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    if bits < 16:  # several in a byte, the first in the highest bits
+        each = np.arange(bits - 1, -1, -1)
+        values = np.packbits((values[:, :, 0, None] >> each & 1).reshape(height, -1).astype(np.uint8), axis=1)
+    rows = b"".join(b"\0" + row.astype(">u2" if bits == 16 else np.uint8).tobytes() for row in values)
     more = b"".join(chunk(name, data) for name, data in (chunks or {}).items())
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0))
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + head + more + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 

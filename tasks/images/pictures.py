@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 MAX_PICTURE_BYTES = 1 << 30
 MAX_PICTURE_PIXELS = 100_000_000
 MIN_SIDE = 8
+NARROW = {"L;2": 85, "L;4": 17}  # Pillow's word for greys of few bits -> a step of theirs among 8 bits
 # Pillow's word for how the bytes of one pixel lie -> the word under which the other byte of each number comes out.
 OTHER_BYTE = {
     f"{colours};16{order}": f"{colours};16{other}"
@@ -193,7 +194,7 @@ def decode(argument: str, path: Path, image: Image) -> np.ndarray:
     if image.mode in ("RGB", "RGBA") and deep(image, words):
         return decode_deep(argument, path, image, words)
     if not wide(image):
-        return decode_plain(argument, path, image)
+        return decode_plain(argument, path, image, words)
 
     # Grey beyond 8 bits, of which Pillow keeps all, but not that white can be zero.
     raw = np.asarray(image)
@@ -210,14 +211,17 @@ def wide(image: Image) -> bool:
     return image.mode == "F" or image.mode.startswith("I")
 
 
-def decode_plain(argument: str, path: Path, image: Image) -> np.ndarray:
+def decode_plain(argument: str, path: Path, image: Image, words: list[str]) -> np.ndarray:
     """Numbers of 8 bits; palettes, single bits and premultiplied colours become plain ones."""
     mode = image.mode
     if mode not in ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "YCbCr"):
         came = f"{path} with the colours {mode}"
         fail(argument, "a grey or RGB picture", came, REMEDIES.get(mode, "Convert it to RGB first."), InputError)
 
+    # Pillow widens greys of 2 and 4 bits, but not the one of them that stands for transparency.
     clear = "transparency" in image.info or mode in ("PA", "RGBA", "RGBa")
+    if words and words[0] in NARROW and isinstance(image.info.get("transparency"), int):
+        image.info["transparency"] *= NARROW[words[0]]
     if mode in ("1", "L"):
         image = image.convert("LA" if clear else "L")
     elif mode == "La":

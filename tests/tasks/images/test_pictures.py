@@ -199,6 +199,16 @@ def test_a_transparent_colour_of_16_bits(tmp_path, count):
     assert np.array_equal(stored(picture, 16)[:, :, :-1], values)
 
 
+@pytest.mark.parametrize("bits", (1, 2, 4, 8))
+def test_a_transparent_grey_of_few_bits(tmp_path, bits):
+    values = np.random.default_rng(0).integers(0, 2**bits, (8, 16, 1))
+    one = int(values[0, 0, 0])
+    (tmp_path / "a.png").write_bytes(png(values, chunks={b"tRNS": one.to_bytes(2, "big")}, bits=bits))
+    picture = read_picture("pictures", tmp_path / "a.png")
+    assert picture.alpha is not None and np.array_equal(picture.alpha == 0, values[:, :, 0] == one)
+    assert np.allclose(picture.pixels[0], values[:, :, 0] / (2**bits - 1))
+
+
 def test_colours_that_are_all_greys_are_one_grey_and_are_written_as_colours(tmp_path):
     grey = numbers(1, 8)[:, :, 0]
     for image in (Image.fromarray(grey).convert("RGB"), Image.merge("RGBA", [Image.fromarray(grey)] * 4)):
