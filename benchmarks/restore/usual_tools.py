@@ -53,10 +53,13 @@ def denoised(pixels: np.ndarray, sigma: float, *, slow: bool = True) -> dict[str
     """Non-local means, wavelets and, where it may be slow, BM3D, each told a level of noise."""
     from skimage.restoration import denoise_nl_means, denoise_wavelet
 
-    how = {"channel_axis": 0, "sigma": sigma}
-    found = {"NLM": denoise_nl_means(pixels, h=0.8 * sigma, patch_size=5, patch_distance=6, fast_mode=True, **how)}
     colours = len(pixels) == 3
-    found["wavelets"] = denoise_wavelet(pixels, convert2ycbcr=colours, rescale_sigma=True, **how)
+    # With an axis of one channel scikit-image's means are those of something else.
+    image = pixels if colours else pixels[0]
+    how: dict[str, Any] = {"channel_axis": 0 if colours else None, "sigma": sigma}
+    means = denoise_nl_means(image, h=0.8 * sigma, patch_size=5, patch_distance=6, fast_mode=True, **how)
+    waves = denoise_wavelet(image, convert2ycbcr=colours, rescale_sigma=True, **how)
+    found = {"NLM": means.reshape(pixels.shape), "wavelets": waves.reshape(pixels.shape)}
     bm3d = optional("bm3d") if slow else None
     if bm3d is not None:
         turned = pixels.transpose(1, 2, 0).astype(np.float64)
