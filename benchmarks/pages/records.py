@@ -42,8 +42,9 @@ def keep(path: Path, name: str, home: Path = HOME) -> Path:
     # Where a run happened to write is nobody's business; what it was told to measure is.
     found = _without_places(found)
     found.pop("wall_seconds", None)
-    # Few figures, so that a wrong one on a page meets no other by chance: what was printed has the single rows in it.
-    if found.get("printed"):
+    # Few figures, so that a wrong one on a page meets no other by chance: what was printed has the single rows in it,
+    # and so have means over pictures.
+    if found.get("printed") or found.get("mean"):
         found.pop("rows", None)
     to = home / f"{name}.json"
     write_whole(to, json.dumps(found, indent=1).encode() + b"\n")

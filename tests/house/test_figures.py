@@ -131,6 +131,12 @@ def test_a_record_holds_what_was_printed_and_no_places(tmp_path: Path, records: 
     assert kept["printed"] == ["old: 3"] and "rows" not in kept
     assert records.known(["metric"], tmp_path) == [3.0]
 
+    (file := tmp_path / "b.json").write_text(
+        json.dumps({"on": "set12", "mean": [{"PSNR": 29.9}], "rows": [{"PSNR": 31.0}]})
+    )
+    assert "rows" not in json.loads(records.keep(file, "set", tmp_path).read_text())
+    assert records.known(["set"], tmp_path) == [29.9]
+
 
 @pytest.mark.parametrize(
     ("content", "name", "told"),
