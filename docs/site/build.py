@@ -26,8 +26,8 @@ import reference
 ROOT = Path(__file__).parents[2]
 # The pages of results, one for each room.
 ROOMS = (
-    *("engine", "steps", "honesty", "gradients", "training", "restore", "attacks", "evaluator", "robustness"),
-    *("generate", "strange", "meta", "segment", "language", "federated"),
+    *("engine", "metric", "steps", "honesty", "gradients", "training", "photographs", "restore"),
+    *("attacks", "evaluator", "robustness", "generate", "strange", "meta", "segment", "language", "federated"),
 )
 # The tree: sections and their pages. Pages that nobody has named here stand in the last section.
 TREE = {
