@@ -32,8 +32,8 @@ def psnr(image: Tensor, clean: Tensor) -> float:
 def panel(axis: Any, image: Tensor, caption: str, **settings: Any) -> None:
     """One image (C, H, W) or (H, W) in [0, 1] on an axis of matplotlib."""
     pixels = image.detach().float().cpu()
-    pixels = pixels.permute(1, 2, 0) if pixels.dim() == 3 and len(pixels) == 3 else pixels.reshape(pixels.shape[-2:])
-    axis.imshow(pixels, **({"cmap": "gray", "vmin": 0, "vmax": 1, "interpolation": "nearest"} | settings))
+    shown = pixels.permute(1, 2, 0) if pixels.dim() == 3 and len(pixels) == 3 else pixels.reshape(pixels.shape[-2:])
+    axis.imshow(shown.numpy(), **({"cmap": "gray", "vmin": 0, "vmax": 1, "interpolation": "nearest"} | settings))
     axis.set_title(caption, fontsize=9, y=-0.04, va="top")
     axis.set_axis_off()
 
