@@ -26,7 +26,7 @@ from torch import Tensor
 
 import jiio
 from benchmarks.attacks.digits import digits
-from benchmarks.harness import Parser, main
+from benchmarks.harness import Parser, above_zero, main
 from benchmarks.rows import Rows
 from benchmarks.tables import Row, over_seeds, show
 from benchmarks.trainings import classifier
@@ -108,7 +108,7 @@ def command(argv: Sequence[str] | None = None) -> int:
     made.number("--samples", 100, "test images")
     made.number("--steps", 200, "training steps")
     made.number("--attack-steps", 40, "joint steps")
-    made.add_argument("--rates", type=float, nargs="+", default=[1.0, 0.3], help="of the input (default 1 0.3)")
+    made.add_argument("--rates", type=above_zero, nargs="+", default=[1.0, 0.3], help="of the input (default 1 0.3)")
     return main(made, run, argv)
 
 

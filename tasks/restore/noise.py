@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from jiio.checks import ArgumentError
+from jiio.checks import ArgumentError, fail
 from jiio.tasks.maps.base import check_images
 
 from .noise_flat import FlatLevel, drawn, flat_level
@@ -57,9 +57,12 @@ def noise_level(image: Tensor, known: Tensor | None = None, *, steps: Sequence[i
         known: (1, 1, H, W), 1 where a pixel was measured; by default all were.
         steps: the 64 of the table of luma, where the picture comes from a JPEG file.
 
-    Errors: ArgumentError where there are too few patches, in a tiny picture or between holes.
+    Errors: ArgumentError where there are too few patches, in a tiny picture or between holes, where the numbers are not
+    finite, and for a batch.
     """
     check_images("image", image)
+    if len(image) != 1 or not bool(torch.isfinite(image).all()):
+        fail("image", "one picture (1, C, H, W) of finite numbers", image, "Call it for every picture by itself.")
     usable = torch.ones_like(image[0, 0], dtype=torch.bool) if known is None else known[0, 0] == 1
     flats = [flat_level(channel, usable) for channel in image[0]]
     white = mean_level([white_level(channel, usable, flat) for channel, flat in zip(image[0], flats, strict=True)])

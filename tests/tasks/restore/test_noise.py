@@ -50,6 +50,14 @@ def test_pictures_without_noise():
     assert estimate_sigma(stored(scene())) < 0.6 / 255  # rounding to 8 bits is noise of 0.29 levels
 
 
+@pytest.mark.parametrize(
+    "image", [torch.full((1, 1, 64, 64), torch.nan), scene().new_zeros(0, 1, 64, 64), scene().repeat(2, 1, 1, 1)]
+)
+def test_the_level_is_that_of_one_picture_of_finite_numbers(image):
+    with pytest.raises(ArgumentError, match="image: expected one picture"):
+        noise_level(image)
+
+
 def test_colour_is_the_root_mean_square_of_the_channels():
     image = scene(3) + torch.tensor([0.02, 0.05, 0.08]).view(1, 3, 1, 1) * torch.randn(
         1, 3, 128, 128, generator=generator(0)
